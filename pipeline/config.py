@@ -1,0 +1,462 @@
+"""Settings of a run: typed, documented where they are defined, validated once when the YAML file is loaded.
+
+`load_config` reports all problems of a file together, each with its dotted path and, for a misspelt name, the nearest
+valid one. Every path in a loaded `Config` is absolute: Tune changes the working directory of its trials.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.errors import ConfigError
+from pipeline.records import Hyperparameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """The names that settings may take, handed in by the caller so that each table has one home.
+
+    ``sources`` maps a data source to the settings it needs, ``methods`` a soup method to its default settings (a frozen
+    dataclass, or None).
+    """
+
+    sources: Mapping[str, Collection[str]]
+    backbones: Collection[str]
+    spaces: Collection[str]
+    methods: Mapping[str, Any]
+
+
+def nearest(word: str, valid: Collection[str]) -> str:
+    """A hint for a misspelt ``word``: the nearest of ``valid``, or all of them."""
+    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(valid)}"
+
+
+def _context(info: ValidationInfo) -> Known:
+    if not isinstance(info.context, Known):
+        raise TypeError("settings are validated by load_config, which knows the valid names")
+    return info.context
+
+
+def _known(kind: str) -> AfterValidator:
+    def check(value: str, info: ValidationInfo) -> str:
+        valid = getattr(_context(info), kind)
+        if value not in valid:
+            raise ValueError(f"unknown name '{value}'; {nearest(value, valid)}")
+        return value
+
+    return AfterValidator(check)
+
+
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path.expanduser())))]  # noqa: PTH100 (keeps symlinks)
+
+
+def _size(value: Any) -> int | float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or value <= 0
+        or not (isinstance(value, int) or value < 1)
+    ):
+        raise ValueError(f"must be a count of images (500) or a fraction between 0 and 1 (0.1), got {value!r}")
+    return value
+
+
+Size = Annotated[int | float, PlainValidator(_size)]
+MethodName = Annotated[str, _known("methods")]
+Number = int | float | str  # a value of a hyperparameter
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys; docstrings of the fields become their descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Which images, and how they are split. A size is a count (500) or a fraction (0.1)."""
+
+    source: Annotated[str, _known("sources")]
+    """`digits`, `cifar10`, `cifar100`, `image_folder` or `parquet`."""
+    train: AbsolutePath | None = None
+    """Training images: a Parquet file (`parquet`) or a folder with one folder per class (`image_folder`)."""
+    test: AbsolutePath | None = None
+    """Test images, in the same form as `train`."""
+    root: AbsolutePath | None = None
+    """Where torchvision keeps (or downloads) `cifar10` and `cifar100`."""
+    store: AbsolutePath | None = None
+    """Where decoded, resized images are kept, shared by all runs; default: `prepared-data` beside the output folder."""
+    image_size: int = Field(gt=0)
+    """Height and width of the prepared images in pixels."""
+    class_names: list[str] | None = None
+    """Names of the classes in label order, where the source does not know them."""
+    train_size: Size | None = None
+    """Use only this many training images; default: all that the other splits leave."""
+    validation_size: Size = 0.1
+    """Cut from the training set; soups learn from it."""
+    select_fraction: float = Field(0.2, ge=0, lt=1)
+    """Share of validation kept from the soups to choose the champion; 0 is the papers' protocol."""
+    pretrain_size: Size | None = None
+    """Cut from the training set for `model.contrastive`, which makes the starting point."""
+    test_size: Size | None = None
+    """Cut from the only set of a source that has no test set (`digits`); elsewhere: a limit on the test images."""
+
+    @model_validator(mode="after")
+    def _needs(self, info: ValidationInfo) -> DataConfig:
+        missing = [key for key in _context(info).sources[self.source] if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"source '{self.source}' needs {' and '.join(f'data.{key}' for key in missing)}")
+        return self
+
+
+class ContrastiveConfig(Section):
+    """Contrastive image-text training that makes a small CLIP starting point where none can be downloaded."""
+
+    epochs: int = Field(30, ge=1)
+    """Passes over the `pretrain` split."""
+    batch_size: int = Field(100, ge=2)
+    """Image-caption pairs per step."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+
+
+class ModelConfig(Section):
+    """The backbone, its starting weights and the classification head."""
+
+    backbone: Annotated[str, _known("backbones")]
+    """`open_clip` or `torchvision`."""
+    name: str | None = None
+    """Name of a model of that library, e.g. `ViT-B-32` or `resnet101`."""
+    architecture: dict[str, Any] | None = None
+    """A small open_clip model instead of a name: `embed_dim`, `vision_cfg` and, for zero-shot heads, `text_cfg`."""
+    pretrained: str | None = None
+    """Pretrained tag (`openai`, `DEFAULT`; downloaded once) or path of local weights; default: random weights."""
+    head: Literal["linear_probe", "zero_shot", "random"] = "linear_probe"
+    """How the classification head of theta0 starts; the model-soups paper uses a linear probe."""
+    templates: list[str] = Field(["a photo of a {}."], min_length=1)
+    """Captions for zero-shot heads and contrastive training; `{}` stands for the class name."""
+    mean: tuple[float, float, float] | None = None
+    """Input normalisation; default: what the pretrained weights were trained with."""
+    std: tuple[float, float, float] | None = None
+    """Input normalisation, as `mean`."""
+    contrastive: ContrastiveConfig | None = None
+    """Train the image and text tower on the `pretrain` split before the search."""
+
+    @field_validator("pretrained")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        is_path = value is not None and ("/" in value or Path(value).suffix in {".pt", ".pth", ".bin", ".safetensors"})
+        return str(Path(str(value)).expanduser().absolute()) if is_path else value
+
+    @field_validator("templates")
+    @classmethod
+    def _placeholder(cls, value: list[str]) -> list[str]:
+        for template in value:
+            if "{}" not in template:
+                raise ValueError(f"'{template}' lacks the placeholder {{}} for the class name")
+        return value
+
+    @model_validator(mode="after")
+    def _one_architecture(self) -> ModelConfig:
+        if (self.name is None) == (self.architecture is None):
+            raise ValueError("give either model.name or model.architecture")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give model.mean and model.std together")
+        return self
+
+
+class Distribution(Section):
+    """How a hyperparameter is drawn, in Tune's terms: exactly one of the four; a plain value stands for a constant."""
+
+    uniform: tuple[float, float] | None = None
+    """Between two values."""
+    loguniform: tuple[float, float] | None = None
+    """10^U between two positive values."""
+    randint: tuple[int, int] | None = None
+    """An integer from the first value up to, but without, the second."""
+    choice: list[Number] | None = None
+    """One of these, with equal probability."""
+    probability: float = Field(1.0, gt=0, le=1)
+    """With the remaining probability the value is 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _constant(cls, value: Any) -> Any:
+        return {"choice": [value]} if isinstance(value, Number) else value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Distribution:
+        kinds = [kind for kind in ("uniform", "loguniform", "randint", "choice") if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError("give exactly one of uniform, loguniform, randint, choice")
+        bounds = getattr(self, kinds[0])
+        if kinds[0] == "choice":
+            if not bounds:
+                raise ValueError("choice is empty")
+        elif bounds[0] >= bounds[1] or (kinds[0] == "loguniform" and bounds[0] <= 0):
+            raise ValueError(
+                f"{kinds[0]} {list(bounds)}: the first bound must be below the second, and positive for loguniform"
+            )
+        return self
+
+
+class SearchConfig(Section):
+    """The sweep: what is drawn, how often, and what each trial may use."""
+
+    space: Annotated[str, _known("spaces")] = "random"
+    """`random` (App. J.2.1 of the model-soups paper) or `vit-l-14` (App. B of the MEHL-Soup paper)."""
+    distributions: dict[str, Distribution] = {}
+    """Hyperparameters drawn otherwise than the space says, e.g. `{lr: {loguniform: [1e-4, 1e-2]}, batch_size: 64}`."""
+    num_trials: int = Field(72, ge=1)
+    """Size of the sweep; raised later, the sweep is extended."""
+    gpus_per_trial: float | None = Field(None, ge=0)
+    """GPUs reserved for a trial, fractions share one; default: 1 where the cluster has GPUs, else 0."""
+    cpus_per_trial: int = Field(1, ge=1)
+    """CPU cores reserved for a trial."""
+    max_failures: int = Field(2, ge=0)
+    """How often a crashed trial is tried again, from its last finished epoch."""
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises before its cosine decay."""
+    gradient_clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
+
+    @field_validator("distributions")
+    @classmethod
+    def _hyperparameters(cls, value: dict[str, Distribution]) -> dict[str, Distribution]:
+        valid = [name for name in Hyperparameters.model_fields if name != "seed"]
+        for name in value:
+            if name not in valid:
+                raise ValueError(f"'{name}' is no hyperparameter; {nearest(name, valid)}")
+        return value
+
+
+class SoupConfig(Section):
+    """Which soups are built."""
+
+    methods: list[MethodName] = Field(
+        ["best-individual", "uniform", "greedy", "mehl", "mehl-plus", "ensemble"], min_length=1
+    )
+    """Methods by name, in the order of the table."""
+    settings: dict[MethodName, dict[str, Any]] = {}
+    """Settings of a method where they differ from its defaults, e.g. `{mehl-plus: {learning_rate: 0.05}}`."""
+    include_initialization: bool = False
+    """Offer theta0 as an ingredient too."""
+
+    @field_validator("methods")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"listed twice: {', '.join(twice)}")
+        return value
+
+    @model_validator(mode="after")
+    def _resolve(self, info: ValidationInfo) -> SoupConfig:
+        problems, resolved = [], {}
+        for method in dict.fromkeys([*self.methods, *self.settings]):
+            try:
+                resolved[method] = _method_settings(
+                    method, self.settings.get(method, {}), _context(info).methods[method]
+                )
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("; ".join(problems))
+        object.__setattr__(self, "settings", resolved)
+        return self
+
+
+class CostAccuracyConfig(Section):
+    """Accuracy against fine-tuning cost, as in Fig. 2 of the MEHL-Soup paper."""
+
+    methods: list[MethodName] = Field(["greedy", "mehl-plus"], min_length=1)
+    """Methods to follow."""
+    step: int = Field(4, ge=1)
+    """Soups of step, 2 x step, ... ingredients in search order."""
+
+
+class StudyConfig(Section):
+    """Studies over a finished sweep."""
+
+    cost_accuracy: CostAccuracyConfig = CostAccuracyConfig.model_construct()
+    """The cost curve."""
+
+
+class RegistryConfig(Section):
+    """Where trials, ingredients and soups are recorded."""
+
+    tracking_uri: str | None = None
+    """MLflow tracking server; default: `$MLFLOW_TRACKING_URI`, else SQLite beside the output folder."""
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the MLflow experiment and the models `<name>-ingredient` and `<name>-soup`."""
+    seed: int = Field(0, ge=0)
+    """Everything random follows from it."""
+    output: Path = Path()
+    """Folder of the run; default `runs/<name>`. Inside a Ray job a relative one is resolved against
+    `$PIPELINE_HOME`, else `~/pipeline-runs`."""
+    data: DataConfig
+    model: ModelConfig
+    search: SearchConfig = SearchConfig.model_construct()
+    soup: SoupConfig
+    study: StudyConfig = StudyConfig.model_construct()
+    registry: RegistryConfig = RegistryConfig.model_construct()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections(cls, values: Any) -> Any:
+        # `soup` has defaults that depend on the table of methods: build it even where the file leaves it out.
+        return {**values, "soup": values.get("soup") or {}} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _resolve_paths(self) -> Config:
+        output = home() / (self.output if self.output != Path() else Path("runs") / self.name).expanduser()
+        object.__setattr__(self, "output", Path(os.path.abspath(output)))  # noqa: PTH100
+        if self.data.store is None:
+            store = self.output.parent / "prepared-data"
+            object.__setattr__(self, "data", self.data.model_copy(update={"store": store}))
+        uri = self.registry.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        uri = uri or f"sqlite:///{self.output.parent / 'mlflow.db'}"
+        object.__setattr__(self, "registry", self.registry.model_copy(update={"tracking_uri": uri}))
+        if self.model.contrastive and self.data.pretrain_size is None:
+            raise ValueError("model.contrastive needs data.pretrain_size")
+        return self
+
+
+def home() -> Path:
+    """The folder that relative outputs are resolved against.
+
+    ``$PIPELINE_HOME`` if set, else the working directory; that of a Ray job is a copy which Ray throws away, so there
+    ``~/pipeline-runs``.
+    """
+    if "PIPELINE_HOME" in os.environ:
+        return Path(os.environ["PIPELINE_HOME"]).expanduser().absolute()
+    return Path.home() / "pipeline-runs" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else Path.cwd()
+
+
+def load_config(path: str | Path, overrides: Sequence[str], known: Known) -> Config:
+    """Read a YAML file, apply ``dotted.key=value`` overrides (values are YAML), validate.
+
+    Raises ConfigError listing every problem.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); see configs/ for examples") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold settings as `key: value`, but holds {type(values).__name__}")
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return Config.model_validate(values, context=known)
+    except ValidationError as error:
+        problems = list(dict.fromkeys(_problems(error)))
+        raise ConfigError("\n  ".join([f"{path}: {len(problems)} problem(s) in the settings:", *problems])) from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved settings as YAML; `load_config` reads it back to an equal `Config`."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def describe_settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
+    """All settings with their defaults and descriptions, a line each, for the command line's help."""
+    for name, field in section.model_fields.items():
+        nested = next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
+        if nested is not None:
+            yield from describe_settings(nested, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() or field.default in (None, Path()) else f" [{field.default}]"
+            yield f"{prefix}{name}{default}: {' '.join((field.description or '').split())}"
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _method_settings(method: str, given: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
+    """``given`` over the defaults of ``method``, checked; raises ValueError."""
+    hints = get_type_hints(type(defaults)) if defaults is not None else {}
+    values = {}
+    for key, value in given.items():
+        where = f"settings.{method}.{key}"
+        if key not in hints:
+            raise ValueError(f"{where}: unknown key; {nearest(key, hints) if hints else 'this method has no settings'}")
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"{where}: {error.errors()[0]['msg']}, got {value!r}") from error
+    if defaults is None:
+        return {}
+    try:
+        return dataclasses.asdict(dataclasses.replace(defaults, **values))
+    except ValueError as error:
+        raise ValueError(f"settings.{method}: {error}") from error
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ConfigError(f"override '{override}': write it as dotted.key=value, e.g. search.num_trials=32")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override '{override}': '{text}' is not valid YAML") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise ConfigError(f"override '{override}': '{parent}' is a value and has no keys below it")
+    values[last] = value
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "settings"
+        match problem["type"]:
+            case "extra_forbidden":
+                yield f"{where}: unknown key; {nearest(str(problem['loc'][-1]), _keys_at(problem['loc'][:-1]))}"
+            case "missing":
+                yield f"{where}: is required"
+            case "value_error":
+                yield f"{where}: {problem['ctx']['error']}"
+            case _:
+                yield f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> Collection[str]:
+    section: type[Section] = Config
+    for part in location:
+        field = section.model_fields.get(str(part))
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        section = next((kind for kind in kinds if _is_section(kind)), section)
+    return list(section.model_fields)

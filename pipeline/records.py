@@ -1,0 +1,170 @@
+"""The typed records that pass between the stages and that other programs may rely on.
+
+Accuracies are fractions in [0, 1]. ``val_accuracy`` is measured on the ``fit`` part of the validation set, which soups
+learn from; ``select_accuracy`` on the part that chooses the champion (None where ``data.select_fraction`` is 0);
+``test_accuracy`` is reported and never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A frozen row of a table; the order of its fields is the order of the columns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Hyperparameters(Record):
+    """What a trial draws from the search space (App. J.2.1 of the model-soups paper).
+
+    ``mixup`` is the parameter alpha of the Beta distribution, 0 for none. ``augmentation`` is ``minimal`` (a random
+    crop of 90-100 % of the area) or ``randaugment`` (that crop, then ``randaugment_n`` operations of magnitude
+    ``randaugment_m`` out of 30).
+    """
+
+    lr: float
+    weight_decay: float
+    epochs: int
+    batch_size: int
+    label_smoothing: float
+    mixup: float
+    augmentation: Literal["minimal", "randaugment"]
+    randaugment_m: int
+    randaugment_n: int
+    seed: int
+
+
+class TrialOutcome(Record):
+    """What a trial came to and what it cost.
+
+    ``gpu_hours`` sums wall clock times reserved GPUs over all attempts, failed ones too; where ``device`` is ``cpu`` it
+    counts CPU core hours (see `cost_unit`). ``path`` is the URI of the checkpoint in the artifact store.
+    """
+
+    trial_index: int
+    status: Literal["finished", "failed", "rejected"]
+    reason: str | None = None
+    val_accuracy: float | None = None
+    select_accuracy: float | None = None
+    test_accuracy: float | None = None
+    gpu_hours: float
+    attempts: int
+    images_seen: int
+    peak_memory_bytes: int | None = None
+    device: str
+    sha256: str | None = None
+    theta0_sha256: str
+    path: str | None = None
+    model_version: int | None = None
+
+
+class IngredientRecord(Hyperparameters, TrialOutcome):
+    """A row of ``ingredients.parquet``: one trial in search order, its outcome, then its hyperparameters."""
+
+
+class SoupRecord(Record):
+    """A row of ``soups.parquet``: one method.
+
+    ``num_selected`` counts the ingredients with a coefficient other than zero. ``gpu_hours`` is the cost of the whole
+    sweep that the method had to be paid for. ``epochs`` counts passes over the fit images. ``peak_memory_kind`` is
+    ``cuda`` (the allocator's peak) or ``anon`` (peak of anonymous resident memory over its value at the start).
+    """
+
+    method: str
+    num_ingredients: int
+    num_selected: int
+    val_accuracy: float
+    select_accuracy: float | None
+    test_accuracy: float
+    gpu_hours: float
+    construction_seconds: float
+    epochs: float
+    peak_memory_bytes: int
+    peak_memory_kind: Literal["cuda", "anon"]
+
+
+class CostRecord(Record):
+    """A point of the cost curve (Fig. 2 of the MEHL-Soup paper).
+
+    A soup of the first ``num_ingredients`` finished trials; ``gpu_hours`` is what all trials up to the last of them
+    cost, failed ones too. ``order_seed`` is None for search order.
+    """
+
+    method: str
+    num_ingredients: int
+    gpu_hours: float
+    val_accuracy: float
+    select_accuracy: float | None
+    test_accuracy: float
+    order_seed: int | None = None
+
+
+class CoefficientRecord(Record):
+    """A mixing coefficient (Eq. 4): within a layer, those of all trials sum to one."""
+
+    trial_index: int
+    layer: str
+    coefficient: float
+
+
+class PredictionRecord(Record):
+    """What a method predicted for an image; ``image_index`` counts within ``split``."""
+
+    split: Literal["fit", "select", "test"]
+    image_index: int
+    label: int
+    prediction: int
+
+
+class SplitRecord(Record):
+    """A split of the images: its size and the SHA-256 of its sorted source indices."""
+
+    name: Literal["pretrain", "train", "fit", "select", "test"]
+    size: int
+    indices_sha256: str
+
+
+class RunRecord(Record):
+    """What a run was made with: everything needed to repeat it or to explain its figures.
+
+    ``champion`` is the method of the soup with the best select accuracy, once there is one. ``theta0_gpu_hours`` is the
+    cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial.
+    """
+
+    name: str
+    sweep_id: str
+    seed: int
+    started: str
+    git_commit: str | None
+    versions: dict[str, str]
+    machine: str
+    class_names: list[str]
+    splits: list[SplitRecord]
+    theta0_sha256: str
+    theta0_gpu_hours: float
+    theta0_test_accuracy: float
+    champion: str | None = None
+
+
+def cost_unit(ingredients: Iterable[IngredientRecord]) -> str:
+    """The unit of ``gpu_hours`` for display: ``GPU hours``, or ``CPU core hours`` if any trial ran without a GPU."""
+    return "CPU core hours" if any(row.device == "cpu" for row in ingredients) else "GPU hours"
+
+
+def cumulative_gpu_hours(ingredients: Iterable[IngredientRecord], num_finished: int) -> float:
+    """Cost of all trials in search order, failed ones too, up to the ``num_finished``-th finished one.
+
+    Raises ValueError when fewer than ``num_finished`` trials finished.
+    """
+    total, seen = 0.0, 0
+    for row in sorted(ingredients, key=lambda row: row.trial_index):
+        total += row.gpu_hours
+        seen += row.status == "finished"
+        if seen == num_finished:
+            return total
+    raise ValueError(f"only {seen} trials finished, {num_finished} asked for")
