@@ -1,0 +1,87 @@
+"""How numbers are written, on the page and in the terminal alike."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MISSING = "-"
+
+
+def percent(fraction: float | None) -> str:
+    """An accuracy in per cent with two decimals, without the sign: ``94.57``; ``-`` for None."""
+    return MISSING if fraction is None else f"{100 * fraction:.2f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number rounded to so many significant digits, never with an exponent: ``0.00213``, ``12.3``, ``1234``."""
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")
+    exponent = int(f"{rounded:e}".split("e")[1])
+    if exponent >= digits:
+        return f"{value:.0f}"
+    text = f"{rounded:.{digits - 1 - exponent}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def duration(seconds: float) -> str:
+    """A time span in readable units: ``0.42 s``, ``12.3 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.2f} s"
+    if seconds < 3599.5:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def memory(num_bytes: int | None) -> str:
+    """A number of bytes in binary units: ``120 MiB``, ``1.32 GiB``; ``-`` for None."""
+    if num_bytes is None:
+        return MISSING
+    size = float(num_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1000:
+            return f"{significant(size)} {unit}"
+        size /= 1024
+    return f"{significant(size)} GiB"
+
+
+def cost(hours: float, unit: str) -> str:
+    """A cost in its unit (see `records.cost_unit`), small ones in words too.
+
+    ``24.1 GPU hours``, ``0.0213 CPU core hours (1 min 17 s of one core)``.
+    """
+    text = f"{significant(hours)} {unit}"
+    device = unit.removeprefix("CPU ").removesuffix(" hours")
+    return f"{text} ({duration(3600 * hours)} of one {device})" if 0 < hours < 1 else text
+
+
+class CostScale(NamedTuple):
+    """The unit of a column of costs: multiply hours by ``factor`` to get ``unit``."""
+
+    factor: float
+    unit: str
+
+    def text(self, hours: float) -> str:
+        """``hours`` in this unit, the number alone."""
+        return significant(hours * self.factor)
+
+
+def cost_scale(largest_hours: float, unit: str) -> CostScale:
+    """The unit in which a column up to ``largest_hours`` reads best: hours, minutes or seconds of the same resource."""
+    if largest_hours >= 0.5:
+        return CostScale(1, unit)
+    if largest_hours >= 1 / 60:
+        return CostScale(60, unit.replace("hours", "minutes"))
+    return CostScale(3600, unit.replace("hours", "seconds"))
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the singular or the plural: ``1 trial``, ``16 trials``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def setting(value: object) -> str:
+    """A hyperparameter as people write it: ``3.2e-05``, ``0.1``, ``64``, ``randaugment``."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,62 @@
+"""Pieces of HTML. Whatever is passed in as text is escaped here, so that callers cannot forget it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """A column's heading, and whether its cells are numbers (aligned right)."""
+
+    title: str
+    numeric: bool = True
+
+
+def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]], highlight: int | None = None) -> str:
+    """A table of plain text in a box that scrolls sideways; the first cell of a row is its heading.
+
+    ``highlight`` is the index of the row to set apart.
+    """
+    heads = "".join(f'<th scope="col"{_align(column)}>{escape(column.title)}</th>' for column in columns)
+    body = []
+    for index, row in enumerate(rows):
+        first, *rest = (f"{_align(column)}>{escape(cell)}" for column, cell in zip(columns, row, strict=True))
+        cells = "".join(f"<td{cell}</td>" for cell in rest)
+        mark = ' class="champion"' if index == highlight else ""
+        body.append(f'<tr{mark}><th scope="row"{first}</th>{cells}</tr>')
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
+        f"<caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def facts(pairs: Iterable[tuple[str, str]], css_class: str) -> str:
+    """A list of names and values, all plain text."""
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
+    return f'<dl class="{css_class}">{items}</dl>'
+
+
+def chart(chart_id: str, description: str) -> str:
+    """The place where a chart is drawn, with a description for those who do not see it."""
+    return (
+        f'<div class="chart" id="{chart_id}" role="img" aria-label="{escape(description)}"></div>'
+        "<noscript><p>This chart needs JavaScript; the folder figures beside this page holds an image of it.</p>"
+        "</noscript>"
+    )
+
+
+def paragraph(text: str, css_class: str = "") -> str:
+    """A paragraph of plain text."""
+    return f'<p class="{css_class}">{escape(text)}</p>' if css_class else f"<p>{escape(text)}</p>"
+
+
+def section(section_id: str, title: str, *content: str) -> str:
+    """A section of the page under its heading; ``content`` is HTML."""
+    return f'<section id="{section_id}"><h2>{escape(title)}</h2>{"".join(content)}</section>'
+
+
+def _align(column: Column) -> str:
+    return ' class="number"' if column.numeric else ""

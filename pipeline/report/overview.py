@@ -1,0 +1,107 @@
+"""The first thing to read: which model to take, what it gained, what it cost, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.records import IngredientRecord, RunRecord, SoupRecord, cost_unit
+from pipeline.report.formats import cost, count, duration, percent, significant
+from pipeline.report.intervals import difference_margin, margin, split_size
+from pipeline.report.markup import facts, paragraph, section
+from pipeline.report.series import champion_of
+from pipeline.report.styles import style
+
+_BASELINE = "best-individual"
+
+
+def overview(run: RunRecord, ingredients: Sequence[IngredientRecord], soups: Sequence[SoupRecord]) -> str:
+    """The overview as an HTML section."""
+    champion = champion_of(run, soups)
+    baseline = next((soup for soup in soups if soup.method == _BASELINE), None)
+    if champion is None:
+        text = "There is no champion yet: run the soup stage (--stages soup) to mix the ingredients into one model."
+        return section("overview", "Overview", paragraph(text, "lead"), paragraph(_spent(run, ingredients, None)))
+    return section(
+        "overview",
+        "Overview",
+        facts(_tiles(champion, baseline, ingredients), "tiles"),
+        paragraph(_verdict(run, champion, len(soups)), "lead"),
+        paragraph(_gain(run, champion, baseline)) if baseline else "",
+        paragraph(_spent(run, ingredients, champion)),
+    )
+
+
+def _tiles(
+    champion: SoupRecord, baseline: SoupRecord | None, ingredients: Sequence[IngredientRecord]
+) -> list[tuple[str, str]]:
+    """The four figures at the top."""
+    tiles = [("Champion", style(champion.method).label), ("Test accuracy", f"{percent(champion.test_accuracy)} %")]
+    if baseline is not None:
+        gain = 100 * (champion.test_accuracy - baseline.test_accuracy)
+        tiles.append(("Gain over best individual", f"{gain:+.2f} pp"))
+    unit = cost_unit(ingredients)
+    return [*tiles, (f"Sweep, {unit}", significant(sum(row.gpu_hours for row in ingredients)))]
+
+
+def _verdict(run: RunRecord, champion: SoupRecord, num_methods: int) -> str:
+    """Who won, on which split, and what that is worth on the test split."""
+    images = split_size(run, "test")
+    select = split_size(run, "select")
+    name = style(champion.method).label
+    if champion.select_accuracy is None:
+        chosen = f"{name} is the champion, chosen by validation accuracy because this run has no select split."
+    else:
+        size = f", {count(select, 'image')} set aside for this choice" if select else ""
+        chosen = (
+            f"{name} is the champion: of {count(num_methods, 'method')} it has the best accuracy on the select split "
+            f"({percent(champion.select_accuracy)} %{size})."
+        )
+    reached = f"On the test split, which no choice has seen, it reaches {percent(champion.test_accuracy)} %"
+    if images is None:
+        return f"{chosen} {reached}."
+    half = 100 * margin(champion.test_accuracy, images)
+    return f"{chosen} {reached}, give or take {half:.1f} percentage points (95 % margin for {count(images, 'image')})."
+
+
+def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord) -> str:
+    """What the champion gained over the best single trial, and whether that is more than chance."""
+    if champion.method == baseline.method:
+        return "No soup beat the best individual trial on the select split, so mixing gained nothing here."
+    gain = 100 * (champion.test_accuracy - baseline.test_accuracy)
+    other = f"the best individual trial ({percent(baseline.test_accuracy)} %)"
+    if round(gain, 2) == 0:
+        text = f"That is the same as {other}."
+    else:
+        text = f"That is {abs(gain):.2f} percentage points {'more' if gain > 0 else 'less'} than {other}."
+    images = split_size(run, "test")
+    if images is None:
+        return text
+    noise = 100 * difference_margin(champion.test_accuracy, baseline.test_accuracy, images)
+    if abs(gain) < noise:
+        return (
+            f"{text} This is within noise: measured on {count(images, 'image')}, two models may differ by up to "
+            f"{noise:.1f} points by chance alone, so this test set does not show which of the two is better. "
+            "(A cautious bound, as if each had been tested on images of its own.)"
+        )
+    return (
+        f"{text} This is beyond noise: chance alone would explain up to {noise:.1f} points on {count(images, 'image')}."
+    )
+
+
+def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: SoupRecord | None) -> str:
+    """What the sweep, the starting point and the soup cost."""
+    unit = cost_unit(ingredients)
+    kinds = [
+        (status, sum(row.status == status for row in ingredients)) for status in ("finished", "failed", "rejected")
+    ]
+    outcome = ", ".join(f"{number} {status}" for status, number in kinds if number)
+    total = cost(sum(row.gpu_hours for row in ingredients), unit)
+    text = f"The sweep of {count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''} cost {total}."
+    text += (
+        f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
+        f"{percent(run.theta0_test_accuracy)} % test accuracy."
+    )
+    if champion is not None:
+        text += f" Building the champion from {count(champion.num_ingredients, 'ingredient')} "
+        text += f"took {duration(champion.construction_seconds)}."
+    return text

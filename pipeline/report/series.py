@@ -1,0 +1,52 @@
+"""What the figures draw, taken from the records once for the page and for the files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord
+
+
+class CostLine(NamedTuple):
+    """The points of a method by number of ingredients; ``labels_above`` tells on which side of the line they stand."""
+
+    method: str
+    points: list[CostRecord]
+    labels_above: bool
+
+
+def cost_lines(costs: Sequence[CostRecord]) -> list[CostLine]:
+    """The cost curves in search order, best last point first; every second line carries its labels below, not above."""
+    by_method: dict[str, list[CostRecord]] = {}
+    for row in sorted(costs, key=lambda row: row.num_ingredients):
+        if row.order_seed is None:
+            by_method.setdefault(row.method, []).append(row)
+    ranked = sorted(by_method.items(), key=lambda item: -item[1][-1].test_accuracy)
+    return [CostLine(method, points, rank % 2 == 0) for rank, (method, points) in enumerate(ranked)]
+
+
+class Trials(NamedTuple):
+    """The trials in search order: those that gave an ingredient and those that did not.
+
+    ``floor`` is the accuracy at which the latter are marked, below all others.
+    """
+
+    finished: list[IngredientRecord]
+    without: list[IngredientRecord]
+    floor: float
+
+
+def trials(ingredients: Sequence[IngredientRecord]) -> Trials:
+    """Sort the trials into those with an ingredient and those without."""
+    rows = sorted(ingredients, key=lambda row: row.trial_index)
+    finished = [row for row in rows if row.status == "finished"]
+    values = [v for row in finished for v in (row.val_accuracy, row.test_accuracy) if v is not None] or [0.0]
+    span = max(values) - min(values)
+    floor = max(0.0, min(values) - max(0.1 * span, 0.005))
+    return Trials(finished, [row for row in rows if row.status != "finished"], floor)
+
+
+def champion_of(run: RunRecord, soups: Sequence[SoupRecord]) -> SoupRecord | None:
+    """The record of the run's champion, None while there is none."""
+    return next((soup for soup in soups if soup.method == run.champion), None)

@@ -1,0 +1,143 @@
+"""Small records of a made-up run, for the tests of the report."""
+
+import math
+import random
+
+from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord, SplitRecord, cumulative_gpu_hours
+
+SPLITS = {"pretrain": 300, "train": 500, "fit": 400, "select": 100, "test": 497}
+
+
+def a_run(**changes) -> RunRecord:
+    values = {
+        "name": "digits",
+        "sweep_id": "20260730-0a1b2c",
+        "seed": 0,
+        "started": "2026-07-30T09:15:42+00:00",
+        "git_commit": "0123456789abcdef0123456789abcdef01234567",
+        "versions": {"python": "3.11.9", "torch": "2.11.0", "ray": "2.60.0", "mlflow": "3.17.0"},
+        "machine": "2 cores of an Intel Xeon, no GPU",
+        "class_names": [str(digit) for digit in range(10)],
+        "splits": [SplitRecord(name=n, size=s, indices_sha256=f"{s:064x}") for n, s in SPLITS.items()],
+        "theta0_sha256": "ab" * 32,
+        "theta0_gpu_hours": 0.0031,
+        "theta0_test_accuracy": 0.6137,
+        "champion": "mehl-plus",
+    }
+    return RunRecord(**(values | changes))
+
+
+def an_ingredient(index: int = 0, **changes) -> IngredientRecord:
+    values = {
+        "trial_index": index,
+        "status": "finished",
+        "val_accuracy": 0.91,
+        "select_accuracy": 0.9,
+        "test_accuracy": 0.9,
+        "gpu_hours": 0.0015,
+        "attempts": 1,
+        "images_seen": 4000,
+        "peak_memory_bytes": 310 * 2**20,
+        "device": "cpu",
+        "sha256": f"{index:064x}",
+        "theta0_sha256": "ab" * 32,
+        "path": f"file:///runs/digits/ingredients/{index}.safetensors",
+        "model_version": index + 1,
+        "lr": 3.2e-4,
+        "weight_decay": 0.01,
+        "epochs": 8,
+        "batch_size": 64,
+        "label_smoothing": 0.05,
+        "mixup": 0.0,
+        "augmentation": "randaugment",
+        "randaugment_m": 9,
+        "randaugment_n": 2,
+        "seed": index,
+    }
+    return IngredientRecord(**(values | changes))
+
+
+def a_failure(index: int, reason: str, status: str = "failed") -> IngredientRecord:
+    missing = ("val_accuracy", "select_accuracy", "test_accuracy", "sha256", "path", "model_version")
+    return an_ingredient(index, status=status, reason=reason, attempts=3, **dict.fromkeys(missing))
+
+
+def a_sweep(size: int = 18, device: str = "cpu", hours: float = 0.0015) -> list[IngredientRecord]:
+    """A sweep whose trials 5 and 11 gave no ingredient."""
+    draw = random.Random(0)
+    rows = []
+    for index in range(size):
+        if index == 5:
+            rows.append(a_failure(index, "out of memory after 3 attempts; lower batch_size"))
+        elif index == 11:
+            rows.append(a_failure(index, "loss is not finite in epoch 2 (lr 0.03)", "rejected"))
+        else:
+            accuracy = 0.95 - 0.12 * draw.random() ** 2
+            rows.append(
+                an_ingredient(
+                    index,
+                    device=device,
+                    gpu_hours=hours * (0.6 + draw.random()),
+                    val_accuracy=round(accuracy * 400) / 400,
+                    select_accuracy=round(accuracy * 100) / 100,
+                    test_accuracy=round((accuracy - 0.02 * draw.random()) * 497) / 497,
+                    lr=10 ** -draw.uniform(3, 5),
+                    augmentation=draw.choice(["minimal", "randaugment"]),
+                )
+            )
+    return rows
+
+
+def a_soup(method: str = "greedy", **changes) -> SoupRecord:
+    values = {
+        "method": method,
+        "num_ingredients": 16,
+        "num_selected": 5,
+        "val_accuracy": 0.96,
+        "select_accuracy": 0.95,
+        "test_accuracy": 0.945,
+        "gpu_hours": 0.0271,
+        "construction_seconds": 4.2,
+        "epochs": 0.0,
+        "peak_memory_bytes": 120 * 2**20,
+        "peak_memory_kind": "anon",
+    }
+    return SoupRecord(**(values | changes))
+
+
+def the_soups() -> list[SoupRecord]:
+    return [
+        a_soup("best-individual", num_selected=1, val_accuracy=0.95, test_accuracy=0.9396, construction_seconds=0.02),
+        a_soup("uniform", num_selected=16, val_accuracy=0.935, select_accuracy=0.92, test_accuracy=0.9276),
+        a_soup("greedy"),
+        a_soup("mehl", num_selected=16, val_accuracy=0.965, test_accuracy=0.9477, construction_seconds=31.4, epochs=5),
+        a_soup(
+            "mehl-plus",
+            num_selected=16,
+            val_accuracy=0.9775,
+            select_accuracy=0.97,
+            test_accuracy=0.9557,
+            construction_seconds=83.4,
+            peak_memory_bytes=int(1.3 * 2**30),
+        ),
+        a_soup("ensemble", num_selected=16, test_accuracy=0.9537, peak_memory_bytes=900 * 2**20),
+    ]
+
+
+def the_costs(ingredients: list[IngredientRecord]) -> list[CostRecord]:
+    finished = sum(row.status == "finished" for row in ingredients)
+    rows = []
+    for number in range(4, finished + 1, 4):
+        for method, base, rise in (("greedy", 0.925, 0.008), ("mehl-plus", 0.931, 0.0105)):
+            accuracy = base + rise * math.log2(number / 2)
+            rows.append(
+                CostRecord(
+                    method=method,
+                    num_ingredients=number,
+                    gpu_hours=cumulative_gpu_hours(ingredients, number),
+                    val_accuracy=accuracy + 0.01,
+                    select_accuracy=accuracy,
+                    test_accuracy=accuracy,
+                )
+            )
+    return rows
