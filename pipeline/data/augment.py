@@ -1,0 +1,133 @@
+"""Augmentation of whole batches on the device they are on, with everything drawn per image.
+
+(torchvision's own transforms draw once per call, so that all images of a batch would get the same crop.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from pipeline.records import Hyperparameters
+
+_MIN_AREA = 0.9  # of the image, for a crop; App. J.2.1 of the model-soups paper
+_MAX_MAGNITUDE = 30
+
+Operation = Callable[[Tensor, float, int], Tensor]
+
+
+def augment(images: Tensor, hyper: Hyperparameters, generator: torch.Generator) -> Tensor:
+    """Augmented copies of ``images``, uint8 (B, 3, H, W), in the same form and on the same device.
+
+    ``hyper.augmentation`` is ``minimal``: a random crop of 90-100 % of the area, resized back; or ``randaugment``: that
+    crop, then ``randaugment_n`` rounds of one of the 14 operations of RandAugment with magnitude ``randaugment_m`` of
+    30. Crop, operation and sign are drawn for each image from ``generator``, which may be on another device.
+    """
+    images = _random_resized_crop(images, generator)
+    if hyper.augmentation == "randaugment":
+        for _ in range(hyper.randaugment_n):
+            images = _randaugment_round(images, hyper.randaugment_m, generator)
+    return images
+
+
+def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mix each image, float (B, 3, H, W), and its target, float (B, C), with those of another image of the batch.
+
+    The share of the image itself is drawn from Beta(alpha, alpha) for each image; with ``alpha`` 0 nothing is mixed.
+    """
+    if alpha == 0:
+        return images, targets
+    # torch draws from the Beta distribution with its global generator only.
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    shares = np.random.default_rng(seed).beta(alpha, alpha, size=len(images))
+    share = torch.from_numpy(shares).to(images.device, images.dtype)
+    other = torch.randperm(len(images), generator=generator, device=generator.device).to(images.device)
+    share_image, share_target = share[:, None, None, None], share.to(targets.dtype)[:, None]
+    return (
+        torch.lerp(images[other], images, share_image),
+        torch.lerp(targets[other], targets, share_target),
+    )
+
+
+def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Area uniform in 90-100 %, log aspect ratio uniform in what fits into the image, position uniform."""
+    draws = torch.rand(4, len(images), generator=generator, device=generator.device).to(images.device)
+    area = _MIN_AREA + (1 - _MIN_AREA) * draws[0]
+    # width, height = sqrt(area * ratio), sqrt(area / ratio) are at most 1 for ratios between area and 1 / area.
+    root_ratio = torch.exp(area.log() * (draws[1] - 0.5))
+    width, height = area.sqrt() * root_ratio, area.sqrt() / root_ratio
+    theta = torch.zeros(len(images), 2, 3, device=images.device)
+    theta[:, 0, 0], theta[:, 1, 1] = width, height
+    theta[:, 0, 2], theta[:, 1, 2] = (2 * draws[2] - 1) * (1 - width), (2 * draws[3] - 1) * (1 - height)
+    grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
+    cropped = torch.nn.functional.grid_sample(
+        images.float(), grid, mode="bicubic", padding_mode="border", align_corners=False
+    )
+    return cropped.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _randaugment_round(images: Tensor, magnitude: int, generator: torch.Generator) -> Tensor:
+    # Which images share an operation and its sign decides about the calls below, so the host must know.
+    device = generator.device
+    chosen = torch.randint(len(_OPERATIONS), (len(images),), generator=generator, device=device).cpu()
+    sign = (torch.randint(2, (len(images),), generator=generator, device=device) * 2 - 1).cpu()
+    result = images.clone()
+    for number, (operation, signed) in enumerate(_OPERATIONS.values()):
+        for direction in (-1, 1) if signed else (1,):
+            mask = (chosen == number) & (sign == direction) if signed else chosen == number
+            rows = mask.nonzero()[:, 0].to(images.device)
+            if len(rows):
+                result[rows] = operation(images[rows], direction * magnitude / _MAX_MAGNITUDE, images.shape[-1])
+    return result
+
+
+def _affine(images: Tensor, shear: tuple[float, float] = (0, 0), translate: tuple[int, int] = (0, 0)) -> Tensor:
+    moved: Tensor = F.affine(
+        images,
+        angle=0.0,
+        translate=list(translate),
+        scale=1.0,
+        shear=list(shear),
+        interpolation=InterpolationMode.BILINEAR,
+        center=[0.0, 0.0],
+    )
+    return moved
+
+
+def _shear(slope: float) -> float:
+    return math.degrees(math.atan(slope))
+
+
+# Each takes uint8 images, a strength in [-1, 1] ([0, 1] where the sign has no meaning) and their width and height.
+# Strengths become settings as in torchvision's RandAugment.
+_OPERATIONS: dict[str, tuple[Operation, bool]] = {
+    "identity": (lambda images, strength, side: images, False),
+    "shear_x": (lambda images, strength, side: _affine(images, shear=(_shear(0.3 * strength), 0)), True),
+    "shear_y": (lambda images, strength, side: _affine(images, shear=(0, _shear(0.3 * strength))), True),
+    "translate_x": (
+        lambda images, strength, side: _affine(images, translate=(int(150 / 331 * side * strength), 0)),
+        True,
+    ),
+    "translate_y": (
+        lambda images, strength, side: _affine(images, translate=(0, int(150 / 331 * side * strength))),
+        True,
+    ),
+    "rotate": (
+        lambda images, strength, side: F.rotate(images, 30 * strength, interpolation=InterpolationMode.BILINEAR),
+        True,
+    ),
+    "brightness": (lambda images, strength, side: F.adjust_brightness(images, 1 + 0.9 * strength), True),
+    "color": (lambda images, strength, side: F.adjust_saturation(images, 1 + 0.9 * strength), True),
+    "contrast": (lambda images, strength, side: F.adjust_contrast(images, 1 + 0.9 * strength), True),
+    "sharpness": (lambda images, strength, side: F.adjust_sharpness(images, 1 + 0.9 * strength), True),
+    "posterize": (lambda images, strength, side: F.posterize(images, bits=8 - round(4 * strength)), False),
+    "solarize": (lambda images, strength, side: F.solarize(images, threshold=255 * (1 - strength)), False),
+    "autocontrast": (lambda images, strength, side: F.autocontrast(images), False),
+    "equalize": (lambda images, strength, side: F.equalize(images), False),
+}

@@ -1,0 +1,170 @@
+"""Decode and resize the images of a source once, through ray.data, into a store that all runs share."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import DataConfig
+from pipeline.data.decode import decode
+from pipeline.data.sources import SOURCES, Chunk, RawImage, RawImages
+from pipeline.data.store import MARKER, Prepared, image_column, schema, write_marker
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1  # part of the key of a store: raise it when stores change their form or their pixels
+_BLOCK_BYTES = 16 * 2**20  # pixels that a task hands on at a time
+_ERRORS_SHOWN = 3
+
+
+def prepare(data: DataConfig) -> Path:
+    """The folder of the prepared images of ``data``, made now unless it is there; see `pipeline.data.store`.
+
+    A finished store is recognised by its key (source, identity of its files, image size) within milliseconds and
+    without Ray. Otherwise Ray must be initialised, with CPUs to spare, and all its nodes must see the paths of the
+    source; only this process writes the store. Processes that prepare the same images wait for the first of them.
+    Raises DataError, and then leaves nothing behind.
+    """
+    if data.store is None:
+        raise DataError("data.store: is not set; name a folder for the prepared images")
+    identity = SOURCES[data.source].identity(data)
+    key = hashlib.sha256(json.dumps([_FORMAT, data.source, data.image_size, identity]).encode()).hexdigest()[:16]
+    store = data.store / f"{data.source}-{data.image_size}-{key}"
+    if (store / MARKER).exists():
+        return store
+    try:
+        data.store.mkdir(parents=True, exist_ok=True)
+        with _lock(store.with_name(f"{store.name}.lock")):
+            if not (store / MARKER).exists():
+                _make(data, store)
+    except OSError as error:
+        raise DataError(f"data.store: {store} cannot be written ({error.strerror}); free it or name another") from error
+    return store
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    # The system gives the lock back when its holder dies.
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(data: DataConfig, store: Path) -> None:
+    raw = SOURCES[data.source].open(data)
+    partial = store.with_name(f"{store.name}.partial")
+    # What is there under these names was left by a process that died: the lock is ours, the marker is missing.
+    for leftover in (partial, store):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir()
+    try:
+        write_marker(partial, _write(data, raw, partial))
+        partial.replace(store)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write(data: DataConfig, raw: RawImages, folder: Path) -> Prepared:
+    num_train = _write_set(raw.train, data, folder / "train.parquet")
+    num_test = None if raw.test is None else _write_set(raw.test, data, folder / "test.parquet")
+    logger.info("prepared %d images of source '%s' in %s", num_train + (num_test or 0), data.source, data.store)
+    return Prepared(num_train, num_test, raw.class_names)
+
+
+def _write_set(chunks: list[Chunk], data: DataConfig, path: Path) -> int:
+    """Decode ``chunks`` on the CPUs of the cluster, write ``path`` here; returns the number of images."""
+    total = 0
+    errors: list[tuple[int, str]] = []
+    columns = schema(data.image_size)
+    # Pixels hardly compress, and a dictionary of them is only slow.
+    with pq.ParquetWriter(path, columns, compression="none", use_dictionary=False, write_statistics=False) as writer:
+        for table in _decoded(chunks, data.image_size):
+            total += len(table)
+            found = table.filter(table["error"].is_valid())
+            errors += zip(found["index"].to_pylist(), found["error"].to_pylist(), strict=True)
+            if not errors:  # otherwise only the rest of the errors matters
+                writer.write_table(table.select(columns.names).cast(columns))
+    if errors:
+        shown = "; ".join(text for _, text in sorted(errors)[:_ERRORS_SHOWN])
+        more = "" if len(errors) <= _ERRORS_SHOWN else "; ..."
+        raise DataError(
+            f"source '{data.source}': {len(errors)} of {total} images cannot be used ({shown}{more}); "
+            "replace or remove them"
+        )
+    return total
+
+
+def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
+    """Tables of `schema` and a column ``error``, in no particular order, while the tasks run."""
+    import ray
+    from ray.data import DataContext
+    from ray.exceptions import RayTaskError
+
+    if not ray.is_initialized():
+        raise RuntimeError("images have to be prepared: call ray.init() first")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    try:
+        with DataContext.current(context):
+            dataset: Dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
+                _decode_chunks, fn_kwargs={"image_size": image_size}, batch_size=1, zero_copy_batch=True
+            )
+            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    except RayTaskError as error:
+        if not isinstance(error.cause, OSError | pa.ArrowException):
+            raise
+        raise DataError(
+            f"a Ray task could not read the images ({error.cause}); every node must see them under the same path"
+        ) from error
+
+
+def _decode_chunks(batch: dict[str, np.ndarray], image_size: int) -> Iterator[pa.Table]:
+    rows = max(1, _BLOCK_BYTES // (3 * image_size**2))
+    for chunk in batch["item"]:
+        images = iter(chunk.read())
+        start = chunk.start
+        while block := [image for image, _ in zip(images, range(rows), strict=False)]:
+            yield _decode_block(block, start, image_size)
+            start += len(block)
+
+
+def _decode_block(block: list[RawImage], start: int, image_size: int) -> pa.Table:
+    images = np.zeros((len(block), 3, image_size, image_size), dtype=np.uint8)
+    labels = np.zeros(len(block), dtype=np.int64)
+    errors: list[str | None] = [None] * len(block)
+    for row, raw in enumerate(block):
+        try:
+            if raw.pixels is None:
+                raise ValueError("no image")
+            if raw.label is None:
+                raise ValueError("no label")
+            images[row] = decode(raw.pixels, image_size)
+            labels[row] = raw.label
+        except Exception as error:  # an exception here would end the whole execution; the driver raises one for all
+            errors[row] = f"{raw.where}: {str(error).partition(' <')[0]}"
+    return pa.table(
+        {
+            "index": np.arange(start, start + len(block)),
+            "label": labels,
+            "image": image_column(images),
+            "error": pa.array(errors, type=pa.string()),
+        }
+    )

@@ -1,0 +1,17 @@
+"""Where images come from: a file per source, and the table of their names."""
+
+from pipeline.data.sources.base import Chunk, RawImage, RawImages, Source
+from pipeline.data.sources.cifar import CIFAR10, CIFAR100
+from pipeline.data.sources.digits import DIGITS
+from pipeline.data.sources.image_folder import IMAGE_FOLDER
+from pipeline.data.sources.parquet import PARQUET
+
+SOURCES: dict[str, Source] = {
+    "digits": DIGITS,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "image_folder": IMAGE_FOLDER,
+    "parquet": PARQUET,
+}
+
+__all__ = ["SOURCES", "Chunk", "RawImage", "RawImages", "Source"]

@@ -1,0 +1,41 @@
+"""CIFAR-10 and CIFAR-100 as torchvision keeps them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+from torchvision.datasets import CIFAR100 as TorchvisionCIFAR100
+
+from pipeline.config import DataConfig
+from pipeline.data.sources.base import RawImages, Source, array_chunks
+from pipeline.errors import DataError
+
+
+def _open(data: DataConfig, dataset: Any) -> RawImages:
+    name = dataset.__name__
+    sets = {}
+    for part in ("train", "test"):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # torchvision prints where it found or put the files
+                sets[part] = dataset(root=data.root, train=part == "train", download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"data.root: {data.root} holds no {name} and it could not be downloaded ({error}); "
+                f"copy {dataset.filename} there, or run once with a network"
+            ) from error
+    train, test = (
+        array_chunks(images.data, np.asarray(images.targets, dtype=np.int64), f"{name} {part}")
+        for part, images in sets.items()
+    )
+    return RawImages(train, test, tuple(label.replace("_", " ") for label in sets["train"].classes))
+
+
+# torchvision compares the files with published checksums, so the name says all about the images.
+CIFAR10 = Source(needs=("root",), identity=lambda data: "CIFAR-10", open=lambda data: _open(data, TorchvisionCIFAR10))
+CIFAR100 = Source(
+    needs=("root",), identity=lambda data: "CIFAR-100", open=lambda data: _open(data, TorchvisionCIFAR100)
+)

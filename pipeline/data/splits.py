@@ -1,0 +1,129 @@
+"""The splits of a run, cut from the prepared images by a seed.
+
+``train`` fine-tunes, ``pretrain`` makes a small starting point. ``fit`` and ``select`` are the two parts of the
+validation set: soups learn from ``fit`` only, the champion is chosen on ``select``. ``test`` is reported, never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import DataConfig
+from pipeline.data.images import Splits
+from pipeline.data.prepare import prepare
+from pipeline.data.store import Indices, Prepared, read_images, read_labels, read_marker
+from pipeline.errors import DataError
+from pipeline.records import SplitRecord
+
+_NAMES = ("pretrain", "train", "fit", "select", "test")
+
+
+def load_splits(data: DataConfig, seed: int) -> Splits:
+    """Prepare the images if need be (see `prepare`), read the splits.
+
+    Which images a split holds follows from ``seed``, the sizes and the number of images. The images of a split are in
+    random order, save those of a whole test set, which keep its order. Raises DataError.
+    """
+    store = prepare(data)
+    prepared = read_marker(store)
+    labels = {"train": read_labels(store / "train.parquet")}
+    if prepared.num_test is not None:
+        labels["test"] = read_labels(store / "test.parquet")
+    class_names = _class_names(data, prepared, labels)
+    indices = cut(data, prepared.num_train, prepared.num_test, seed)
+    from_train = {name: rows for name, rows in indices.items() if name != "test" or prepared.num_test is None}
+    sets = dict(
+        zip(from_train, read_images(store / "train.parquet", data.image_size, list(from_train.values())), strict=True)
+    )
+    if prepared.num_test is not None:
+        (sets["test"],) = read_images(store / "test.parquet", data.image_size, [indices["test"]])
+    records = tuple(_record(name, indices[name]) for name in _NAMES if name in indices)
+    return Splits(sets.get("pretrain"), sets["train"], sets["fit"], sets["select"], sets["test"], class_names, records)
+
+
+def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> dict[str, Indices]:
+    """Source indices of each split of a source with ``num_train`` training images (and ``num_test`` test images).
+
+    Sizes in ``data`` that are fractions refer to the set that the split is cut from.
+    """
+    order = np.random.default_rng([seed, 0]).permutation(num_train)
+    splits, wanted = {}, {}
+    if num_test is None:
+        if data.test_size is None:
+            raise DataError(
+                f"data.test_size: source '{data.source}' has no test set; say how many images to cut for it"
+            )
+        wanted["test"] = _count(data.test_size, num_train)
+    if data.pretrain_size is not None:
+        wanted["pretrain"] = _count(data.pretrain_size, num_train)
+    validation = _count(data.validation_size, num_train)
+    wanted["select"] = _count(data.select_fraction, validation)
+    wanted["fit"] = validation - wanted["select"]
+    rest = num_train - sum(wanted.values())
+    wanted["train"] = rest if data.train_size is None else _count(data.train_size, num_train)
+    sizes = ", ".join(f"{name} {wanted[name]}" for name in _NAMES if name in wanted)
+    if rest < wanted["train"] or rest < 0:
+        raise DataError(f"data: the splits ask for more than the {num_train} images there are ({sizes}); lower a size")
+    # The order matters: another train_size leaves the other splits as they are.
+    start = 0
+    for name, size in wanted.items():
+        splits[name] = order[start : start + size]
+        start += size
+    if num_test is not None:
+        splits["test"] = np.arange(num_test)
+        if data.test_size is not None and (limit := _count(data.test_size, num_test)) < num_test:
+            splits["test"] = np.random.default_rng([seed, 1]).permutation(num_test)[:limit]
+    may_be_empty = {"select"} if data.select_fraction == 0 else set()
+    for name, rows in splits.items():
+        if not len(rows) and name not in may_be_empty:
+            raise DataError(f"data: split '{name}' is empty ({sizes} of {num_train} images); raise or lower a size")
+    return splits
+
+
+def _count(size: float, whole: int) -> int:
+    return size if isinstance(size, int) else round(size * whole)
+
+
+def _record(name: str, rows: Indices) -> SplitRecord:
+    digest = hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
+    return SplitRecord.model_validate({"name": name, "size": len(rows), "indices_sha256": digest})
+
+
+def _class_names(data: DataConfig, prepared: Prepared, labels: dict[str, npt.NDArray[np.int64]]) -> tuple[str, ...]:
+    """Names of the classes, after a check that all labels are among them."""
+    names = prepared.class_names
+    if data.class_names is not None:
+        if names is not None and len(names) != len(data.class_names):
+            raise DataError(
+                f"data.class_names: {len(data.class_names)} names, but the images have {len(names)} classes; "
+                "name each class once, in label order"
+            )
+        names = tuple(data.class_names)
+    if names is None:
+        # Without names the training images say which classes there are.
+        train = labels["train"]
+        _check_range(data, "train", train, len(train))
+        names = tuple(str(label) for label in range(int(train.max()) + 1))
+        if "test" in labels:
+            unknown = np.flatnonzero(~np.isin(labels["test"], train))
+            if len(unknown):
+                raise DataError(
+                    f"data.test: label {labels['test'][unknown[0]]} in row {unknown[0]} of {data.test} does not occur "
+                    f"in {data.train} ({len(unknown)} such rows); correct the labels or set data.class_names"
+                )
+    for part, values in labels.items():
+        _check_range(data, part, values, len(names))
+    return names
+
+
+def _check_range(data: DataConfig, part: str, labels: npt.NDArray[np.int64], num_classes: int) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(outside):
+        path = getattr(data, part) or f"source '{data.source}'"
+        raise DataError(
+            f"data.{part}: label {labels[outside[0]]} in row {outside[0]} of {path} is outside the classes 0 to "
+            f"{num_classes - 1} ({len(outside)} such rows); correct the labels or data.class_names"
+        )

@@ -1,0 +1,102 @@
+"""The files of a prepared store: ``train.parquet``, for some sources ``test.parquet``, and a marker written last.
+
+A row is an image: its source index, its label and its pixels as RGB, (3, H, W), in fixed-size binary, so that numpy
+reads whole row groups without touching single images. The rows are in no particular order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.data.images import ImageSet
+
+MARKER = "prepared.json"
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a finished store holds: numbers of images (None: the source has no test set) and class names if known."""
+
+    num_train: int
+    num_test: int | None
+    class_names: tuple[str, ...] | None
+
+
+def write_marker(folder: Path, prepared: Prepared) -> None:
+    """Mark the store in ``folder`` as finished."""
+    (folder / MARKER).write_text(json.dumps(vars(prepared)), encoding="utf-8")
+
+
+def read_marker(folder: Path) -> Prepared:
+    """What the finished store in ``folder`` holds."""
+    values = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    names = values["class_names"]
+    return Prepared(values["num_train"], values["num_test"], None if names is None else tuple(names))
+
+
+def schema(image_size: int) -> pa.Schema:
+    """The columns of a file."""
+    return pa.schema(
+        [("index", pa.int64()), ("label", pa.int64()), ("image", pa.binary(3 * image_size * image_size))],
+    )
+
+
+def image_column(images: npt.NDArray[np.uint8]) -> pa.Array:
+    """Images, uint8 (N, 3, H, W), as a column, without a copy where they are C-contiguous."""
+    pixels = np.ascontiguousarray(images)
+    width = pixels[0].nbytes
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(pixels), [None, pa.py_buffer(pixels)])
+
+
+def read_labels(path: Path) -> npt.NDArray[np.int64]:
+    """The labels of all images in ``path`` by source index."""
+    table = pq.read_table(path, columns=["index", "label"])
+    labels = np.empty(len(table), dtype=np.int64)
+    labels[table["index"].to_numpy()] = table["label"].to_numpy()
+    return labels
+
+
+def read_images(path: Path, image_size: int, selections: Sequence[Indices]) -> list[ImageSet]:
+    """Disjoint ``selections`` of the images in ``path``, by source index and in that order.
+
+    Takes the memory of what is selected and of one row group.
+    """
+    with pq.ParquetFile(path) as file:
+        owner = np.full(file.metadata.num_rows, -1, dtype=np.int64)
+        position = np.zeros(file.metadata.num_rows, dtype=np.int64)
+        sets = []
+        for number, selection in enumerate(selections):
+            owner[selection] = number
+            position[selection] = np.arange(len(selection))
+            shape = (len(selection), 3, image_size, image_size)
+            sets.append(ImageSet(np.empty(shape, dtype=np.uint8), np.empty(len(selection), dtype=np.int64)))
+        for batch in _batches(file):
+            index, labels = batch["index"].to_numpy(), batch["label"].to_numpy()
+            pixels = _pixels(batch["image"], image_size)
+            for number, images in enumerate(sets):
+                wanted = np.flatnonzero(owner[index] == number)
+                there = position[index[wanted]]
+                images.labels[there] = labels[wanted]
+                images.images[there] = pixels[wanted]
+    return sets
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    for group in range(file.num_row_groups):
+        yield from file.read_row_group(group).to_batches()
+
+
+def _pixels(column: pa.FixedSizeBinaryArray, image_size: int) -> npt.NDArray[np.uint8]:
+    shape = (-1, 3, image_size, image_size)
+    pixels: npt.NDArray[np.uint8] = np.frombuffer(column.buffers()[1], dtype=np.uint8).reshape(shape)
+    return pixels[column.offset : column.offset + len(column)]

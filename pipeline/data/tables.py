@@ -1,0 +1,80 @@
+"""Records as Parquet tables, for this program and others."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from pipeline.errors import DataError
+from pipeline.records import Record
+
+R = TypeVar("R", bound=Record)
+
+_SCALARS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def write_table(path: Path, rows: Sequence[R], kind: type[R]) -> None:
+    """Write ``rows`` to the Parquet file ``path``, a column per field of ``kind``, replacing what was there at once.
+
+    The types of the columns come from ``kind``, so that a table without rows or with nothing but None in a column keeps
+    them. Missing folders are made. Raises TypeError for a row of another kind or a field that fits no column.
+    """
+    strangers = [type(row).__name__ for row in rows if type(row) is not kind]
+    if strangers:
+        raise TypeError(f"{path}: a table of {kind.__name__} cannot hold {strangers[0]}")
+    table = pa.Table.from_pylist([row.model_dump() for row in rows], schema=_schema(kind))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A temporary name of its own: two writers must not write into one file.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            pq.write_table(table, file)
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_table(path: Path, kind: type[R]) -> list[R]:
+    """The rows that `write_table` wrote, in order; raises DataError for a file that is missing or of another form."""
+    try:
+        rows = pq.ParquetFile(path).read().to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read as a table of {kind.__name__} ({_first_line(error)})") from error
+    try:
+        return [kind.model_validate(row) for row in rows]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise DataError(f"{path}: is no table of {kind.__name__}: {where}: {problem['msg']}") from error
+
+
+def _schema(kind: type[Record]) -> pa.Schema:
+    return pa.schema([_column(name, field.annotation) for name, field in kind.model_fields.items()])
+
+
+def _column(name: str, annotation: Any) -> pa.Field:
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    kinds = {
+        scalar
+        for part in parts
+        if part is not NoneType
+        for scalar in ({type(value) for value in get_args(part)} if get_origin(part) is Literal else {part})
+    }
+    if len(kinds) != 1 or not kinds <= _SCALARS.keys():
+        raise TypeError(f"field '{name}' of type {annotation} fits no column")
+    return pa.field(name, _SCALARS[kinds.pop()], nullable=NoneType in parts)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
