@@ -1,0 +1,39 @@
+"""The soup mathematics: from a set of fine-tuned models to one, by every method of the papers.
+
+Needs torch and safetensors alone. Start with `IngredientSet.open`, then one of the plain functions (`mehl_soup`,
+`greedy_soup`, `uniform_soup`, …) or `METHODS`, which maps each method's name to a builder around them.
+"""
+
+from pipeline.soups.best_individual import best_individual
+from pipeline.soups.ensemble import ensemble
+from pipeline.soups.greedy import GreedySettings, greedy_soup
+from pipeline.soups.ingredients import IngredientSet, file_sha256
+from pipeline.soups.mehl import MehlSettings, mehl_soup
+from pipeline.soups.methods import METHODS, Method
+from pipeline.soups.rebuild import soup_from_coefficients
+from pipeline.soups.scoring import AccuracyScorer, Score, accuracy_scorer
+from pipeline.soups.soup import Soup, SoupInputs
+from pipeline.soups.uniform import uniform_soup
+from pipeline.soups.workbench import load_weights, recalibrated
+
+__all__ = [
+    "METHODS",
+    "AccuracyScorer",
+    "GreedySettings",
+    "IngredientSet",
+    "MehlSettings",
+    "Method",
+    "Score",
+    "Soup",
+    "SoupInputs",
+    "accuracy_scorer",
+    "best_individual",
+    "ensemble",
+    "file_sha256",
+    "greedy_soup",
+    "load_weights",
+    "mehl_soup",
+    "recalibrated",
+    "soup_from_coefficients",
+    "uniform_soup",
+]

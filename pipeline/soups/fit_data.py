@@ -1,0 +1,110 @@
+"""The validation images that a soup learns from: two tensors kept on the device, or batches streamed to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import SoupError
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+Fit: TypeAlias = tuple[Tensor, Tensor] | Iterable[Batch]
+Preprocess: TypeAlias = Callable[[Tensor], Tensor]
+
+# Images move to a CUDA device once if they take at most this part of its free memory.
+_RESIDENT_FRACTION = 0.25
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Images and labels, or a re-iterable of batches of them; batches come out on ``device``, preprocessed.
+
+    Streamed batches keep the size that they come in; ``batch_size`` below is that of tensors.
+    """
+
+    source: Fit
+    device: str
+    preprocess: Preprocess | None = None
+
+    def __post_init__(self) -> None:
+        tensors = _tensors(self.source)
+        if tensors is not None:
+            images, labels = tensors
+            if len(images) != len(labels) or len(images) == 0:
+                raise SoupError(
+                    f"{len(images)} fit images and {len(labels)} labels; give one label per image, at least one"
+                )
+        elif iter(self.source) is self.source:
+            raise SoupError(
+                "fit is an iterator that can be read only once; give two tensors or a re-iterable of batches"
+            )
+
+    @cached_property
+    def resident(self) -> tuple[Tensor, Tensor] | None:
+        """The tensors, on the device where they fit; None for streamed batches."""
+        tensors = _tensors(self.source)
+        if tensors is None:
+            return None
+        images, labels = tensors
+        if torch.device(self.device).type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if images.nbytes > free * _RESIDENT_FRACTION:
+                return images, labels
+        return images.to(self.device), labels.to(self.device)
+
+    @cached_property
+    def num_images(self) -> int:
+        """n; streamed batches are read through once to count them."""
+        tensors = _tensors(self.source)
+        return len(tensors[1]) if tensors is not None else sum(len(labels) for _, labels in self.source)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches in a pass over the images."""
+        if _tensors(self.source) is not None:
+            return math.ceil(self.num_images / batch_size)
+        try:
+            return len(self.source)  # type: ignore[arg-type]
+        except TypeError:
+            return sum(1 for _ in self.source)
+
+    def ordered(self, batch_size: int) -> Iterator[Batch]:
+        """One pass in the given order."""
+        if self.resident is None:
+            for images, labels in self.source:
+                yield self._ready(images, labels)
+            return
+        images, labels = self.resident
+        for start in range(0, len(labels), batch_size):
+            yield self._ready(images[start : start + batch_size], labels[start : start + batch_size])
+
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Batches without end, each pass in a new order; a batch of all images keeps theirs.
+
+        Streamed batches come in the order that their source gives them.
+        """
+        while True:
+            if self.resident is None or batch_size >= self.num_images:
+                yield from self.ordered(batch_size)
+                continue
+            images, labels = self.resident
+            order = torch.randperm(len(labels), generator=generator).to(images.device)
+            for chosen in order.split(batch_size):
+                yield self._ready(images[chosen], labels[chosen])
+
+    def _ready(self, images: Tensor, labels: Tensor) -> Batch:
+        images, labels = images.to(self.device), labels.to(self.device)
+        return (images if self.preprocess is None else self.preprocess(images)), labels
+
+
+def _tensors(fit: Fit) -> tuple[Tensor, Tensor] | None:
+    if isinstance(fit, tuple) and len(fit) == 2:
+        first, second = fit
+        if isinstance(first, Tensor) and isinstance(second, Tensor):
+            return first, second
+    return None

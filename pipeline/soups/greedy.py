@@ -1,0 +1,145 @@
+"""Greedy soup: ingredients join one after the other if accuracy allows (Recipe 1 of the model-soups paper)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import SoupError
+from pipeline.soups.best_individual import individual_accuracies
+from pipeline.soups.ingredients import IngredientSet
+from pipeline.soups.measure import measured
+from pipeline.soups.rebuild import soup_from_coefficients
+from pipeline.soups.scoring import Score
+from pipeline.soups.settings import Check
+from pipeline.soups.soup import Soup, costed, nonzero_rows
+
+log = logging.getLogger("pipeline.soups")
+
+Order = Literal["accuracy", "random"]
+Ties = Literal["accept", "reject"]
+
+
+@dataclass(frozen=True)
+class GreedySettings:
+    """Settings of the greedy soup and the greedy ensemble; problems raise one ValueError."""
+
+    order: Order = "accuracy"
+    """Best first, as in the paper, or ``random`` (Table 3 of the model-soups paper), drawn from the seed."""
+
+    ties: Ties = "accept"
+    """Whether an ingredient that leaves accuracy as it is joins: ``accept`` as in the paper, ``reject`` as its code."""
+
+    sweeps: int = 1
+    """How often the order is gone through; above 1 an ingredient may join again (with replacement, App. I)."""
+
+    def __post_init__(self) -> None:
+        check = Check(self)
+        check.one_of("order", ("accuracy", "random"))
+        check.one_of("ties", ("accept", "reject"))
+        check.integer("sweeps", at_least=1)
+        check.done()
+
+
+def greedy_soup(
+    ingredients: IngredientSet,
+    score: Score,
+    order: Sequence[int] | None = None,
+    ties: Ties = "accept",
+    *,
+    accuracies: Sequence[float] | None = None,
+    sweeps: int = 1,
+    device: str = "cpu",
+) -> Soup:
+    """Go through the ingredients in ``order`` and average in each one that keeps (``reject``: lifts) the accuracy.
+
+    ``order`` defaults to decreasing accuracy, best first. With known ``accuracies`` (K) the first sweep takes at most
+    K - 1 passes, else K (given order) or 2K - 1. ``score(state_dict, at_least)`` may return None as soon as
+    ``at_least`` is out of reach. The running sum is float64 on ``device`` (float32 where it has none). ``history``
+    holds the accuracy after each ingredient that joined.
+    """
+    with measured(device) as cost:
+        passes = 0
+        if accuracies is None and order is None:
+            accuracies = individual_accuracies(ingredients, score)
+            passes += len(ingredients)
+        sequence = by_accuracy(accuracies) if order is None and accuracies is not None else list(order or ())
+        _check_order(sequence, len(ingredients))
+        first = sequence[0]
+        if accuracies is None:
+            best = float(score(ingredients.state_dict(first)) or 0.0)
+            passes += 1
+        else:
+            best = accuracies[first]
+        counts = [0] * len(ingredients)
+        counts[first] = 1
+        history = [best]
+        total = _RunningSum(ingredients, first, device)
+        for sweep in range(sweeps):
+            joined = 0
+            for k in sequence[1:] if sweep == 0 else sequence:
+                at_least = best if ties == "accept" else math.nextafter(best, math.inf)
+                accuracy = score(total.mean_with(k), at_least=at_least)
+                passes += 1
+                if accuracy is None or accuracy < at_least:
+                    continue
+                total.add(k)
+                counts[k] += 1
+                joined += 1
+                best = accuracy
+                history.append(best)
+                log.info("greedy soup: ingredient %d joins as number %d, accuracy %.4f", k, sum(counts), best)
+            if joined == 0:
+                break
+        coefficients = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)
+        weights = soup_from_coefficients(ingredients, coefficients, ("model",))
+    soup = Soup(
+        "greedy", weights, coefficients, ("model",), nonzero_rows(coefficients), history=tuple(history), epochs=passes
+    )
+    return costed(soup, cost)
+
+
+def by_accuracy(accuracies: Sequence[float]) -> list[int]:
+    """Indices by decreasing accuracy, equal ones in the given order."""
+    return sorted(range(len(accuracies)), key=lambda k: -accuracies[k])
+
+
+def random_order(count: int, seed: int) -> list[int]:
+    """A permutation drawn from the seed."""
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def _check_order(order: Sequence[int], count: int) -> None:
+    if not order or len(set(order)) != len(order) or not set(order) <= set(range(count)):
+        raise SoupError(f"order {list(order)} is not made of different ingredients out of 0 to {count - 1}")
+
+
+class _RunningSum:
+    """The sum of the ingredients that have joined: a candidate costs the reading of one ingredient, not of all."""
+
+    def __init__(self, ingredients: IngredientSet, first: int, device: str) -> None:
+        self.ingredients, self.device, self.count = ingredients, device, 1
+        wide = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.shared = ingredients.state_dict(first)
+        self.sums = {name: self.shared[name].to(device, wide, copy=True) for name in ingredients.varying}
+
+    def mean_with(self, k: int) -> dict[str, Tensor]:
+        """The soup if ingredient ``k`` joined."""
+        candidate = dict(self.shared)
+        for name, total in self.sums.items():
+            tensor = self.ingredients.tensor(k, name)
+            candidate[name] = ((total + tensor.to(self.device)) / (self.count + 1)).to(tensor.dtype)
+        return candidate
+
+    def add(self, k: int) -> None:
+        """Ingredient ``k`` joins."""
+        self.count += 1
+        for name, total in self.sums.items():
+            total += self.ingredients.tensor(k, name).to(self.device)

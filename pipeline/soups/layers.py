@@ -1,0 +1,37 @@
+"""Which tensors share a mixing coefficient: the layers l of Eq. 5 of the MEHL-Soup paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, get_args
+
+LayerKind = Literal["tensor", "module", "model"]
+LAYER_KINDS: tuple[str, ...] = get_args(LayerKind)
+
+
+def module_of(name: str) -> str:
+    """The prefix through the first integer (a transformer block), else the parent module; ``root`` at the top."""
+    parts = name.split(".")
+    for position, part in enumerate(parts[:-1]):
+        if part.isdecimal():
+            return ".".join(parts[: position + 1])
+    return ".".join(parts[:-1]) or "root"
+
+
+def layer_names(tensors: Iterable[str], kind: LayerKind) -> tuple[str, ...]:
+    """The L layers of these tensors in order of appearance; ``model`` is one layer, even of no tensors."""
+    if kind == "model":
+        return ("model",)
+    return tuple(dict.fromkeys(name if kind == "tensor" else module_of(name) for name in tensors))
+
+
+def layer_indices(tensors: Iterable[str], layers: Sequence[str]) -> dict[str, int]:
+    """Which of ``layers`` each tensor belongs to, from the names alone; KeyError for a tensor in none of them."""
+    index = {layer: position for position, layer in enumerate(layers)}
+    found = {}
+    for name in tensors:
+        key = next((key for key in (name, module_of(name), "model") if key in index), None)
+        if key is None:
+            raise KeyError(name)
+        found[name] = index[key]
+    return found

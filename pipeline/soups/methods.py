@@ -1,0 +1,106 @@
+"""Every method by its name. A new method is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.soups.best_individual import best_individual, individual_accuracies
+from pipeline.soups.ensemble import ensemble
+from pipeline.soups.greedy import GreedySettings, greedy_soup, random_order
+from pipeline.soups.measure import measured
+from pipeline.soups.mehl import MehlSettings, mehl_soup
+from pipeline.soups.scoring import AccuracyScorer, accuracy_scorer
+from pipeline.soups.soup import Soup, SoupInputs, costed
+from pipeline.soups.uniform import uniform_soup
+from pipeline.soups.workbench import borrowed, recalibrated
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a soup: called with inputs and, where it has any, settings (by default ``defaults``)."""
+
+    name: str
+    build: Callable[[SoupInputs, Any], Soup]
+    defaults: Any = None
+
+    def __call__(self, inputs: SoupInputs, settings: Any = None) -> Soup:
+        """Build the soup, BatchNorm statistics included, and measure what that cost.
+
+        A soup of one ingredient keeps that ingredient's own statistics.
+        """
+        with measured(inputs.device) as cost, borrowed(inputs.model, inputs.device):
+            soup = self.build(inputs, self.defaults if settings is None else settings)
+            if inputs.recalibrate is not None and soup.state_dict is not None and len(soup.selected) > 1:
+                weights = recalibrated(inputs.model, soup.state_dict, inputs.recalibrate, inputs.device)
+                soup = replace(soup, state_dict=weights)
+        return costed(replace(soup, method=self.name), cost)
+
+
+def _scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
+    return accuracy_scorer(
+        inputs.model,
+        inputs.fit,
+        device=inputs.device,
+        batch_size=inputs.score_batch_size,
+        preprocess=inputs.preprocess,
+        recalibrate=inputs.recalibrate if recalibrate else None,
+    )
+
+
+def _best_individual(inputs: SoupInputs, settings: None) -> Soup:
+    score = _scorer(inputs, recalibrate=False)  # an ingredient has the statistics it was trained with
+    soup = best_individual(inputs.ingredients, score, inputs.accuracies)
+    return replace(soup, epochs=score.passes)
+
+
+def _uniform(inputs: SoupInputs, settings: None) -> Soup:
+    return uniform_soup(inputs.ingredients)
+
+
+def _greedy(inputs: SoupInputs, settings: GreedySettings) -> Soup:
+    accuracies, alone = inputs.accuracies, _scorer(inputs, recalibrate=False)
+    if accuracies is None:
+        accuracies = individual_accuracies(inputs.ingredients, alone)
+    score = _scorer(inputs)
+    soup = greedy_soup(
+        inputs.ingredients,
+        score,
+        order=random_order(len(inputs.ingredients), inputs.seed) if settings.order == "random" else None,
+        ties=settings.ties,
+        accuracies=accuracies,
+        sweeps=settings.sweeps,
+        device=inputs.device,
+    )
+    return replace(soup, epochs=alone.passes + score.passes)
+
+
+def _mehl(inputs: SoupInputs, settings: MehlSettings) -> Soup:
+    return mehl_soup(
+        inputs.model,
+        inputs.ingredients,
+        inputs.fit,
+        settings,
+        device=inputs.device,
+        seed=inputs.seed,
+        preprocess=inputs.preprocess,
+        recalibrate=inputs.recalibrate,
+    )
+
+
+def _ensemble(inputs: SoupInputs, settings: None) -> Soup:
+    return ensemble(inputs.ingredients)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("best-individual", _best_individual),
+        Method("uniform", _uniform),
+        Method("greedy", _greedy, GreedySettings()),
+        Method("mehl", _mehl, MehlSettings(layers="model")),
+        Method("mehl-plus", _mehl, MehlSettings()),
+        Method("ensemble", _ensemble),
+    )
+}

@@ -1,0 +1,75 @@
+"""Accuracy on the fit images, with an exact early end as soon as the outcome is decided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.soups.fit_data import Fit, FitData, Preprocess
+from pipeline.soups.workbench import borrowed, load_weights
+
+
+class Score(Protocol):
+    """Accuracy in [0, 1] of a model with these weights, or None once ``at_least`` is out of reach."""
+
+    def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float | None:
+        """Score the weights."""
+
+
+@dataclass
+class AccuracyScorer:
+    """A `Score` on given images; ``passes`` counts how often it went over them, cut-off passes by their part."""
+
+    model: nn.Module
+    data: FitData
+    batch_size: int
+    recalibrate: Callable[[nn.Module], None] | None = None
+    passes: float = 0.0
+
+    @torch.no_grad()
+    def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float | None:
+        """Accuracy of these weights; None as soon as the images left cannot lift it to ``at_least``."""
+        total = self.data.num_images
+        needed = 0 if at_least is None else _smallest_count(at_least, total)
+        seen, correct = 0, 0
+        with borrowed(self.model, self.data.device):
+            load_weights(self.model, state_dict)
+            if self.recalibrate is not None:
+                self.recalibrate(self.model)
+                self.model.eval()
+            for images, labels in self.data.ordered(self.batch_size):
+                if correct + total - seen < needed:
+                    break
+                correct += int((self.model(images).argmax(dim=-1) == labels).sum())
+                seen += len(labels)
+        self.passes += seen / total
+        return None if correct + total - seen < needed else correct / total
+
+
+def accuracy_scorer(
+    model: nn.Module,
+    fit: Fit,
+    *,
+    device: str = "cpu",
+    batch_size: int = 256,
+    preprocess: Preprocess | None = None,
+    recalibrate: Callable[[nn.Module], None] | None = None,
+) -> AccuracyScorer:
+    """A score for `greedy_soup` and others: accuracy on the fit images, which stay decoded on the device.
+
+    ``recalibrate`` (BatchNorm statistics) is called on the loaded model before every pass.
+    """
+    return AccuracyScorer(model, FitData(fit, device, preprocess), batch_size, recalibrate)
+
+
+def _smallest_count(at_least: float, total: int) -> int:
+    """The smallest number of correct images whose accuracy, as a float, reaches ``at_least``."""
+    count = max(math.floor(at_least * total) - 1, 0)
+    while count <= total and count / total < at_least:
+        count += 1
+    return count

@@ -1,0 +1,80 @@
+"""What every method takes and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.soups.fit_data import Fit, Preprocess
+from pipeline.soups.ingredients import IngredientSet
+from pipeline.soups.measure import Cost
+
+
+@dataclass(frozen=True)
+class SoupInputs:
+    """Everything that a method may draw on.
+
+    ``model`` is the architecture: methods load weights into it and give back its mode, flags and device, but not its
+    weights. ``fit`` are the validation images learned from, ``accuracies`` those of the ingredients on ``fit`` if known
+    (they save K passes). ``recalibrate`` sets BatchNorm statistics on the loaded model before every score and for each
+    returned soup. ``preprocess`` maps a batch of images on the device to the model's input. ``theta0`` are the weights
+    that all ingredients started from. ``checkpoint`` is a file in which a method that takes long keeps its progress.
+    """
+
+    model: nn.Module
+    ingredients: IngredientSet
+    fit: Fit
+    accuracies: Sequence[float] | None = None
+    device: str = "cpu"
+    seed: int = 0
+    recalibrate: Callable[[nn.Module], None] | None = None
+    theta0: Mapping[str, Tensor] | None = None
+    preprocess: Preprocess | None = None
+    checkpoint: Path | None = None
+    score_batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A finished soup, or the members of an ensemble.
+
+    ``coefficients`` is (K, L) in float64, its columns named by ``layers``; applied to the ingredients by
+    `soup_from_coefficients` they give ``state_dict`` bit for bit (before BatchNorm recalibration). ``state_dict`` is
+    None for ensembles, whose coefficients weigh logits. ``selected`` are the ingredients with a coefficient other than
+    zero. ``blocks`` are the models of each outer iteration, ``history`` the loss of every step or the accuracy of every
+    accepted soup. ``epochs`` counts passes over the fit images, scoring included.
+    """
+
+    method: str
+    state_dict: dict[str, Tensor] | None
+    coefficients: Tensor
+    layers: tuple[str, ...]
+    selected: tuple[int, ...]
+    blocks: tuple[tuple[int, ...], ...] = ()
+    history: tuple[float, ...] = ()
+    seconds: float = 0.0
+    epochs: float = 0.0
+    peak_memory_bytes: int = 0
+    peak_memory_kind: Literal["cuda", "anon"] = "anon"
+
+
+def costed(soup: Soup, cost: Cost) -> Soup:
+    """The soup with the seconds and the peak memory that a finished `measured` block found."""
+    return replace(
+        soup,
+        seconds=cost.seconds,
+        peak_memory_bytes=cost.peak_memory_bytes,
+        peak_memory_kind=cost.peak_memory_kind,
+    )
+
+
+def nonzero_rows(coefficients: Tensor) -> tuple[int, ...]:
+    """Ingredients with any coefficient other than zero; all of them where nothing is mixed (L = 0)."""
+    if coefficients.shape[1] == 0:
+        return tuple(range(coefficients.shape[0]))
+    return tuple(torch.nonzero((coefficients != 0).any(dim=1)).flatten().tolist())

@@ -1,0 +1,87 @@
+"""Working on the caller's model: weights go in tensor by tensor, flags and mode come back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import SoupError
+
+
+@contextmanager
+def borrowed(model: nn.Module, device: str) -> Iterator[None]:
+    """The model on ``device`` in eval mode; modes, requires_grad flags and device are restored, weights are not."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        model.to(device)
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        model.to(home)
+
+
+def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own tensor behind each name of an ingredient.
+
+    Tied tensors are stored once and fill every place that shares them. Raises SoupError when the model lacks a tensor,
+    has another shape, has tensors that nothing fills, or is stored in a way that cannot be written in place.
+    """
+    own = model.state_dict(keep_vars=True)
+    slots: dict[str, Tensor] = {}
+    owners: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if name not in own:
+            raise SoupError(
+                f"the model has no tensor {name!r} that the ingredients have; build the model they were trained as"
+            )
+        slot = own[name]
+        if slot.shape != tensor.shape:
+            raise SoupError(
+                f"tensor {name!r} has shape {tuple(slot.shape)} in the model and {tuple(tensor.shape)} in a file"
+            )
+        if not slot.is_contiguous():
+            raise SoupError(
+                f"tensor {name!r} of the model is not contiguous; give a model in the default memory format"
+            )
+        if slot.numel() and (twin := owners.setdefault(slot.data_ptr(), name)) != name:
+            raise SoupError(
+                f"tensors {twin!r} and {name!r} are tied in the model but stored twice; store tied tensors once"
+            )
+        slots[name] = slot
+    for name, slot in own.items():
+        if slot.numel() and slot.data_ptr() not in owners:
+            raise SoupError(
+                f"the ingredients have no tensor {name!r} that the model has; build the model they were trained as"
+            )
+    return slots
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy an ingredient or a soup into the model, in place."""
+    for name, slot in weight_slots(model, tensors).items():
+        slot.copy_(tensors[name])
+
+
+def recalibrated(
+    model: nn.Module, state_dict: Mapping[str, Tensor], recalibrate: Callable[[nn.Module], None], device: str
+) -> dict[str, Tensor]:
+    """The soup with the buffers that ``recalibrate`` sets on the loaded model (BatchNorm statistics)."""
+    with borrowed(model, device):
+        load_weights(model, state_dict)
+        recalibrate(model)
+        model.eval()
+        buffers = dict(model.named_buffers(remove_duplicate=False))
+        return {
+            name: buffers[name].detach().to(tensor.device, tensor.dtype, copy=True) if name in buffers else tensor
+            for name, tensor in state_dict.items()
+        }

@@ -1,0 +1,119 @@
+"""What holds for every method, whichever is added."""
+
+import pytest
+import torch
+from soup_models import Normed, fit_images, opened
+
+from pipeline.soups import METHODS, SoupInputs, accuracy_scorer, soup_from_coefficients
+
+FAST = {"mehl": {"block_size": 2}, "mehl-plus": {"block_size": 2}}
+
+
+@pytest.fixture
+def inputs(model, ingredients, fit):
+    return SoupInputs(model=model, ingredients=ingredients, fit=fit, theta0=model.state_dict())
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return METHODS[request.param]
+
+
+def test_names_are_those_of_the_design():
+    design = [
+        "best-individual",
+        "uniform",
+        "greedy",
+        "learned",
+        "learned-plus",
+        "hl",
+        "hl-plus",
+        "mehl",
+        "mehl-plus",
+        "ensemble",
+        "greedy-ensemble",
+        "wise-ft",
+    ]
+    assert list(METHODS) == [name for name in design if name in METHODS]
+
+
+def test_gives_a_whole_soup(method, inputs):
+    soup = method(inputs)
+    assert soup.method == method.name
+    assert soup.coefficients.shape == (5, len(soup.layers))
+    if method.name != "wise-ft":
+        torch.testing.assert_close(soup.coefficients.sum(dim=0), torch.ones(len(soup.layers), dtype=torch.float64))
+    assert soup.selected
+    assert soup.seconds > 0
+    assert soup.peak_memory_bytes >= 0
+    assert soup.peak_memory_kind == "anon"
+    if soup.state_dict is None:
+        assert "ensemble" in method.name
+        return
+    theta0 = inputs.theta0 if method.name == "wise-ft" else None
+    again = soup_from_coefficients(inputs.ingredients, soup.coefficients, soup.layers, theta0)
+    assert list(soup.state_dict) == list(inputs.ingredients.names)
+    for name, tensor in soup.state_dict.items():
+        assert torch.equal(tensor, again[name])
+        assert tensor.dtype == inputs.ingredients.tensor(0, name).dtype
+
+
+def test_same_seed_same_result(method, inputs):
+    first, second = method(inputs), method(inputs)
+    assert torch.equal(first.coefficients, second.coefficients)
+    assert (first.selected, first.blocks, first.history) == (second.selected, second.blocks, second.history)
+
+
+def test_leaves_the_callers_model_as_it_was(method, inputs):
+    inputs.model.train()
+    inputs.model.blocks[0].eval()
+    inputs.model.head.requires_grad_(False)
+    modes = [module.training for module in inputs.model.modules()]
+    flags = [parameter.requires_grad for parameter in inputs.model.parameters()]
+    method(inputs)
+    assert [module.training for module in inputs.model.modules()] == modes
+    assert [parameter.requires_grad for parameter in inputs.model.parameters()] == flags
+    assert all(parameter.grad is None for parameter in inputs.model.parameters())
+
+
+def test_one_ingredient_comes_back_as_it_is(method, inputs):
+    if method.name == "wise-ft":
+        pytest.skip("mixes with theta0")
+    alone = inputs.ingredients.subset([2])
+    soup = method(SoupInputs(model=inputs.model, ingredients=alone, fit=inputs.fit))
+    assert soup.selected == (0,)
+    if soup.state_dict is not None:
+        assert all(torch.equal(soup.state_dict[name], alone.tensor(0, name)) for name in alone.names)
+
+
+def test_reads_batches_as_well_as_tensors(method, inputs):
+    images, labels = inputs.fit
+    batches = [(images[:25], labels[:25]), (images[25:], labels[25:])]
+    streamed = SoupInputs(model=inputs.model, ingredients=inputs.ingredients, fit=batches, theta0=inputs.theta0)
+    assert method(streamed).coefficients.shape[0] == 5
+
+
+def test_batchnorm_statistics_are_those_of_the_returned_soup(method, tmp_path):
+    model, fit = Normed(), fit_images()
+    ingredients = opened(tmp_path, model, 4)
+
+    def recalibrate(loaded):
+        norm = loaded.norm
+        features = loaded.body(fit[0])
+        norm.running_mean.copy_(features.mean(0).detach())
+        norm.running_var.copy_(features.var(0).detach())
+
+    inputs = SoupInputs(
+        model=model, ingredients=ingredients, fit=fit, recalibrate=recalibrate, theta0=model.state_dict()
+    )
+    soup = method(inputs)
+    if soup.state_dict is None or len(soup.selected) == 1:
+        return
+    body = torch.nn.functional.linear(fit[0], soup.state_dict["body.weight"], soup.state_dict["body.bias"])
+    torch.testing.assert_close(soup.state_dict["norm.running_mean"], body.mean(0))
+    assert soup.state_dict["norm.num_batches_tracked"].dtype == torch.int64
+
+
+def test_learning_beats_the_uniform_soup(inputs):
+    score = accuracy_scorer(inputs.model, inputs.fit)
+    assert score(METHODS["mehl-plus"](inputs).state_dict) >= score(METHODS["uniform"](inputs).state_dict)
