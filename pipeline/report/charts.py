@@ -11,8 +11,8 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from pipeline.records import CostRecord, Hyperparameters, IngredientRecord, RunRecord, SoupRecord, cost_unit
-from pipeline.report.formats import cost, percent, setting
+from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
+from pipeline.report.formats import augmentation, cost, count, percent, setting
 from pipeline.report.series import champion_of, cost_lines, trials
 from pipeline.report.styles import GREY, TEST_COLOUR, VALIDATION_COLOUR, style
 
@@ -23,20 +23,22 @@ def cost_chart(costs: Sequence[CostRecord], ingredients: Sequence[IngredientReco
     """Test accuracy against the cost of the trials (Fig. 2), the number of ingredients beside each point."""
     unit = cost_unit(ingredients)
     figure = _empty(f"Cost so far ({unit})", "Test accuracy (%)")
+    sides = {"above": "top center", "below": "bottom center", None: "top center"}
     for line in cost_lines(costs):
         look = style(line.method)
+        rows = [point.record for point in line.points]
         hover = [
-            f"<b>{escape(look.label)}</b><br>{row.num_ingredients} ingredients<br>{cost(row.gpu_hours, unit)}"
+            f"<b>{escape(look.label)}</b><br>{count(row.num_ingredients, 'ingredient')}<br>{cost(row.gpu_hours, unit)}"
             f"<br>test {percent(row.test_accuracy)} %<br>validation {percent(row.val_accuracy)} %"
-            for row in line.points
+            for row in rows
         ]
         figure.add_scatter(
-            x=[row.gpu_hours for row in line.points],
-            y=[100 * row.test_accuracy for row in line.points],
+            x=[row.gpu_hours for row in rows],
+            y=[100 * row.test_accuracy for row in rows],
             name=escape(look.label),
             mode="lines+markers+text",
-            text=[str(row.num_ingredients) for row in line.points],
-            textposition="top center" if line.labels_above else "bottom center",
+            text=[str(point.record.num_ingredients) if point.label_side else "" for point in line.points],
+            textposition=[sides[point.label_side] for point in line.points],
             textfont={"color": GREY},
             line={"color": look.colour, "width": 2.5},
             marker={"symbol": look.symbol, "size": 9},
@@ -69,7 +71,7 @@ def ingredients_chart(
         figure.add_scatter(
             x=[min(indices) - 0.5, max(indices) + 0.5],
             y=[100 * champion.test_accuracy] * 2,
-            name=f"{escape(look.label)} (champion), test",
+            name="Champion (test)",
             mode="lines",
             line={"color": look.colour, "width": 2, "dash": "dash"},
             hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>",
@@ -115,11 +117,16 @@ def _trial_hover(row: IngredientRecord, unit: str) -> str:
         lines.append(f"validation {percent(row.val_accuracy)} %, test {percent(row.test_accuracy)} %")
     elif row.reason:
         lines.append(escape(row.reason if len(row.reason) <= 60 else f"{row.reason[:57]}..."))
-    lines.append(cost(row.gpu_hours, unit))
-    for name in Hyperparameters.model_fields:
-        value = getattr(row, name)
-        lines.append(f"{name.replace('_', ' ')}: {setting(value)}")
-    return "<br>".join(lines)
+    return "<br>".join(
+        [
+            *lines,
+            cost(row.gpu_hours, unit),
+            f"lr {setting(row.lr)}, weight decay {setting(row.weight_decay)}",
+            f"{count(row.epochs, 'epoch')}, batch size {row.batch_size}",
+            f"label smoothing {setting(row.label_smoothing)}, mixup {setting(row.mixup)}",
+            f"{augmentation(row)}, seed {row.seed}",
+        ]
+    )
 
 
 def _empty(x_title: str, y_title: str) -> go.Figure:
@@ -133,11 +140,17 @@ def _empty(x_title: str, y_title: str) -> go.Figure:
             "font": {"color": GREY, "family": "system-ui, sans-serif", "size": 13},
             "xaxis": {**axis, "title": {"text": x_title}},
             "yaxis": {**axis, "title": {"text": y_title}},
-            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.02,
+                "yanchor": "bottom",
+            },
             "hoverlabel": {
                 "bgcolor": "#22272E",
                 "bordercolor": "#22272E",
-                "font": {"color": "#FFFFFF"},
+                "font": {"color": "#FFFFFF", "size": 12},
                 "align": "left",
             },
             "margin": {"l": 10, "r": 16, "t": 10, "b": 10},

@@ -21,21 +21,22 @@ def cost_figure(costs: Sequence[CostRecord], ingredients: Sequence[IngredientRec
     figure, axes = _empty(f"Cost so far ({cost_unit(ingredients)})", "Test accuracy (%)")
     for line in cost_lines(costs):
         look = style(line.method)
-        hours = [row.gpu_hours for row in line.points]
-        accuracies = [100 * row.test_accuracy for row in line.points]
+        hours = [point.record.gpu_hours for point in line.points]
+        accuracies = [100 * point.record.test_accuracy for point in line.points]
         axes.plot(hours, accuracies, color=look.colour, marker=look.marker, markersize=6, linewidth=2, label=look.label)
-        for row, x, y in zip(line.points, hours, accuracies, strict=True):
-            offset, side = ((0, 7), "bottom") if line.labels_above else ((0, -7), "top")
-            axes.annotate(
-                str(row.num_ingredients),
-                (x, y),
-                xytext=offset,
-                textcoords="offset points",
-                ha="center",
-                va=side,
-                fontsize=8.5,
-                color="#404040",
-            )
+        for point, x, y in zip(line.points, hours, accuracies, strict=True):
+            if point.label_side:
+                above = point.label_side == "above"
+                axes.annotate(
+                    str(point.record.num_ingredients),
+                    (x, y),
+                    xytext=(0, 7 if above else -7),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom" if above else "top",
+                    fontsize=8.5,
+                    color="#404040",
+                )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axes.margins(x=0.06, y=0.14)
     _legend(axes)

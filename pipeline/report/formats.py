@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pipeline.records import IngredientRecord
+
 MISSING = "-"
 
 
@@ -78,10 +80,17 @@ def cost_scale(largest_hours: float, unit: str) -> CostScale:
 
 
 def count(number: int, noun: str) -> str:
-    """A number and its noun, in the singular or the plural: ``1 trial``, ``16 trials``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """A number and its noun, in the singular or the plural: ``1 trial``, ``1,600 images``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def setting(value: object) -> str:
     """A hyperparameter as people write it: ``3.2e-05``, ``0.1``, ``64``, ``randaugment``."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def augmentation(row: IngredientRecord) -> str:
+    """The augmentation in short: ``minimal``, or RandAugment with its number of operations and magnitude."""
+    if row.augmentation == "minimal":
+        return "minimal"
+    return f"RandAugment n={row.randaugment_n} m={row.randaugment_m}"

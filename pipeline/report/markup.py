@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
+
+_NUMBER_AND_UNIT = re.compile(r"(\d) (?=(?:s|min|h|%|GPU|CPU|images?|points?)(?!\w))")
 
 
 class Column(NamedTuple):
@@ -49,8 +52,9 @@ def chart(chart_id: str, description: str) -> str:
 
 
 def paragraph(text: str, css_class: str = "") -> str:
-    """A paragraph of plain text."""
-    return f'<p class="{css_class}">{escape(text)}</p>' if css_class else f"<p>{escape(text)}</p>"
+    """A paragraph of plain text, in which no line ends between a number and its unit."""
+    content = _NUMBER_AND_UNIT.sub(r"\1&nbsp;", escape(text))
+    return f'<p class="{css_class}">{content}</p>' if css_class else f"<p>{content}</p>"
 
 
 def section(section_id: str, title: str, *content: str) -> str:

@@ -24,7 +24,7 @@ def overview(run: RunRecord, ingredients: Sequence[IngredientRecord], soups: Seq
     return section(
         "overview",
         "Overview",
-        facts(_tiles(champion, baseline, ingredients), "tiles"),
+        facts(_tiles(run, champion, baseline, ingredients), "tiles"),
         paragraph(_verdict(run, champion, len(soups)), "lead"),
         paragraph(_gain(run, champion, baseline)) if baseline else "",
         paragraph(_spent(run, ingredients, champion)),
@@ -32,13 +32,15 @@ def overview(run: RunRecord, ingredients: Sequence[IngredientRecord], soups: Seq
 
 
 def _tiles(
-    champion: SoupRecord, baseline: SoupRecord | None, ingredients: Sequence[IngredientRecord]
+    run: RunRecord, champion: SoupRecord, baseline: SoupRecord | None, ingredients: Sequence[IngredientRecord]
 ) -> list[tuple[str, str]]:
     """The four figures at the top."""
     tiles = [("Champion", style(champion.method).label), ("Test accuracy", f"{percent(champion.test_accuracy)} %")]
-    if baseline is not None:
-        gain = 100 * (champion.test_accuracy - baseline.test_accuracy)
-        tiles.append(("Gain over best individual", f"{gain:+.2f} pp"))
+    if baseline is not None and baseline.method != champion.method:
+        gain = champion.test_accuracy - baseline.test_accuracy
+        noise = _noise(run, champion, baseline)
+        doubt = ", within noise" if noise is not None and abs(gain) < noise else ""
+        tiles.append((f"Gain over best individual{doubt}", f"{100 * gain:+.2f} pp"))
     unit = cost_unit(ingredients)
     return [*tiles, (f"Sweep, {unit}", significant(sum(row.gpu_hours for row in ingredients)))]
 
@@ -66,30 +68,35 @@ def _verdict(run: RunRecord, champion: SoupRecord, num_methods: int) -> str:
 def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord) -> str:
     """What the champion gained over the best single trial, and whether that is more than chance."""
     if champion.method == baseline.method:
-        return "No soup beat the best individual trial on the select split, so mixing gained nothing here."
+        return "No soup beat it on the split that chooses, so mixing gained nothing here."
     gain = 100 * (champion.test_accuracy - baseline.test_accuracy)
     other = f"the best individual trial ({percent(baseline.test_accuracy)} %)"
     if round(gain, 2) == 0:
         text = f"That is the same as {other}."
     else:
         text = f"That is {abs(gain):.2f} percentage points {'more' if gain > 0 else 'less'} than {other}."
-    images = split_size(run, "test")
-    if images is None:
+    noise = _noise(run, champion, baseline)
+    if noise is None:
         return text
-    noise = 100 * difference_margin(champion.test_accuracy, baseline.test_accuracy, images)
-    if abs(gain) < noise:
+    if abs(gain) < 100 * noise:
         return (
-            f"{text} This is within noise: measured on {count(images, 'image')}, two models may differ by up to "
-            f"{noise:.1f} points by chance alone, so this test set does not show which of the two is better. "
+            f"{text} This is within noise: on a test split of this size, two models may differ by up to "
+            f"{100 * noise:.1f} points by chance alone, so it does not show which of the two is better. "
             "(A cautious bound, as if each had been tested on images of its own.)"
         )
-    return (
-        f"{text} This is beyond noise: chance alone would explain up to {noise:.1f} points on {count(images, 'image')}."
-    )
+    return f"{text} This is beyond noise: chance alone would explain up to {100 * noise:.1f} points."
+
+
+def _noise(run: RunRecord, champion: SoupRecord, baseline: SoupRecord) -> float | None:
+    """How far the two may differ by chance, as a fraction; None where the size of the test split is unknown."""
+    images = split_size(run, "test")
+    return difference_margin(champion.test_accuracy, baseline.test_accuracy, images) if images else None
 
 
 def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: SoupRecord | None) -> str:
     """What the sweep, the starting point and the soup cost."""
+    if not ingredients:
+        return "No trial has run yet."
     unit = cost_unit(ingredients)
     kinds = [
         (status, sum(row.status == status for row in ingredients)) for status in ("finished", "failed", "rejected")

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from html import escape
 
 from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
-from pipeline.report.formats import MISSING, cost, cost_scale, duration, memory, percent, setting, significant
+from pipeline.report.formats import (
+    MISSING,
+    augmentation,
+    cost,
+    cost_scale,
+    duration,
+    memory,
+    percent,
+    setting,
+    significant,
+)
 from pipeline.report.intervals import difference_margin, margin, split_size
 from pipeline.report.markup import Column, chart, facts, paragraph, section, table
 from pipeline.report.series import CostLine, cost_lines, trials
@@ -56,7 +66,8 @@ def methods_section(run: RunRecord, soups: Sequence[SoupRecord]) -> str:
         for soup in soups
     ]
     champion = next((index for index, soup in enumerate(soups) if soup.method == run.champion), None)
-    notes = "Validation is what the methods learned from, select chose the champion (marked), test is only reported."
+    chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
+    notes = f"The methods learned from validation, {chooser} chose the champion (marked), test is only reported."
     if any(soup.method.endswith("ensemble") for soup in soups):
         notes += " An ensemble runs all its selected models for every prediction; every other row is a single model."
     return section(
@@ -87,7 +98,7 @@ def cost_section(run: RunRecord, costs: Sequence[CostRecord], ingredients: Seque
             percent(row.test_accuracy),
         )
         for line in lines
-        for row in line.points
+        for row, _ in line.points
     ]
     return section(
         "cost",
@@ -106,7 +117,7 @@ def _last_step(run: RunRecord, line: CostLine, unit: str) -> str:
     """What the last step of a cost curve brought, in words; nothing where there is only one point."""
     if len(line.points) < 2:
         return ""
-    before, after = line.points[-2:]
+    (before, _), (after, _) = line.points[-2:]
     points = 100 * (after.test_accuracy - before.test_accuracy)
     spent = cost(after.gpu_hours - before.gpu_hours, unit)
     text = (
@@ -142,7 +153,7 @@ def ingredients_section(ingredients: Sequence[IngredientRecord]) -> str:
 def sweep_section(ingredients: Sequence[IngredientRecord]) -> str:
     """All trials with their hyperparameters and cost."""
     if not ingredients:
-        return ""
+        return section("sweep", "Sweep", paragraph("No trial has run yet."))
     scale = cost_scale(max(row.gpu_hours for row in ingredients), cost_unit(ingredients))
     rows = [
         (
@@ -152,7 +163,7 @@ def sweep_section(ingredients: Sequence[IngredientRecord]) -> str:
             percent(row.select_accuracy),
             percent(row.test_accuracy),
             *map(setting, (row.lr, row.weight_decay, row.epochs, row.batch_size, row.label_smoothing, row.mixup)),
-            _augmentation(row),
+            augmentation(row),
             str(row.seed),
             str(row.attempts),
             f"{row.images_seen:,}",
@@ -161,15 +172,8 @@ def sweep_section(ingredients: Sequence[IngredientRecord]) -> str:
         )
         for row in sorted(ingredients, key=lambda row: row.trial_index)
     ]
-    caption = "Trials in search order, with their hyperparameters and cost"
+    caption = "All trials, in search order"
     return section("sweep", "Sweep", table(caption, [*_SWEEP_COLUMNS, Column(f"Cost ({scale.unit})")], rows))
-
-
-def _augmentation(row: IngredientRecord) -> str:
-    """The augmentation in short: ``minimal``, or RandAugment with its number of operations and magnitude."""
-    if row.augmentation == "minimal":
-        return "minimal"
-    return f"RandAugment n={row.randaugment_n} m={row.randaugment_m}"
 
 
 def splits_section(run: RunRecord) -> str:

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord
 
 
+class CostPoint(NamedTuple):
+    """A point of a cost curve; its number of ingredients is written ``above`` or ``below`` it, or not at all."""
+
+    record: CostRecord
+    label_side: Literal["above", "below"] | None
+
+
 class CostLine(NamedTuple):
-    """The points of a method by number of ingredients; ``labels_above`` tells on which side of the line they stand."""
+    """The points of a method by number of ingredients."""
 
     method: str
-    points: list[CostRecord]
-    labels_above: bool
+    points: list[CostPoint]
 
 
 def cost_lines(costs: Sequence[CostRecord]) -> list[CostLine]:
-    """The cost curves in search order, best last point first; every second line carries its labels below, not above."""
+    """The cost curves in search order, best last point first.
+
+    Points with as many ingredients stand above each other, so only the highest and the lowest of them carry the number.
+    """
     by_method: dict[str, list[CostRecord]] = {}
+    by_number: dict[int, list[CostRecord]] = {}
     for row in sorted(costs, key=lambda row: row.num_ingredients):
         if row.order_seed is None:
             by_method.setdefault(row.method, []).append(row)
+            by_number.setdefault(row.num_ingredients, []).append(row)
+
+    def point(row: CostRecord) -> CostPoint:
+        column = sorted(by_number[row.num_ingredients], key=lambda other: other.test_accuracy)
+        if row is column[-1]:
+            return CostPoint(row, "above")
+        return CostPoint(row, "below" if row is column[0] else None)
+
     ranked = sorted(by_method.items(), key=lambda item: -item[1][-1].test_accuracy)
-    return [CostLine(method, points, rank % 2 == 0) for rank, (method, points) in enumerate(ranked)]
+    return [CostLine(method, [point(row) for row in rows]) for method, rows in ranked]
 
 
 class Trials(NamedTuple):

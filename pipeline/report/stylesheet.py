@@ -62,16 +62,18 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
   .tiles dd { font-size: 1.1rem; }
   .chart { height: 22rem; }
   .facts { grid-template-columns: 1fr 1fr; gap: .5rem 1rem; }
+  table { font-size: .85rem; }
   th, td { padding: .4rem .45rem; }
 }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --ground: #fff; --raised: #f2f2f2;
-    --line: #bbb; --mark: #e8f2f9; }
-  body { font-size: 10pt; }
+    --line: #bbb; --accent: #0072b2; --mark: #e8f2f9; }
+  html { font-size: 10pt; }
+  .chart { height: 400px; }
   nav, summary { display: none; }
-  section, figure, tr, .tiles > div { break-inside: avoid; }
-  #sweep { break-inside: auto; }
-  h2, h3, caption { break-after: avoid; }
+  figure, tr, .tiles > div, .scroll { break-inside: avoid; }
+  #sweep .scroll { break-inside: auto; }
+  h2, h3, caption, p:has(+ figure) { break-after: avoid; }
   .scroll { overflow: visible; max-height: none; border: 0; }
   table { font-size: 8pt; }
   thead th, tbody th { position: static; }

@@ -40,7 +40,8 @@ def methods_table(soups: Sequence[SoupRecord], ingredients: Sequence[IngredientR
     ]
     lines.insert(1, "-" * len(lines[0]))
     if champion is not None:
-        lines += ["", "* champion: best accuracy on the select split"]
+        chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
+        lines += ["", f"* champion: best {chooser} accuracy"]
     finished = sum(row.status == "finished" for row in ingredients)
     price = cost(sum(row.gpu_hours for row in ingredients), cost_unit(ingredients))
     lines.append(f"  sweep: {finished} of {count(len(ingredients), 'trial')} finished, {price}")

@@ -57,9 +57,9 @@ def an_ingredient(index: int = 0, **changes) -> IngredientRecord:
     return IngredientRecord(**(values | changes))
 
 
-def a_failure(index: int, reason: str, status: str = "failed") -> IngredientRecord:
+def a_failure(index: int, reason: str, status: str = "failed", **changes) -> IngredientRecord:
     missing = ("val_accuracy", "select_accuracy", "test_accuracy", "sha256", "path", "model_version")
-    return an_ingredient(index, status=status, reason=reason, attempts=3, **dict.fromkeys(missing))
+    return an_ingredient(index, status=status, reason=reason, attempts=3, **dict.fromkeys(missing), **changes)
 
 
 def a_sweep(size: int = 18, device: str = "cpu", hours: float = 0.0015) -> list[IngredientRecord]:
@@ -68,9 +68,9 @@ def a_sweep(size: int = 18, device: str = "cpu", hours: float = 0.0015) -> list[
     rows = []
     for index in range(size):
         if index == 5:
-            rows.append(a_failure(index, "out of memory after 3 attempts; lower batch_size"))
+            rows.append(a_failure(index, "out of memory after 3 attempts; lower batch_size", device=device))
         elif index == 11:
-            rows.append(a_failure(index, "loss is not finite in epoch 2 (lr 0.03)", "rejected"))
+            rows.append(a_failure(index, "loss is not finite in epoch 2 (lr 0.03)", "rejected", device=device))
         else:
             accuracy = 0.95 - 0.12 * draw.random() ** 2
             rows.append(

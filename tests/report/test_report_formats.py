@@ -1,0 +1,60 @@
+import pytest
+
+from pipeline.report.formats import cost, cost_scale, count, duration, memory, percent, setting, significant
+from pipeline.report.intervals import difference_margin, margin
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.0021345, "0.00213"), (1234.5, "1234"), (12.34, "12.3"), (9.999, "10"), (0.1, "0.1"), (100, "100")],
+)
+def test_significant_digits_without_exponent(value, text):
+    assert significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.42, "0.42 s"), (12.34, "12.3 s"), (59.97, "1 min"), (200, "3 min 20 s"), (3599.7, "1 h"), (7500, "2 h 5 min")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, "-"), (12, "12 B"), (120 * 2**20, "120 MiB"), (1023 * 2**20, "0.999 GiB"), (int(1.32 * 2**30), "1.32 GiB")],
+)
+def test_memory(size, text):
+    assert memory(size) == text
+
+
+def test_small_costs_are_said_in_words_too():
+    assert cost(24.06, "GPU hours") == "24.1 GPU hours"
+    assert cost(0.0213, "CPU core hours") == "0.0213 CPU core hours (1 min 17 s of one core)"
+    assert cost(0.5, "GPU hours") == "0.5 GPU hours (30 min of one GPU)"
+    assert cost(0, "GPU hours") == "0 GPU hours"
+
+
+@pytest.mark.parametrize(
+    ("hours", "unit", "text"),
+    [(4, "GPU hours", "4"), (0.1, "GPU minutes", "6"), (0.001, "GPU seconds", "3.6")],
+)
+def test_the_unit_of_a_column_follows_its_largest_cost(hours, unit, text):
+    scale = cost_scale(hours, "GPU hours")
+    assert scale.unit == unit
+    assert scale.text(hours) == text
+
+
+def test_small_helpers():
+    assert (percent(0.94567), percent(None)) == ("94.57", "-")
+    assert (count(1, "trial"), count(1600, "image")) == ("1 trial", "1,600 images")
+    assert (setting(3.2e-5), setting(0.1), setting(64), setting(0.0)) == ("3.2e-05", "0.1", "64", "0")
+
+
+def test_the_wilson_margin_agrees_with_the_textbook():
+    # 45 of 50 right: the interval is 0.7864 to 0.9565.
+    assert margin(0.9, 50) == pytest.approx((0.9565 - 0.7864) / 2, abs=1e-4)
+    assert margin(1.0, 100) > 0
+    assert difference_margin(0.9, 0.9, 50) == pytest.approx(2**0.5 * margin(0.9, 50))
+    with pytest.raises(ValueError, match="at least one image"):
+        margin(0.9, 0)

@@ -1,0 +1,180 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+from plotly.offline import get_plotlyjs
+from report_records import a_failure, a_run, a_soup, a_sweep, an_ingredient, the_costs, the_soups
+
+from pipeline.records import SplitRecord
+from pipeline.report import methods_table, write_report
+from pipeline.report.page import page
+
+HOSTILE = "</script><img src=https://evil.example/x onerror=alert(1)>&\"'"
+
+
+def a_page(run=None, ingredients=None, soups=None, costs=None) -> str:
+    """A page without plotly.js, which holds addresses of its own."""
+    ingredients = a_sweep() if ingredients is None else ingredients
+    html = page(
+        run or a_run(),
+        ingredients,
+        the_soups() if soups is None else soups,
+        the_costs(ingredients) if costs is None else costs,
+    )
+    assert html.count(get_plotlyjs()) <= 1
+    return html.replace(get_plotlyjs(), "")
+
+
+def text_of(html: str) -> str:
+    """The text of the page without scripts and styles."""
+    html = re.sub(r"<(script|style)>.*?</\1>", "", html, flags=re.S)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html).replace("&nbsp;", " "))
+
+
+class Outline(HTMLParser):
+    """Collects tags and checks that they are closed in order."""
+
+    VOID = ("meta", "link", "br", "img")
+
+    def __init__(self, html):
+        super().__init__()
+        self.stack, self.tags, self.attributes = [], [], []
+        self.feed(html)
+        assert not self.stack
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value) for name, value in attrs]
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+
+def test_files_are_written_whole_and_nothing_else_is_left(tmp_path):
+    ingredients = a_sweep()
+    paths = write_report(tmp_path / "run", a_run(), ingredients, the_soups(), the_costs(ingredients))
+    names = ["cost_accuracy.png", "cost_accuracy.svg", "ingredients.png", "ingredients.svg"]
+    assert paths == [tmp_path / "run" / "report.html", *(tmp_path / "run" / "figures" / name for name in names)]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(paths)
+    assert all(path.stat().st_size > 1000 for path in paths)
+    assert (tmp_path / "run" / "figures" / "ingredients.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_records_give_the_same_files(tmp_path):
+    ingredients = a_sweep()
+    first, second = (
+        write_report(tmp_path / name, a_run(), ingredients, the_soups(), the_costs(ingredients)) for name in "ab"
+    )
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("old")
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_report(tmp_path, a_run(), [], [], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "old"
+
+
+def test_the_page_is_well_formed_and_fetches_nothing():
+    outline = Outline(a_page())
+    assert outline.tags.count("h1") == 1
+    assert outline.tags.count("caption") == outline.tags.count("table") == 4
+    assert ("lang", "en") in outline.attributes
+    fetching = [value for name, value in outline.attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert all(value.startswith(("#", "data:")) for value in fetching)
+    targets = {value for name, value in outline.attributes if name == "id"}
+    assert {value[1:] for value in fetching if value.startswith("#")} <= targets
+
+
+def test_what_people_named_is_escaped():
+    ingredients = [an_ingredient(0), a_failure(1, HOSTILE)]
+    run = a_run(name=HOSTILE, machine=HOSTILE, git_commit=HOSTILE, versions={HOSTILE: HOSTILE}, champion=HOSTILE)
+    html = a_page(run, ingredients, [a_soup(HOSTILE)], [])
+    outline = Outline(html)
+    assert "img" not in outline.tags
+    assert not any(name == "onerror" for name, _ in outline.attributes)
+    assert html.count("&lt;/script&gt;&lt;img") >= 6
+
+
+def test_without_costs_the_page_says_how_to_get_them(tmp_path):
+    assert "--stages study,report" in a_page(costs=[])
+    paths = write_report(tmp_path, a_run(), a_sweep(), the_soups(), [])
+    assert [path.name for path in paths] == ["report.html", "ingredients.png", "ingredients.svg"]
+
+
+def test_an_empty_run_still_has_a_page(tmp_path):
+    assert [path.name for path in write_report(tmp_path, a_run(champion=None), [], [], [])] == ["report.html"]
+    text = text_of((tmp_path / "report.html").read_text())
+    assert "There is no champion yet" in text
+    assert "No trial has run yet" in text
+    assert "Plotly" not in text
+
+
+def test_trials_without_an_ingredient_are_listed_with_their_reason(tmp_path):
+    ingredients = [a_failure(0, "out of memory"), a_failure(1, "loss is not finite", "rejected")]
+    text = text_of(a_page(ingredients=ingredients, costs=[]))
+    assert "Trial 0 (failed): out of memory" in text
+    assert "Trial 1 (rejected): loss is not finite" in text
+    assert "2 trials (1 failed, 1 rejected)" in text
+    write_report(tmp_path, a_run(), ingredients, [], [])
+
+
+@pytest.mark.parametrize(("device", "unit", "other"), [("cpu", "CPU core", "GPU hours"), ("cuda", "GPU", "CPU")])
+def test_cost_is_named_after_the_device(device, unit, other):
+    ingredients = a_sweep(device=device)
+    html = a_page(a_run(machine="a machine"), ingredients)
+    assert f"Cost so far ({unit} hours)" in html
+    assert f"Cost ({unit} seconds)" in html
+    assert other not in html
+    assert f"{unit} hours" in methods_table(the_soups(), ingredients, None)
+
+
+def test_the_overview_says_when_a_gain_is_within_noise():
+    small = text_of(a_page())
+    assert "MEHL-Soup+ is the champion: of 6 methods" in small
+    assert "1.61 percentage points more than the best individual trial (93.96 %). This is within noise" in small
+    splits = [SplitRecord(name="test", size=50_000, indices_sha256="0" * 64)]
+    large = text_of(a_page(a_run(splits=splits)))
+    assert "This is beyond noise" in large
+    assert "noise" not in text_of(a_page(a_run(splits=[])))
+
+
+def test_the_overview_is_honest_about_soups_that_gained_nothing():
+    assert "mixing gained nothing" in text_of(a_page(a_run(champion="best-individual")))
+    assert "2.81 percentage points less than" in text_of(
+        a_page(soups=[a_soup("best-individual", test_accuracy=0.9731), a_soup("mehl-plus")])
+    )
+
+
+def test_without_a_select_split_the_champion_was_chosen_by_validation():
+    soups = [soup.model_copy(update={"select_accuracy": None}) for soup in the_soups()]
+    assert "chosen by validation accuracy because this run has no select split" in text_of(a_page(soups=soups))
+    assert "* champion: best validation accuracy" in methods_table(soups, a_sweep(), "mehl-plus")
+
+
+def test_the_table_of_the_command_line():
+    lines = methods_table(the_soups(), a_sweep(), "mehl-plus").splitlines()
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[1] for line in lines if line.startswith("*")] == ["mehl-plus", "champion:"]
+    assert re.split(r"  +", lines[6]) == ["* mehl-plus", "97.75", "97.00", "95.57", "16/16", "1 min 23 s", "1.3 GiB RAM"]
+        "*",
+        "mehl-plus",
+        "97.75",
+        "97.00",
+        "95.57",
+        "16/16",
+        "1",
+        "min",
+        "23",
+        "s",
+        "1.3",
+        "GiB",
+        "RAM",
+    ]
+    assert "16 of 18 trials finished, 0.0" in lines[-1]
+    assert "CPU core hours" in lines[-1]
+    assert "GPU" in methods_table([a_soup(peak_memory_kind="cuda")], a_sweep(device="cuda"), None)
