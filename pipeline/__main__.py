@@ -1,0 +1,26 @@
+"""``python -m pipeline``: one command per job that the pipeline can do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipeline import __version__, run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that ``arguments`` (default: the command line's) name; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="soup-pipeline", description="Turn a fine-tuning sweep into one better model."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run.add_arguments(commands.add_parser("run", **run.HELP))
+    parsed = parser.parse_args(arguments)
+    status: int = parsed.execute(parsed)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

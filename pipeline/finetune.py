@@ -1,0 +1,120 @@
+"""One ingredient, from settings to weights. Knows no Ray and no MLflow: it runs wherever PyTorch does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pipeline.config import SearchConfig
+from pipeline.data import Splits, augment, mixup
+from pipeline.errors import TrialRejected
+from pipeline.evaluation import accuracy, predict
+from pipeline.records import Hyperparameters
+
+# What goes on from the last finished epoch: plain tensors and numbers, loadable with `weights_only=True`.
+TrainState = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """Accuracies of the fine-tuned model (`select` is None for an empty split) and what was used for it."""
+
+    val_accuracy: float
+    select_accuracy: float | None
+    test_accuracy: float
+    images_seen: int
+    peak_memory_bytes: int | None
+
+
+def finetune(
+    model: nn.Module,
+    splits: Splits,
+    hyper: Hyperparameters,
+    settings: SearchConfig,
+    *,
+    device: str,
+    resume: TrainState | None = None,
+    on_epoch: Callable[[int, TrainState], None] | None = None,
+) -> Finetuned:
+    """Fine-tune ``model`` (theta0's weights, changed in place) on ``splits.train`` with AdamW, then evaluate it.
+
+    Cosine learning rate after a warm-up, clipped gradients, augmentation and mixup drawn per image, label smoothing;
+    bf16 autocast on GPUs. ``on_epoch`` gets the number of finished epochs and a state to ``resume`` from, with which
+    the result is the same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
+
+    Raises TrialRejected when the loss is not finite.
+    """
+    model.to(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=hyper.lr, weight_decay=hyper.weight_decay)
+    first_epoch = 0
+    if resume is not None:
+        model.load_state_dict(resume["model"])
+        optimizer.load_state_dict(resume["optimizer"])
+        first_epoch = resume["epoch"]
+    for epoch in range(first_epoch, hyper.epochs):
+        _train_epoch(model, optimizer, splits, hyper, settings, device, epoch)
+        if on_epoch is not None:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
+            on_epoch(epoch + 1, state)
+    accuracies = {}
+    for name in ("fit", "select", "test"):
+        split_images, split_labels = getattr(splits, name).tensors()
+        accuracies[name] = accuracy(predict(model, split_images, device), split_labels)
+    return Finetuned(
+        val_accuracy=accuracies["fit"] or 0.0,
+        select_accuracy=accuracies["select"],
+        test_accuracy=accuracies["test"] or 0.0,
+        images_seen=hyper.epochs * len(splits.train),
+        peak_memory_bytes=torch.cuda.max_memory_allocated() if device == "cuda" else None,
+    )
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    splits: Splits,
+    hyper: Hyperparameters,
+    settings: SearchConfig,
+    device: str,
+    epoch: int,
+) -> None:
+    images, labels = splits.train.tensors()
+    steps_per_epoch = math.ceil(len(labels) / hyper.batch_size)
+    generator = torch.Generator(device).manual_seed(hyper.seed * 1_000_003 + epoch)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(hyper.seed * 1_000_003 + epoch))
+    torch.manual_seed(hyper.seed * 1_000_003 + epoch)  # dropout and the like
+    model.train()
+    losses = torch.zeros((), device=device)
+    for step, index in enumerate(order.split(hyper.batch_size)):
+        rate = learning_rate(hyper.lr, epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = augment(images[index].to(device, non_blocking=True), hyper, generator).float() / 255
+        target = F.one_hot(labels[index].to(device), len(splits.class_names)).float()
+        batch, target = mixup(batch, target, hyper.mixup, generator)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
+            logits = model(batch)
+        loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        optimizer.step()
+        losses += loss.detach()
+    if not math.isfinite(losses.item()):
+        raise TrialRejected(f"the loss is not finite in epoch {epoch + 1} (learning rate {hyper.lr:.3g})")
+
+
+def learning_rate(peak: float, step: int, steps: int, settings: SearchConfig) -> float:
+    """Linear warm-up over ``warmup_fraction`` of the steps, then cosine decay to zero."""
+    warmup = int(settings.warmup_fraction * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

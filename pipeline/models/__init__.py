@@ -1,0 +1,19 @@
+"""Backbone and classification head as one module, and the starting point theta0 of a sweep."""
+
+from pipeline.models.backbone import BACKBONES, Backbone
+from pipeline.models.classifier import Classifier, build_classifier
+from pipeline.models.theta0 import make_theta0
+from pipeline.models.weights import load_weights, read_weights, save_weights, unique_state, weights_sha256
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Classifier",
+    "build_classifier",
+    "load_weights",
+    "make_theta0",
+    "read_weights",
+    "save_weights",
+    "unique_state",
+    "weights_sha256",
+]

@@ -1,0 +1,44 @@
+"""What a backbone is, and the table of them. A new one is a new file and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pipeline.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An image tower and what is needed to train a classifier on it.
+
+    ``tower`` maps normalised float images (B, 3, H, W) to features (B, ``feature_dim``). ``normalize_features`` tells
+    that the head sees unit vectors, as in CLIP. ``clip`` is the whole image-text model where there is one, and
+    ``tokenize`` turns captions into its token ids (B, context).
+    """
+
+    tower: nn.Module
+    feature_dim: int
+    normalize_features: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    clip: nn.Module | None = None
+    tokenize: Callable[[Sequence[str]], Tensor] | None = None
+
+
+BACKBONES = {
+    "open_clip": "pipeline.models.open_clip_backbone",
+    "torchvision": "pipeline.models.torchvision_backbone",
+}
+
+
+def load_backbone(config: ModelConfig, *, pretrained: bool) -> Backbone:
+    """The backbone that ``config`` names, with its pretrained weights or, for loading others, without.
+
+    The library is imported here, so that a run without open_clip works where it is not installed. Raises ModelError.
+    """
+    load: Callable[..., Backbone] = importlib.import_module(BACKBONES[config.backbone]).load
+    return load(config, pretrained=pretrained)

@@ -1,0 +1,119 @@
+"""theta0: the starting point that all trials of a run share, tower and head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.config import ContrastiveConfig, ModelConfig
+from pipeline.errors import ModelError
+from pipeline.models.backbone import Backbone, load_backbone
+from pipeline.models.classifier import Classifier
+
+
+def make_theta0(
+    config: ModelConfig,
+    class_names: Sequence[str],
+    train: tuple[Tensor, Tensor],
+    pretrain: tuple[Tensor, Tensor] | None,
+    *,
+    device: str,
+    seed: int,
+) -> Classifier:
+    """Load the backbone, train it contrastively if ``config`` says so, and initialise the head.
+
+    ``train`` and ``pretrain`` are uint8 images (N, 3, H, W) and labels (N,). Returns the classifier on the CPU. Raises
+    ModelError when the backbone cannot give what the settings ask for.
+    """
+    torch.manual_seed(seed)
+    backbone = load_backbone(config, pretrained=True)
+    model = Classifier(backbone, len(class_names)).to(device).eval()
+    if config.contrastive is not None:
+        if pretrain is None:
+            raise ModelError("model.contrastive: there is no pretrain split; set data.pretrain_size")
+        _train_contrastive(model, backbone, config.contrastive, config.templates, class_names, pretrain, device)
+    if config.head == "zero_shot":
+        _zero_shot_head(model, backbone, config.templates, class_names, device)
+    elif config.head == "linear_probe":
+        _linear_probe(model, *train, device)
+    return model.cpu()
+
+
+def _train_contrastive(
+    model: Classifier,
+    backbone: Backbone,
+    settings: ContrastiveConfig,
+    templates: Sequence[str],
+    class_names: Sequence[str],
+    pretrain: tuple[Tensor, Tensor],
+    device: str,
+) -> None:
+    """CLIP's symmetric loss; captions of the same class in a batch are all correct, so the targets are shared."""
+    if backbone.clip is None or backbone.tokenize is None:
+        raise ModelError("model.contrastive: the backbone has no text tower; give model.architecture.text_cfg")
+    images, labels = pretrain
+    clip = backbone.clip.to(device).train()
+    captions = torch.stack([backbone.tokenize([t.format(name) for name in class_names]) for t in templates]).to(device)
+    batch = min(settings.batch_size, len(labels))
+    steps = settings.epochs * math.ceil(len(labels) / batch)
+    optimizer = torch.optim.AdamW(clip.parameters(), lr=settings.lr, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, pct_start=0.1)
+    for _ in range(settings.epochs):
+        for index in torch.randperm(len(labels)).split(batch):
+            target = labels[index].to(device)
+            text = captions[torch.randint(len(templates), (len(index),)), target]
+            image_features = model.features(images[index].to(device))
+            text_features = F.normalize(clip.encode_text(text), dim=-1)  # type: ignore[operator]
+            logits = clip.logit_scale.exp() * image_features @ text_features.T  # type: ignore[operator]
+            same = (target[:, None] == target[None, :]).float()
+            same = same / same.sum(1, keepdim=True)
+            loss = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    clip.eval()
+
+
+@torch.no_grad()
+def _zero_shot_head(
+    model: Classifier, backbone: Backbone, templates: Sequence[str], class_names: Sequence[str], device: str
+) -> None:
+    """Mean text feature per class over the templates (App. J of model-soups), ``logit_scale`` folded in."""
+    if backbone.clip is None or backbone.tokenize is None:
+        raise ModelError(
+            "model.head: 'zero_shot' needs a text tower; use 'linear_probe' or an open_clip model with text_cfg"
+        )
+    clip = backbone.clip.to(device)
+    for row, name in enumerate(class_names):
+        tokens = backbone.tokenize([template.format(name) for template in templates]).to(device)
+        text = F.normalize(clip.encode_text(tokens), dim=-1).mean(0)  # type: ignore[operator]
+        model.head.weight[row] = clip.logit_scale.exp() * F.normalize(text, dim=-1)  # type: ignore[operator]
+    model.head.bias.zero_()
+
+
+def _linear_probe(model: Classifier, images: Tensor, labels: Tensor, device: str) -> None:
+    """Multinomial logistic regression on frozen features: full-batch L-BFGS from zero, L2 as in scikit-learn."""
+    with torch.no_grad():
+        features = torch.cat([model.features(chunk.to(device)) for chunk in images.split(256)])
+    # Standardised columns converge in a few steps; the scaling is folded back into the head.
+    center, scale = features.mean(0), features.std(0).clamp_min(1e-6)
+    inputs, target = (features - center) / scale, labels.to(device)
+    weight = torch.zeros_like(model.head.weight, requires_grad=True)
+    bias = torch.zeros_like(model.head.bias, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(inputs, weight, bias), target) + weight.square().sum() / (2 * len(target))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        model.head.weight.copy_(weight / scale)
+        model.head.bias.copy_(bias - (weight / scale) @ center)

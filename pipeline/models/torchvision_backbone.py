@@ -1,0 +1,54 @@
+"""Classification networks of torchvision without their last linear layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torchvision
+from torch import nn
+
+from pipeline.config import ModelConfig, nearest
+from pipeline.errors import ModelError
+from pipeline.models.backbone import Backbone
+from pipeline.models.weights import load_weights, read_weights
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
+    """Build the network of ``config``; raises ModelError for an unknown name, weights tag or unfitting weights."""
+    if config.name is None:
+        raise ModelError("model.architecture: only backbone 'open_clip' takes one; give model.name")
+    if config.name not in (names := torchvision.models.list_models(module=torchvision.models)):
+        raise ModelError(f"model.name: torchvision has no '{config.name}'; {nearest(config.name, names)}")
+    local = config.pretrained is not None and Path(config.pretrained).is_absolute()
+    weights = None
+    if config.pretrained is not None and not local:
+        available = torchvision.models.get_model_weights(config.name)
+        if config.pretrained not in available.__members__:
+            tags = list(available.__members__)
+            hint = nearest(config.pretrained, tags)
+            raise ModelError(f"model.pretrained: '{config.name}' has no weights '{config.pretrained}'; {hint}")
+        weights = available[config.pretrained]
+    try:
+        network = torchvision.models.get_model(config.name, weights=weights if pretrained else None)
+    except OSError as error:
+        raise ModelError(
+            f"model.pretrained: the weights '{config.pretrained}' of '{config.name}' could not be downloaded "
+            f"({error}); give the path of a local weight file instead"
+        ) from error
+    last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+    feature_dim = network.get_submodule(last).in_features
+    network.set_submodule(last, nn.Identity())
+    if pretrained and local:
+        state = read_weights(Path(str(config.pretrained)))
+        tower = {name: value for name, value in state.items() if not name.startswith(f"{last}.")}
+        load_weights(network, tower, source=str(config.pretrained))
+    transforms = weights.transforms() if weights is not None else None
+    return Backbone(
+        tower=network,
+        feature_dim=int(feature_dim),
+        normalize_features=False,
+        mean=config.mean or tuple(transforms.mean if transforms else _IMAGENET_MEAN),
+        std=config.std or tuple(transforms.std if transforms else _IMAGENET_STD),
+    )

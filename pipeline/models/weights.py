@@ -1,0 +1,94 @@
+"""Reading, writing, loading and identifying weights. Nothing is unpickled: safetensors, or ``weights_only=True``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ModelError
+
+
+def unique_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of ``model`` with every tied tensor once, under its first name; detached, not copied."""
+    seen: set[tuple[int, torch.Size]] = set()
+    state = {}
+    for name, value in model.state_dict().items():
+        key = (value.data_ptr(), value.shape)
+        if value.numel() == 0 or key not in seen:
+            state[name] = value
+        seen.add(key)
+    return state
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Load ``state`` into ``model``; tied tensors may be given once.
+
+    Raises ModelError that names ``source`` and the tensors that are missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    expected = unique_state(model)
+    problems = [f"lacks '{name}'" for name in expected if name not in state]
+    problems += [f"has '{name}', which the model lacks" for name in state if name not in own]
+    problems += [
+        f"has '{name}' of shape {tuple(state[name].shape)}, the model {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ModelError(f"{source}: does not fit the model: {'; '.join(problems[:3])}{more}")
+    model.load_state_dict(state, strict=False)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a PyTorch state dict, without wrapper keys and the prefix ``module.``.
+
+    Raises ModelError when the file is missing or is neither.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: weight file not found; check model.pretrained") from error
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        raise ModelError(f"{path}: is neither safetensors nor a PyTorch state dict of plain tensors") from error
+    while isinstance(state, dict) and (
+        inner := next((state[key] for key in ("state_dict", "model") if key in state), None)
+    ):
+        state = inner
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path}: holds no state dict (names to tensors)")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
+    """Write ``state`` as safetensors with ``metadata`` in its header, atomically; returns the file's SHA-256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = safetensors.torch.save(
+        {name: value.detach().cpu().contiguous() for name, value in state.items()}, dict(metadata)
+    )
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)
+    return hashlib.sha256(data).hexdigest()
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the sorted (name, dtype, shape, bytes): the identity of weights whatever file holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,83 @@
+"""A connection to the MLflow tracking server or database."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipeline.errors import RegistryError
+
+# Alembic tells of every step of a database migration, MLflow of every model that it creates.
+for _name in ("alembic", "mlflow"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module=r"mlflow\.")
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """A client of the store at ``tracking_uri``, which has answered once.
+
+    A new SQLite database is migrated here, before any trial needs it: processes that start one together crash. Raises
+    RegistryError when the store cannot be reached.
+    """
+    if tracking_uri.startswith("sqlite:///"):
+        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    # MLflow's own patience with a dead server is minutes; a running sweep has it, the first question has not.
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    before = {name: os.environ.get(name) for name in patience}
+    os.environ.update(patience)
+    try:
+        mlflow.set_tracking_uri(tracking_uri)
+        client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RegistryError(
+            f"registry.tracking_uri: the MLflow store {redact(tracking_uri)} cannot be reached ({reason}); "
+            "start the server or correct the setting"
+        ) from error
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return client
+
+
+def redact(uri: str) -> str:
+    """``uri`` without user name and password."""
+    parts = urlsplit(uri)
+    return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2]) if "@" in parts.netloc else uri
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a local artifact URI names, None for a remote one."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path))
+    return Path(uri) if parts.scheme == "" else None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
+    """``values`` as MLflow tags, without those that are None."""
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
+__all__ = ["MlflowClient", "MlflowException", "as_tags", "connect", "file_sha256", "local_path", "redact"]

@@ -1,0 +1,172 @@
+"""Ingredients: one run per trial, one version of ``<name>-ingredient`` per finished one."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric
+from torch import Tensor
+
+from pipeline.errors import RegistryError
+from pipeline.records import Hyperparameters, IngredientRecord
+from pipeline.registry.client import MlflowClient, as_tags, file_sha256, local_path
+from pipeline.registry.sweeps import Sweep
+
+FILE_NAME = "model.safetensors"
+_PARAMETERS = tuple(Hyperparameters.model_fields)
+_METRICS = ("val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours", "peak_memory_bytes", "images_seen")
+
+
+@dataclass(frozen=True)
+class IngredientVersion:
+    """A version of the ingredient model. ``trial_index`` is None for theta0; ``uri`` names its safetensors file."""
+
+    version: int
+    trial_index: int | None
+    uri: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class IngredientRecorder:
+    """Records trials from the workers that run them; every call may be repeated and has its effect once.
+
+    ``save`` writes (state, path, metadata) as safetensors and returns the file's SHA-256.
+    """
+
+    sweep: Sweep
+    theta0_sha256: str
+    class_names: tuple[str, ...]
+    save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
+
+    def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
+        """Log the weights as an artifact of the trial's run; returns the file's URI and SHA-256."""
+        client = self.sweep.client()
+        run_id = self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
+        return self._log(client, run_id, state, {"trial_index": str(trial_index)})
+
+    def record(self, row: IngredientRecord) -> None:
+        """Log the outcome of a trial and, if it finished, register its version."""
+        client = self.sweep.client()
+        run_id = self.sweep.child_run(client, "trial", str(row.trial_index), f"trial {row.trial_index}")
+        if row.status == "finished":
+            version = _version(client, self.sweep, run_id, {"trial_index": row.trial_index, **row.model_dump()})
+            row = row.model_copy(update={"model_version": version})
+        run = client.get_run(run_id)
+        parameters = {name: str(getattr(row, name)) for name in _PARAMETERS if name not in run.data.params}
+        for name, value in parameters.items():
+            client.log_param(run_id, name, value)
+        values = {name: getattr(row, name) for name in _METRICS}
+        metrics = [Metric(key, value, timestamp=0, step=0) for key, value in values.items() if value is not None]
+        client.log_batch(run_id, metrics=metrics)
+        # The tag comes last: a trial counts as recorded once its whole row can be read back.
+        client.set_tag(run_id, "status", row.status)
+        client.set_tag(run_id, "record", row.model_dump_json())
+        client.set_terminated(run_id, "FINISHED" if row.status == "finished" else "FAILED")
+
+    def upload_theta0(self, state: Mapping[str, Tensor]) -> None:
+        """Register theta0 as a version tagged ``role=initialization``."""
+        client = self.sweep.client()
+        run_id = self.sweep.child_run(client, "initialization", "theta0", "theta0")
+        uri, sha256 = self._log(client, run_id, state, {})
+        tags = {"role": "initialization", "path": uri, "sha256": sha256, "theta0_sha256": self.theta0_sha256}
+        _version(client, self.sweep, run_id, tags)
+        client.set_terminated(run_id)
+
+    def _log(
+        self, client: MlflowClient, run_id: str, state: Mapping[str, Tensor], metadata: dict[str, str]
+    ) -> tuple[str, str]:
+        metadata = {**metadata, "theta0_sha256": self.theta0_sha256, "class_names": json.dumps(self.class_names)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / FILE_NAME
+            sha256 = self.save(state, path, metadata)
+            client.log_artifact(run_id, str(path), "ingredient")
+        return f"{client.get_run(run_id).info.artifact_uri}/ingredient/{FILE_NAME}", sha256
+
+
+def read_trials(sweep: Sweep) -> list[IngredientRecord]:
+    """The recorded trials of the sweep in search order."""
+    client = sweep.client()
+    rows, token = [], None
+    while True:
+        page = client.search_runs(
+            [sweep.experiment_id],
+            f"tags.sweep_id = '{sweep.sweep_id}' and tags.role = 'trial'",
+            max_results=1000,
+            page_token=token,
+        )
+        tagged = (run.data.tags.get("record") for run in page)
+        rows += [IngredientRecord.model_validate_json(record) for record in tagged if record is not None]
+        token = page.token
+        if not token:
+            return sorted(rows, key=lambda row: row.trial_index)
+
+
+def list_ingredients(sweep: Sweep) -> list[IngredientVersion]:
+    """The ingredient versions of the sweep in search order, theta0 first."""
+    client = sweep.client()
+    found, token = [], None
+    while True:
+        page = client.search_model_versions(
+            f"name = '{sweep.ingredient_model}' and tag.sweep_id = '{sweep.sweep_id}'",
+            max_results=200,
+            page_token=token,
+        )
+        for version in page:
+            index = version.tags.get("trial_index")
+            found.append(
+                IngredientVersion(
+                    version=int(version.version),
+                    trial_index=None if index is None else int(index),
+                    uri=version.tags["path"],
+                    sha256=version.tags["sha256"],
+                )
+            )
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: -1 if version.trial_index is None else version.trial_index)
+
+
+def fetch_ingredients(versions: Sequence[IngredientVersion], folder: Path) -> list[Path]:
+    """Local paths of the versions' files, each checked against its SHA-256.
+
+    A file in a local artifact store is read in place; others are downloaded into ``folder`` once. Raises RegistryError
+    that names the version whose file is missing or was changed.
+    """
+    return [fetch_file(one.uri, one.sha256, folder, f"ingredient version {one.version}") for one in versions]
+
+
+def fetch_file(uri: str, sha256: str, folder: Path, what: str) -> Path:
+    """The local path of one artifact, checked; see `fetch_ingredients`."""
+    path = local_path(uri)
+    if path is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{sha256}.safetensors"
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as partial:
+                Path(download_artifacts(artifact_uri=uri, dst_path=partial)).replace(path)
+    if not path.is_file():
+        raise RegistryError(f"{what}: its file {uri} is missing; restore it or start over with --fresh")
+    if file_sha256(path) != sha256:
+        raise RegistryError(f"{what}: {uri} was changed after it was recorded (SHA-256 differs); restore it")
+    return path
+
+
+def _version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str, object]) -> int:
+    """The version made from ``run_id``, made on the first call."""
+    found = client.search_model_versions(f"name = '{sweep.ingredient_model}' and run_id = '{run_id}'", max_results=1)
+    if found:
+        return int(found[0].version)
+    version = client.create_model_version(
+        sweep.ingredient_model,
+        source=f"runs:/{run_id}/ingredient",
+        run_id=run_id,
+        tags=as_tags({**tags, "sweep_id": sweep.sweep_id}),
+        await_creation_for=0,
+    )
+    return int(version.version)

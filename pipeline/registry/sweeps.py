@@ -1,0 +1,101 @@
+"""The MLflow run that a sweep's trials and soups are nested below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Metric
+
+from pipeline.records import CostRecord
+from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Where everything of one sweep is recorded. Picklable; a worker gets its own client from ``client()``."""
+
+    tracking_uri: str
+    name: str
+    sweep_id: str
+    experiment_id: str
+    run_id: str
+
+    @property
+    def ingredient_model(self) -> str:
+        """Name of the registered model whose versions are ingredients."""
+        return f"{self.name}-ingredient"
+
+    @property
+    def soup_model(self) -> str:
+        """Name of the registered model whose versions are soups."""
+        return f"{self.name}-soup"
+
+    def client(self) -> MlflowClient:
+        """A connection from this process."""
+        return connect(self.tracking_uri)
+
+    def child_run(self, client: MlflowClient, role: str, key: str, run_name: str) -> str:
+        """Id of the nested run for ``key``, made on the first call: a repeated or resumed stage finds it again."""
+        found = client.search_runs(
+            [self.experiment_id],
+            f"tags.sweep_id = '{self.sweep_id}' and tags.role = '{role}' and tags.key = '{key}'",
+            max_results=1,
+        )
+        if found:
+            return str(found[0].info.run_id)
+        tags = {"sweep_id": self.sweep_id, "role": role, "key": key, "mlflow.parentRunId": self.run_id}
+        return str(client.create_run(self.experiment_id, run_name=run_name, tags=tags).info.run_id)
+
+
+def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | None, tags: dict[str, str]) -> Sweep:
+    """The sweep's experiment, registered models and parent run, made where they are missing.
+
+    ``artifacts`` is where a store without a server keeps the files of a new experiment.
+    """
+    client = connect(tracking_uri)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        location = None if artifacts is None else (artifacts / name).as_uri()
+        experiment_id = client.create_experiment(name, artifact_location=location)
+    else:
+        experiment_id = experiment.experiment_id
+    for model in (f"{name}-ingredient", f"{name}-soup"):
+        try:
+            client.get_registered_model(model)
+        except MlflowException:
+            client.create_registered_model(model)
+    found = client.search_runs([experiment_id], f"tags.sweep_id = '{sweep_id}' and tags.role = 'sweep'", max_results=1)
+    if found:
+        run_id = found[0].info.run_id
+    else:
+        tags = {**tags, "sweep_id": sweep_id, "role": "sweep"}
+        run_id = client.create_run(experiment_id, run_name=f"{name} {sweep_id}", tags=as_tags(tags)).info.run_id
+    return Sweep(tracking_uri, name, sweep_id, str(experiment_id), str(run_id))
+
+
+def log_costs(sweep: Sweep, costs: Sequence[CostRecord]) -> None:
+    """Log the cost curve: a nested run per method, step = number of ingredients, ``gpu_hours`` at the same step."""
+    client = sweep.client()
+    for method in dict.fromkeys(row.method for row in costs):
+        run_id = sweep.child_run(client, "cost-accuracy", method, f"cost-accuracy {method}")
+        metrics = [
+            Metric(key, value, timestamp=row.num_ingredients, step=row.num_ingredients)
+            for row in costs
+            if row.method == method
+            for key in ("val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours")
+            if (value := getattr(row, key)) is not None
+        ]
+        client.log_batch(run_id, metrics=metrics)
+        client.set_terminated(run_id)
+
+
+def log_files(sweep: Sweep, files: Iterable[Path], tags: dict[str, str]) -> None:
+    """Keep ``files`` (report, figures, settings) with the sweep's run and mark it as finished."""
+    client = sweep.client()
+    for file in files:
+        client.log_artifact(sweep.run_id, str(file), "figures" if file.parent.name == "figures" else None)
+    for key, value in as_tags(tags).items():
+        client.set_tag(sweep.run_id, key, value)
+    client.set_terminated(sweep.run_id)

@@ -1,0 +1,114 @@
+"""What runs in a Tune worker: one trial, resumed from its last epoch, recorded once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import torch
+from ray import tune
+from torch import Tensor, nn
+
+from pipeline.config import SearchConfig
+from pipeline.errors import TrialRejected
+from pipeline.finetune import finetune
+from pipeline.records import IngredientRecord
+from pipeline.search.attempts import AttemptClock, read_attempts
+from pipeline.search.spaces import Trial
+
+
+class Recorder(Protocol):
+    """Where trials are recorded; called in the workers, so it must be picklable."""
+
+    def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
+        """Store the weights of a trial; returns their URI and the SHA-256 of the file."""
+        ...
+
+    def record(self, row: IngredientRecord) -> None:
+        """Record the outcome of a trial, at most once per trial."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """What all trials share.
+
+    ``splits`` and ``theta0`` are references into Ray's object store, read there without a copy. ``reserved`` GPUs (CPU
+    cores where ``use_gpu`` is False) are what an hour of a trial is multiplied by. ``storage`` keeps the state of
+    unfinished trials.
+    """
+
+    trials: tuple[Trial, ...]
+    build_model: Callable[[], nn.Module]
+    splits: ray.ObjectRef
+    theta0: ray.ObjectRef
+    theta0_sha256: str
+    settings: SearchConfig
+    use_gpu: bool
+    reserved: float
+    storage: Path
+    recorder: Recorder
+
+    def folder(self, trial: Trial) -> Path:
+        """Where the unfinished state and the attempts of ``trial`` are kept."""
+        return self.storage / f"trial-{trial.index:05d}"
+
+
+def run_trial(config: dict[str, Any], context: TrialContext) -> None:
+    """Fine-tune, upload and record the trial ``config["trial"]``, counted among ``context.trials``.
+
+    Every finished epoch is saved and reported to Tune; an attempt that finds a saved epoch goes on from it.
+    """
+    trial = context.trials[config["trial"]]
+    folder = context.folder(trial)
+    clock = AttemptClock(folder, torch.cuda.get_device_name() if context.use_gpu else "cpu")
+
+    def on_epoch(epoch: int, state: dict[str, Any]) -> None:
+        partial = folder / "last.partial"
+        torch.save(state, partial)
+        partial.replace(folder / "last.pt")
+        clock.tick()
+        tune.report({"epoch": epoch})
+
+    try:
+        torch.set_num_threads(context.settings.cpus_per_trial)
+        model = context.build_model()
+        model.load_state_dict(ray.get(context.theta0))
+        last = folder / "last.pt"
+        done = finetune(
+            model,
+            ray.get(context.splits),
+            trial.hyper,
+            context.settings,
+            device="cuda" if context.use_gpu else "cpu",
+            resume=torch.load(last, map_location="cpu", weights_only=True) if last.exists() else None,
+            on_epoch=on_epoch,
+        )
+        path, sha256 = context.recorder.upload(trial.index, model.state_dict())
+        ended = {"status": "finished", **vars(done), "path": path, "sha256": sha256}
+    except TrialRejected as rejection:
+        ended = {"status": "rejected", "reason": str(rejection)}
+    finally:
+        clock.tick()
+    row = outcome(trial, context, **ended)
+    context.recorder.record(row)
+    shutil.rmtree(folder, ignore_errors=True)
+    tune.report({"row": row.model_dump_json()})
+
+
+def outcome(trial: Trial, context: TrialContext, **ended: Any) -> IngredientRecord:
+    """The record of a trial that ``ended`` so, with the hours of all its attempts times reserved GPUs or cores."""
+    attempts = read_attempts(context.folder(trial))
+    return IngredientRecord(
+        trial_index=trial.index,
+        gpu_hours=sum(attempt.seconds for attempt in attempts) / 3600 * context.reserved,
+        attempts=len(attempts),
+        device=attempts[-1].device if attempts else "cpu",
+        theta0_sha256=context.theta0_sha256,
+        **{"images_seen": 0, **ended},
+        **trial.hyper.model_dump(),
+    )

@@ -1,0 +1,189 @@
+"""The Ray task that builds soups: one GPU if there is one, ingredients from the registry alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import SoupError
+from pipeline.evaluation import accuracy, predict, recalibrate_batchnorm
+from pipeline.records import CoefficientRecord, PredictionRecord, SoupRecord
+from pipeline.registry import Sweep, fetch_ingredients, list_ingredients, register_soup
+from pipeline.soups import METHODS, IngredientSet, Soup, SoupInputs
+
+if TYPE_CHECKING:
+    from pipeline.data import Splits
+
+# BatchNorm statistics settle within a few thousand images; the whole training set would cost an epoch for every soup.
+RECALIBRATION_IMAGES = 4096
+
+
+@dataclass(frozen=True)
+class SoupRequest:
+    """A soup to build: ``method`` over the finished trials ``trial_indices``, whose sweep cost ``gpu_hours``."""
+
+    method: str
+    trial_indices: tuple[int, ...]
+    gpu_hours: float
+
+
+@dataclass(frozen=True)
+class SoupContext:
+    """What the soups of a run share.
+
+    ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`.
+    ``save`` writes (state, path, metadata) as safetensors; ``register`` tells whether soups become model versions.
+    """
+
+    sweep: Sweep
+    splits: ray.ObjectRef
+    build_model: Callable[[], nn.Module]
+    save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
+    val_accuracies: Mapping[int, float]
+    settings: Mapping[str, Mapping[str, Any]]
+    include_initialization: bool
+    seed: int
+    device: str
+    register: bool
+
+
+@dataclass(frozen=True)
+class SoupResult:
+    """A built soup as records. ``run_id`` is its MLflow run (None if not registered); weights are in the registry."""
+
+    record: SoupRecord
+    coefficients: list[CoefficientRecord]
+    predictions: list[PredictionRecord]
+    run_id: str | None
+    is_model: bool
+
+
+def build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: int) -> Iterator[SoupResult]:
+    """Run ``requests`` one after the other in one Ray task; yields each result as it comes.
+
+    The task gets a GPU if ``context.device`` is ``cuda``, else ``cpus`` cores. Raises the task's own PipelineError.
+    """
+    resources: dict[str, float] = {"num_gpus": 1, "num_cpus": 1} if context.device == "cuda" else {"num_cpus": cpus}
+    task = ray.remote(_build_soups).options(num_returns="streaming", max_retries=0, **resources)
+    try:
+        for reference in task.remote(context, tuple(requests), cpus):
+            yield ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else error from error
+
+
+def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: int) -> Iterator[SoupResult]:
+    torch.set_num_threads(cpus)
+    splits: Splits = ray.get(context.splits)
+    with tempfile.TemporaryDirectory() as folder:
+        versions = list_ingredients(context.sweep)
+        theta0 = [version for version in versions if version.trial_index is None]
+        wanted = sorted({index for request in requests for index in request.trial_indices})
+        by_trial = {version.trial_index: version for version in versions}
+        if lost := [index for index in wanted if index not in by_trial]:
+            raise SoupError(f"the registry has no ingredient of trial {', '.join(map(str, lost))} of this sweep")
+        chosen = [by_trial[index] for index in wanted] + (theta0 if context.include_initialization else [])
+        everything = IngredientSet.open(fetch_ingredients(chosen, Path(folder)))
+        for request in requests:
+            rows = [wanted.index(index) for index in request.trial_indices]
+            rows += [len(wanted)] if context.include_initialization else []
+            yield _build_one(context, request, everything.subset(rows), splits, Path(folder))
+
+
+def _build_one(
+    context: SoupContext, request: SoupRequest, ingredients: IngredientSet, splits: Splits, folder: Path
+) -> SoupResult:
+    model = context.build_model().to(context.device)
+    train_images = splits.train.tensors()[0][:RECALIBRATION_IMAGES]
+    accuracies = [context.val_accuracies[index] for index in request.trial_indices]
+
+    def recalibrate(module: nn.Module) -> None:
+        recalibrate_batchnorm(module, train_images, context.device)
+
+    inputs = SoupInputs(
+        model=model,
+        ingredients=ingredients,
+        fit=splits.fit.tensors(),
+        accuracies=None if context.include_initialization else accuracies,
+        device=context.device,
+        seed=context.seed,
+        recalibrate=recalibrate,
+    )
+    soup = METHODS[request.method](inputs, _settings(context, request.method))
+    logits = {name: _logits(soup, inputs, getattr(splits, name).tensors()[0]) for name in ("fit", "select", "test")}
+    measured = {name: accuracy(logits[name], getattr(splits, name).tensors()[1]) for name in logits}
+    record = SoupRecord(
+        method=request.method,
+        num_ingredients=len(request.trial_indices),
+        num_selected=len(soup.selected),
+        val_accuracy=measured["fit"] or 0.0,
+        select_accuracy=measured["select"],
+        test_accuracy=measured["test"] or 0.0,
+        gpu_hours=request.gpu_hours,
+        construction_seconds=soup.seconds,
+        epochs=soup.epochs,
+        peak_memory_bytes=soup.peak_memory_bytes,
+        peak_memory_kind=soup.peak_memory_kind,
+    )
+    run_id = _register(context, record, soup, folder) if context.register else None
+    return SoupResult(
+        record=record,
+        coefficients=_coefficients(soup, request),
+        predictions=[
+            PredictionRecord(split=name, image_index=image, label=label, prediction=prediction)
+            for name in logits
+            for image, (label, prediction) in enumerate(
+                zip(getattr(splits, name).labels.tolist(), logits[name].argmax(1).tolist(), strict=True)
+            )
+        ]
+        if context.register
+        else [],
+        run_id=run_id,
+        is_model=soup.state_dict is not None,
+    )
+
+
+def _settings(context: SoupContext, method: str) -> Any:
+    defaults = METHODS[method].defaults
+    return None if defaults is None else dataclasses.replace(defaults, **context.settings.get(method, {}))
+
+
+def _logits(soup: Soup, inputs: SoupInputs, images: Tensor) -> Tensor:
+    """Logits of the soup, or the mean logits of an ensemble's members."""
+    states = [soup.state_dict] if soup.state_dict is not None else map(inputs.ingredients.state_dict, soup.selected)
+    total: Tensor | None = None
+    for state in states:
+        inputs.model.load_state_dict(state, strict=False)
+        logits = predict(inputs.model, images, inputs.device)
+        total = logits if total is None else total + logits
+    if total is None:
+        raise SoupError("the ensemble has no members")
+    return total / len(soup.selected) if soup.state_dict is None else total
+
+
+def _coefficients(soup: Soup, request: SoupRequest) -> list[CoefficientRecord]:
+    """Of a constructed soup; theta0, where it is an ingredient, has the trial index -1."""
+    if soup.state_dict is None:
+        return []
+    return [
+        CoefficientRecord(trial_index=index, layer=layer, coefficient=coefficient)
+        for index, row in zip((*request.trial_indices, -1), soup.coefficients.tolist(), strict=False)
+        for layer, coefficient in zip(soup.layers, row, strict=True)
+    ]
+
+
+def _register(context: SoupContext, record: SoupRecord, soup: Soup, folder: Path) -> str:
+    settings = context.settings.get(record.method, {})
+    if soup.state_dict is None:
+        return register_soup(context.sweep, record, settings, None)
+    path = folder / record.method / "model.safetensors"
+    context.save(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
+    return register_soup(context.sweep, record, settings, path)

@@ -1,0 +1,115 @@
+"""What a run's folder remembers between two calls of the same command: its settings, its sweep, its finished stages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from pipeline.config import Config, dump_config
+from pipeline.errors import ConfigError
+
+STAGES = ("search", "soup", "study", "report")
+
+# What the ingredients do not depend on: changing it leaves the sweep as it is.
+_FREE = {"output", "soup", "study", "data.store"} | {
+    f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures")
+}
+
+
+class RunState(BaseModel):
+    """The contents of ``state.json``: the sweep's id, its size, and a fingerprint of what each finished stage used."""
+
+    sweep_id: str
+    num_trials: int
+    done: dict[str, str] = {}
+
+
+def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
+    """The state of the run in ``config.output``, new or as it was left; also writes ``config.yaml``.
+
+    With ``fresh`` an earlier run is moved aside; returns its new folder. Raises ConfigError when the folder holds a run
+    with other settings (naming the keys), a larger sweep, or something else.
+    """
+    output = config.output
+    moved = None
+    if fresh and output.exists():
+        moved = output.with_name(f"{output.name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        output.rename(moved)
+    settings = output / "config.yaml"
+    if settings.exists():
+        state = RunState.model_validate_json((output / "state.json").read_text(encoding="utf-8"))
+        before = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        if changed := sorted(_changes(before, yaml.safe_load(dump_config(config)))):
+            raise ConfigError(
+                f"{output}: holds a run with other settings: {', '.join(changed)}. Give another `output`, the old "
+                "settings, or --fresh to start over (the old run is kept)"
+            )
+        if config.search.num_trials < state.num_trials:
+            raise ConfigError(
+                f"search.num_trials: is {config.search.num_trials}, but the sweep in {output} already has "
+                f"{state.num_trials} trials; a sweep can grow, not shrink. Give another `output` or --fresh"
+            )
+    elif output.exists() and any(output.iterdir()):
+        raise ConfigError(f"output: {output} is not empty and holds no run; give another folder")
+    else:
+        sweep_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        state = RunState(sweep_id=sweep_id, num_trials=config.search.num_trials)
+    state.num_trials = config.search.num_trials
+    save_state(config, state)
+    write_text(settings, dump_config(config))
+    return state, moved
+
+
+def save_state(config: Config, state: RunState) -> None:
+    """Write ``state.json``."""
+    write_text(config.output / "state.json", state.model_dump_json(indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def fingerprints(config: Config) -> dict[str, str]:
+    """For each stage a hash of the settings that it and the stages before it depend on."""
+    values = config.model_dump(mode="json")
+    parts: dict[str, Any] = {
+        "search": {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"},
+        "soup": values["soup"],
+        "study": values["study"],
+        "report": {},
+    }
+    chain, found = "", {}
+    for stage in STAGES:
+        chain = hashlib.sha256(f"{chain}{json.dumps(parts[stage], sort_keys=True)}".encode()).hexdigest()
+        found[stage] = chain
+    return found
+
+
+def _changes(before: Any, after: Any) -> Iterator[str]:
+    old, new = dict(_flat(before)), dict(_flat(after))
+    yield from (key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _is_free(key))
+
+
+def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value
+
+
+def _is_free(key: str) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[:length]) in _FREE for length in range(1, len(parts) + 1))

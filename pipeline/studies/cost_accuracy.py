@@ -1,0 +1,47 @@
+"""Accuracy against fine-tuning cost (Fig. 2 of the MEHL-Soup paper)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from pipeline.records import CostRecord, IngredientRecord, SoupRecord, cumulative_gpu_hours
+from pipeline.soup_task import SoupContext, SoupRequest, build_soups
+
+
+def cost_accuracy(
+    context: SoupContext,
+    ingredients: Sequence[IngredientRecord],
+    soups: Sequence[SoupRecord],
+    methods: Sequence[str],
+    step: int,
+    cpus: int,
+) -> Iterator[CostRecord]:
+    """Points of the curve: ``methods`` over the first step, 2 x step, ..., all finished trials in search order.
+
+    A soup of all trials that is among ``soups`` is not built again.
+    """
+    finished = [row.trial_index for row in ingredients if row.status == "finished"]
+    sizes = [*range(step, len(finished), step), len(finished)]
+    known = {row.method: row for row in soups if row.num_ingredients == len(finished)}
+    requests = [
+        SoupRequest(method, tuple(finished[:size]), cumulative_gpu_hours(ingredients, size))
+        for size in sizes
+        for method in methods
+        if not (size == len(finished) and method in known)
+    ]
+    if requests:
+        for result in build_soups(dataclasses.replace(context, register=False), requests, cpus):
+            yield _point(result.record)
+    yield from (_point(known[method]) for method in methods if method in known)
+
+
+def _point(row: SoupRecord) -> CostRecord:
+    return CostRecord(
+        method=row.method,
+        num_ingredients=row.num_ingredients,
+        gpu_hours=row.gpu_hours,
+        val_accuracy=row.val_accuracy,
+        select_accuracy=row.select_accuracy,
+        test_accuracy=row.test_accuracy,
+    )
