@@ -383,7 +383,9 @@ def load_config(path: str | Path, overrides: Sequence[str], known: Known) -> Con
 
 def dump_config(config: Config) -> str:
     """The resolved settings as YAML; `load_config` reads it back to an equal `Config`."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    values = config.model_dump(mode="json", exclude_none=True)
+    values["soup"]["settings"] = config.soup.settings  # here None is a value: `block_size: null` is all models
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def describe_settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:

@@ -1,0 +1,36 @@
+# The commands that a newcomer and CI type. Nothing but Python 3.11+ and make is needed before them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# An installed environment, remade when the dependencies change.
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo check test test-system
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is $$($(PYTHON) --version), but 3.11 or newer is needed; give one: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+install: $(READY)  ## Create .venv and install the project
+
+demo: $(READY)  ## Run the whole pipeline on the digits that ship with scikit-learn
+	@$(BIN)/python pipeline/run.py --config configs/digits.yaml $(ARGS)
+
+check: $(READY)  ## Lint, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check  ## All checks and the tests
+	$(BIN)/pytest $(ARGS)
+
+test-system: $(READY)  ## The slower tests: clusters, servers, browsers, kills
+	$(BIN)/pytest -m system $(ARGS)
