@@ -3,9 +3,9 @@
 Importing this package does not import ray, which only `prepare` needs, and only where the store is not there yet.
 """
 
-from pipeline.data.augment import augment, mixup
+from pipeline.data.augmentation import augment, mixup
 from pipeline.data.images import ImageSet, Splits
-from pipeline.data.prepare import prepare
+from pipeline.data.preparation import prepare
 from pipeline.data.sources import SOURCES
 from pipeline.data.splits import load_splits
 from pipeline.data.tables import read_table, write_table

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.config import DataConfig
 from pipeline.data.images import Splits
-from pipeline.data.prepare import prepare
+from pipeline.data.preparation import prepare
 from pipeline.data.store import Indices, Prepared, read_images, read_labels, read_marker
 from pipeline.errors import DataError
 from pipeline.records import SplitRecord

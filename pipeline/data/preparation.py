@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,22 +39,22 @@ def prepare(data: DataConfig) -> Path:
     A finished store is recognised by its key (source, identity of its files, image size) within milliseconds and
     without Ray. Otherwise Ray must be initialised, with CPUs to spare, and all its nodes must see the paths of the
     source; only this process writes the store. Processes that prepare the same images wait for the first of them.
-    Raises DataError, and then leaves nothing behind.
+    Raises DataError, and then leaves no store behind.
     """
     if data.store is None:
         raise DataError("data.store: is not set; name a folder for the prepared images")
-    identity = SOURCES[data.source].identity(data)
-    key = hashlib.sha256(json.dumps([_FORMAT, data.source, data.image_size, identity]).encode()).hexdigest()[:16]
-    store = data.store / f"{data.source}-{data.image_size}-{key}"
-    if (store / MARKER).exists():
-        return store
     try:
-        data.store.mkdir(parents=True, exist_ok=True)
-        with _lock(store.with_name(f"{store.name}.lock")):
-            if not (store / MARKER).exists():
-                _make(data, store)
+        identity = SOURCES[data.source].identity(data)
+        key = hashlib.sha256(json.dumps([_FORMAT, data.source, data.image_size, identity]).encode()).hexdigest()[:16]
+        store = data.store / f"{data.source}-{data.image_size}-{key}"
+        if not (store / MARKER).exists():
+            data.store.mkdir(parents=True, exist_ok=True)
+            with _lock(store.with_name(f"{store.name}.lock")):
+                if not (store / MARKER).exists():
+                    _make(data, store)
     except OSError as error:
-        raise DataError(f"data.store: {store} cannot be written ({error.strerror}); free it or name another") from error
+        reason = f"{error.filename or data.store}: {error.strerror or error}"
+        raise DataError(f"data: {reason}; check the path, its permissions and the free space") from error
     return store
 
 
@@ -119,14 +120,15 @@ def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
     if not ray.is_initialized():
         raise RuntimeError("images have to be prepared: call ray.init() first")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there are no progress bars
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     try:
         with DataContext.current(context):
-            dataset: Dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
-                _decode_chunks, fn_kwargs={"image_size": image_size}, batch_size=1, zero_copy_batch=True
-            )
+            dataset: Dataset = ray.data.from_items(
+                [pickle.dumps(chunk) for chunk in chunks], override_num_blocks=len(chunks)
+            ).map_batches(_decode_chunks, fn_kwargs={"image_size": image_size}, batch_size=1, zero_copy_batch=True)
             yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except RayTaskError as error:
         if not isinstance(error.cause, OSError | pa.ArrowException):
@@ -138,7 +140,8 @@ def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
 
 def _decode_chunks(batch: dict[str, np.ndarray], image_size: int) -> Iterator[pa.Table]:
     rows = max(1, _BLOCK_BYTES // (3 * image_size**2))
-    for chunk in batch["item"]:
+    for pickled in batch["item"]:
+        chunk: Chunk = pickle.loads(pickled)  # noqa: S301 (by `_decoded`; Arrow has no column for such objects)
         images = iter(chunk.read())
         start = chunk.start
         while block := [image for image, _ in zip(images, range(rows), strict=False)]:

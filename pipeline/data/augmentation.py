@@ -19,7 +19,7 @@ from pipeline.records import Hyperparameters
 _MIN_AREA = 0.9  # of the image, for a crop; App. J.2.1 of the model-soups paper
 _MAX_MAGNITUDE = 30
 
-Operation = Callable[[Tensor, float, int], Tensor]
+Operation = Callable[[Tensor, float], Tensor]
 
 
 def augment(images: Tensor, hyper: Hyperparameters, generator: torch.Generator) -> Tensor:
@@ -62,14 +62,19 @@ def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     # width, height = sqrt(area * ratio), sqrt(area / ratio) are at most 1 for ratios between area and 1 / area.
     root_ratio = torch.exp(area.log() * (draws[1] - 0.5))
     width, height = area.sqrt() * root_ratio, area.sqrt() / root_ratio
-    theta = torch.zeros(len(images), 2, 3, device=images.device)
-    theta[:, 0, 0], theta[:, 1, 1] = width, height
-    theta[:, 0, 2], theta[:, 1, 2] = (2 * draws[2] - 1) * (1 - width), (2 * draws[3] - 1) * (1 - height)
-    grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
+    x = ((2 * draws[2] - 1) * (1 - width))[:, None] + width[:, None] * _centres(images.shape[-1], images.device)
+    y = ((2 * draws[3] - 1) * (1 - height))[:, None] + height[:, None] * _centres(images.shape[-2], images.device)
+    shape = (len(images), y.shape[1], x.shape[1])
+    grid = torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), dim=-1)
     cropped = torch.nn.functional.grid_sample(
         images.float(), grid, mode="bicubic", padding_mode="border", align_corners=False
     )
     return cropped.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _centres(length: int, device: torch.device) -> Tensor:
+    """Of the pixels along a side, in the coordinates of grid_sample, where the image spans [-1, 1]."""
+    return (2 * torch.arange(length, device=device) + 1) / length - 1
 
 
 def _randaugment_round(images: Tensor, magnitude: int, generator: torch.Generator) -> Tensor:
@@ -83,7 +88,7 @@ def _randaugment_round(images: Tensor, magnitude: int, generator: torch.Generato
             mask = (chosen == number) & (sign == direction) if signed else chosen == number
             rows = mask.nonzero()[:, 0].to(images.device)
             if len(rows):
-                result[rows] = operation(images[rows], direction * magnitude / _MAX_MAGNITUDE, images.shape[-1])
+                result[rows] = operation(images[rows], direction * magnitude / _MAX_MAGNITUDE)
     return result
 
 
@@ -104,30 +109,34 @@ def _shear(slope: float) -> float:
     return math.degrees(math.atan(slope))
 
 
-# Each takes uint8 images, a strength in [-1, 1] ([0, 1] where the sign has no meaning) and their width and height.
-# Strengths become settings as in torchvision's RandAugment.
+def _shift(side: int, strength: float) -> int:
+    return int(150 / 331 * side * strength)
+
+
+# Each takes uint8 images and a strength in [-1, 1], or [0, 1] where the sign has no meaning (False). Strengths become
+# settings as in torchvision's RandAugment.
 _OPERATIONS: dict[str, tuple[Operation, bool]] = {
-    "identity": (lambda images, strength, side: images, False),
-    "shear_x": (lambda images, strength, side: _affine(images, shear=(_shear(0.3 * strength), 0)), True),
-    "shear_y": (lambda images, strength, side: _affine(images, shear=(0, _shear(0.3 * strength))), True),
+    "identity": (lambda images, strength: images, False),
+    "shear_x": (lambda images, strength: _affine(images, shear=(_shear(0.3 * strength), 0)), True),
+    "shear_y": (lambda images, strength: _affine(images, shear=(0, _shear(0.3 * strength))), True),
     "translate_x": (
-        lambda images, strength, side: _affine(images, translate=(int(150 / 331 * side * strength), 0)),
+        lambda images, strength: _affine(images, translate=(_shift(images.shape[-1], strength), 0)),
         True,
     ),
     "translate_y": (
-        lambda images, strength, side: _affine(images, translate=(0, int(150 / 331 * side * strength))),
+        lambda images, strength: _affine(images, translate=(0, _shift(images.shape[-2], strength))),
         True,
     ),
     "rotate": (
-        lambda images, strength, side: F.rotate(images, 30 * strength, interpolation=InterpolationMode.BILINEAR),
+        lambda images, strength: F.rotate(images, 30 * strength, interpolation=InterpolationMode.BILINEAR),
         True,
     ),
-    "brightness": (lambda images, strength, side: F.adjust_brightness(images, 1 + 0.9 * strength), True),
-    "color": (lambda images, strength, side: F.adjust_saturation(images, 1 + 0.9 * strength), True),
-    "contrast": (lambda images, strength, side: F.adjust_contrast(images, 1 + 0.9 * strength), True),
-    "sharpness": (lambda images, strength, side: F.adjust_sharpness(images, 1 + 0.9 * strength), True),
-    "posterize": (lambda images, strength, side: F.posterize(images, bits=8 - round(4 * strength)), False),
-    "solarize": (lambda images, strength, side: F.solarize(images, threshold=255 * (1 - strength)), False),
-    "autocontrast": (lambda images, strength, side: F.autocontrast(images), False),
-    "equalize": (lambda images, strength, side: F.equalize(images), False),
+    "brightness": (lambda images, strength: F.adjust_brightness(images, 1 + 0.9 * strength), True),
+    "color": (lambda images, strength: F.adjust_saturation(images, 1 + 0.9 * strength), True),
+    "contrast": (lambda images, strength: F.adjust_contrast(images, 1 + 0.9 * strength), True),
+    "sharpness": (lambda images, strength: F.adjust_sharpness(images, 1 + 0.9 * strength), True),
+    "posterize": (lambda images, strength: F.posterize(images, bits=8 - round(4 * strength)), False),
+    "solarize": (lambda images, strength: F.solarize(images, threshold=255 * (1 - strength)), False),
+    "autocontrast": (lambda images, strength: F.autocontrast(images), False),
+    "equalize": (lambda images, strength: F.equalize(images), False),
 }
