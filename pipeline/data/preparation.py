@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import logging
 import pickle
@@ -108,6 +109,8 @@ def _write_set(chunks: list[Chunk], data: DataConfig, path: Path) -> int:
             f"source '{data.source}': {len(errors)} of {total} images cannot be used ({shown}{more}); "
             "replace or remove them"
         )
+    if total != (expected := sum(chunk.count for chunk in chunks)):
+        raise DataError(f"source '{data.source}': {total} of {expected} images arrived; do not change files meanwhile")
     return total
 
 
@@ -119,17 +122,17 @@ def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
 
     if not ray.is_initialized():
         raise RuntimeError("images have to be prepared: call ray.init() first")
+    # Short executions whose progress bars and plans would bury the log of the run; warnings stay, save the one that
+    # there are no progress bars.
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there are no progress bars
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    DataContext.get_current().enable_progress_bars = False
+    pickled = [pickle.dumps(chunk) for chunk in chunks]
     try:
-        with DataContext.current(context):
-            dataset: Dataset = ray.data.from_items(
-                [pickle.dumps(chunk) for chunk in chunks], override_num_blocks=len(chunks)
-            ).map_batches(_decode_chunks, fn_kwargs={"image_size": image_size}, batch_size=1, zero_copy_batch=True)
-            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        dataset: Dataset = ray.data.from_items(pickled, override_num_blocks=len(chunks)).map_batches(
+            _decode_chunks, fn_kwargs={"image_size": image_size}, batch_size=1, zero_copy_batch=True
+        )
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except RayTaskError as error:
         if not isinstance(error.cause, OSError | pa.ArrowException):
             raise
@@ -144,7 +147,7 @@ def _decode_chunks(batch: dict[str, np.ndarray], image_size: int) -> Iterator[pa
         chunk: Chunk = pickle.loads(pickled)  # noqa: S301 (by `_decoded`; Arrow has no column for such objects)
         images = iter(chunk.read())
         start = chunk.start
-        while block := [image for image, _ in zip(images, range(rows), strict=False)]:
+        while block := list(itertools.islice(images, rows)):
             yield _decode_block(block, start, image_size)
             start += len(block)
 

@@ -1,5 +1,6 @@
 """Every source through a real local Ray: from files to splits, and the errors on the way."""
 
+import dataclasses
 import hashlib
 import pickle
 import shutil
@@ -16,6 +17,8 @@ from PIL import Image
 
 from pipeline.data import load_splits, prepare
 from pipeline.data.decode import decode
+from pipeline.data.preparation import _write_set
+from pipeline.data.sources.parquet import _chunks
 from pipeline.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -96,6 +99,30 @@ def test_parquet_rows_keep_their_label_whatever_the_row_groups(store, tmp_path, 
     assert splits.test.labels.tolist() == labels[:20]
     assert splits.test.images[:, 0, 0, 0].tolist() == list(range(20))
     assert splits.class_names == tuple("01234567")
+
+
+def test_no_image_is_lost_where_a_task_hands_on_several_blocks(store, tmp_path):
+    pixels = [encoded(np.full((1, 1, 3), row, dtype=np.uint8)) for row in range(40)]
+    train = write_parquet(tmp_path / "train.parquet", [0] * 40, pixels)
+    data = data_config(source="parquet", train=train, test=train, store=store, image_size=700)
+    table = pq.read_table(prepare(data) / "train.parquet")
+    assert sorted(table["index"].to_pylist()) == list(range(40))
+
+
+def test_images_that_cannot_be_read_by_a_task_or_do_not_arrive(store, tmp_path, monkeypatch):
+    train = write_parquet(tmp_path / "train.parquet", [0, 1] * 10)
+    data = parquet_config(store, train, train)
+
+    def chunks_of(change):
+        chunks = _chunks([train], "train")
+        return [dataclasses.replace(chunk, **change(chunk)) for chunk in chunks]
+
+    gone = chunks_of(lambda chunk: {"read": dataclasses.replace(chunk.read, path=tmp_path / "elsewhere.parquet")})
+    with pytest.raises(DataError, match=r"could not read the images .*elsewhere\.parquet.*; every node must see"):
+        _write_set(gone, data, tmp_path / "out.parquet")
+    short = chunks_of(lambda chunk: {"count": 21})
+    with pytest.raises(DataError, match="20 of 21 images arrived"):
+        _write_set(short, data, tmp_path / "out.parquet")
 
 
 def test_parquet_as_hugging_face_writes_it_in_several_files(store, tmp_path):

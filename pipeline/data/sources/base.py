@@ -31,10 +31,11 @@ class RawImage(NamedTuple):
 class Chunk:
     """Consecutive images of a set, read by one Ray task.
 
-    ``start`` is the source index of the first of them, ``read`` yields them and can be pickled.
+    ``start`` is the source index of the first of them, ``read`` yields all ``count`` of them and can be pickled.
     """
 
     start: int
+    count: int
     read: Callable[[], Iterator[RawImage]]
 
 
@@ -71,10 +72,11 @@ def required(path: Path | None, setting: str) -> Path:
 
 def array_chunks(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], name: str) -> list[Chunk]:
     """Chunks of a set in memory, images uint8 (N, H, W, 3)."""
-    return [
-        Chunk(start, _ArrayReader(images[start : start + CHUNK_SIZE], labels[start : start + CHUNK_SIZE], name, start))
-        for start in range(0, len(labels), CHUNK_SIZE)
-    ]
+    chunks = []
+    for start in range(0, len(labels), CHUNK_SIZE):
+        part = slice(start, start + CHUNK_SIZE)
+        chunks.append(Chunk(start, len(labels[part]), _ArrayReader(images[part], labels[part], name, start)))
+    return chunks
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,10 +47,11 @@ def _chunks(root: Path, names: list[str], setting: str) -> list[Chunk]:
         raise DataError(f"data.{setting}: no {', '.join(_SUFFIXES)} images in the class folders of {root}")
     numbers = {name: number for number, name in enumerate(names)}
     labels = [numbers[Path(path).parent.name] for path in paths]
-    return [
-        Chunk(start, _FileReader(paths[start : start + CHUNK_SIZE], labels[start : start + CHUNK_SIZE]))
-        for start in range(0, len(paths), CHUNK_SIZE)
-    ]
+    chunks = []
+    for start in range(0, len(paths), CHUNK_SIZE):
+        part = slice(start, start + CHUNK_SIZE)
+        chunks.append(Chunk(start, len(paths[part]), _FileReader(paths[part], labels[part])))
+    return chunks
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _chunks(files: list[Path], setting: str) -> list[Chunk]:
             rows = metadata.row_group(group).num_rows
             for offset in range(0, rows, CHUNK_SIZE):
                 count = min(CHUNK_SIZE, rows - offset)
-                chunks.append(Chunk(start, _RowReader(path, group, offset, count, first + offset)))
+                chunks.append(Chunk(start, count, _RowReader(path, group, offset, count, first + offset)))
                 start += count
             first += rows
     if not chunks:
