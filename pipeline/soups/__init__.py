@@ -5,35 +5,46 @@ Needs torch and safetensors alone. Start with `IngredientSet.open`, then one of 
 """
 
 from pipeline.soups.best_individual import best_individual
+from pipeline.soups.diagnosis import Diagnosis, diagnose
 from pipeline.soups.ensemble import ensemble
 from pipeline.soups.greedy import GreedySettings, greedy_soup
+from pipeline.soups.greedy_ensemble import greedy_ensemble
 from pipeline.soups.ingredients import IngredientSet, file_sha256
+from pipeline.soups.learned import LearnedSettings, learned_soup
 from pipeline.soups.mehl import MehlSettings, mehl_soup
 from pipeline.soups.methods import METHODS, Method
 from pipeline.soups.rebuild import soup_from_coefficients
 from pipeline.soups.scoring import AccuracyScorer, Score, accuracy_scorer
 from pipeline.soups.soup import Soup, SoupInputs
 from pipeline.soups.uniform import uniform_soup
+from pipeline.soups.wise_ft import WiseFtSettings, wise_ft
 from pipeline.soups.workbench import load_weights, recalibrated
 
 __all__ = [
     "METHODS",
     "AccuracyScorer",
+    "Diagnosis",
     "GreedySettings",
     "IngredientSet",
+    "LearnedSettings",
     "MehlSettings",
     "Method",
     "Score",
     "Soup",
     "SoupInputs",
+    "WiseFtSettings",
     "accuracy_scorer",
     "best_individual",
+    "diagnose",
     "ensemble",
     "file_sha256",
+    "greedy_ensemble",
     "greedy_soup",
+    "learned_soup",
     "load_weights",
     "mehl_soup",
     "recalibrated",
     "soup_from_coefficients",
     "uniform_soup",
+    "wise_ft",
 ]

@@ -6,6 +6,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def admit(paths: Sequence[Path]) -> tuple[list[IngredientFile], list[Rejection]]
                 reason = f"has the same content as {twin.path}; leave one of them out"
         if reason is None:
             twins.append(file)
-            admitted.append(file)
+            admitted.append(replace(file, extremes=fingerprint))
         else:
             rejected.append((file.path, f"{file.path}: {reason}"))
     if len(admitted) > 1 and "theta0_sha256" not in reference.metadata:

@@ -8,14 +8,13 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import SoupError
-from pipeline.soups.alphas import Descent, soup_gradient
+from pipeline.soups.descent import Descent, soup_gradient
 from pipeline.soups.directions import Directions, load_directions
 from pipeline.soups.fit_data import Batch
-from pipeline.soups.ingredients import IngredientSet, open_file
+from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LayerKind, layer_indices, layer_names
 from pipeline.soups.workbench import load_weights, weight_slots
 
@@ -27,32 +26,43 @@ class Hyperplane:
     and lies in a temporary memory-mapped file. Use it as a context, with the model borrowed.
     """
 
-    def __init__(self, model: nn.Module, ingredients: IngredientSet, kind: LayerKind, *, centred: bool) -> None:
-        self.model, self.ingredients, self.centred = model, ingredients, centred
+    def __init__(
+        self,
+        model: nn.Module,
+        ingredients: IngredientSet,
+        kind: LayerKind,
+        *,
+        centred: bool = True,
+        recalibrate: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        self.model, self.ingredients, self.centred, self.recalibrate = model, ingredients, centred, recalibrate
         self.layers = layer_names(ingredients.varying, kind)
         self.layer_of = layer_indices(ingredients.varying, self.layers)
         slots = weight_slots(model, ingredients.state_dict(0))
-        self.mixed = {name: slots[name] for name in ingredients.varying}
-        for name, slot in self.mixed.items():
+        self.varying = {name: slots[name] for name in ingredients.varying}
+        for name, slot in self.varying.items():
             if slot.dtype not in (torch.float32, torch.float64):
                 raise SoupError(
-                    f"tensor {name!r} of the model is {slot.dtype}; give a float32 model and set precision instead"
+                    f"tensor {name!r} of the model is {slot.dtype}; give a float32 model, and precision='bfloat16'"
                 )
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        self.parameters = {name: slot for name, slot in self.mixed.items() if isinstance(slot, nn.Parameter)}
+        self.parameters = {name: slot for name, slot in self.varying.items() if isinstance(slot, nn.Parameter)}
         for slot in self.parameters.values():
             slot.requires_grad_(True)
+        if self.varying and not self.parameters:
+            raise SoupError("the ingredients differ in no parameter of the model; there is nothing to learn")
+        # Statistics measured on the soup at the start of a block hold for the block: only parameters are mixed then.
+        self.mixed: dict[str, Tensor] = self.varying if recalibrate is None else dict(self.parameters)
         count = len(ingredients)
         # In units of the ingredients, whatever scale the directions of a block were trained in.
         self.alpha = torch.full((count, len(self.layers)), 0.0 if centred else 1.0 / count, dtype=torch.float64)
         self._folder = tempfile.TemporaryDirectory(prefix="soup-centre-")
 
     def __enter__(self) -> Hyperplane:
-        path = Path(self._folder.name) / "centre.safetensors"
-        save_file({name: self.ingredients.mean_tensor(name) for name in self.mixed}, path)
-        file = open_file(path)
-        self.centre = {name: file.tensor(name) for name in self.mixed}
+        self.centre = self._file_backed()
+        for name, tensor in self.centre.items():
+            self.ingredients.mean_tensor(name, out=tensor)
         load_weights(self.model, {**self.ingredients.state_dict(0), **self.centre})
         return self
 
@@ -61,60 +71,87 @@ class Hyperplane:
     ) -> None:
         self._folder.cleanup()
 
+    def _file_backed(self) -> dict[str, Tensor]:
+        """Room for the centre in the temporary file: pages that the system may write out, unlike allocated memory."""
+        dtypes = {name: torch.promote_types(slot.dtype, torch.float32) for name, slot in self.varying.items()}
+        sizes = {name: slot.numel() * dtypes[name].itemsize for name, slot in self.varying.items()}
+        starts, total = {}, 0
+        for name, size in sizes.items():
+            starts[name] = total
+            total += -(-size // 8) * 8
+        path = Path(self._folder.name) / "centre"
+        storage = torch.from_file(str(path), shared=True, size=max(total, 1), dtype=torch.uint8)
+        return {
+            name: storage[starts[name] : starts[name] + sizes[name]].view(dtypes[name]).view(slot.shape)
+            for name, slot in self.varying.items()
+        }
+
+    def renew_statistics(self) -> None:
+        """Set the BatchNorm statistics of the soup as it stands, where the caller knows how to."""
+        if self.recalibrate is not None:
+            self.recalibrate(self.model)
+            self.model.eval()
+
+    def directions(self, block: Sequence[int], dtype: torch.dtype | None = None, *, unit: bool = False) -> Directions:
+        """The directions of these models, read from their files."""
+        centre = self.centre if self.centred else None
+        found = load_directions(self.ingredients, block, centre, self.mixed, self.layer_of, len(self.layers), dtype)
+        if unit:
+            found.scale_to_unit_length()
+        return found
+
+    def resume(self, alpha: Tensor, soup: Mapping[str, Tensor]) -> None:
+        """Go on from the coefficients (K, L) and the soup of an earlier process."""
+        self.alpha.copy_(alpha)
+        with torch.no_grad():
+            for name, slot in self.mixed.items():
+                slot.copy_(soup[name])
+
     def train_block(
         self,
         block: Sequence[int],
         batches: Iterator[Batch],
         descent: Descent,
-        unit: bool,
-        recalibrate: Callable[[nn.Module], None] | None,
-        device: str,
+        *,
+        dtype: torch.dtype | None = None,
+        unit: bool = False,
+        read_ahead: Sequence[int] = (),
     ) -> list[float]:
-        """Lines 4 to 17 of Algorithm 1: J steps on the coefficients of these models; returns the J losses."""
-        mixed: Mapping[str, Tensor] = self.mixed
-        if recalibrate is not None:
-            # Statistics measured on this soup hold for the block; only parameters are mixed in its steps.
-            recalibrate(self.model)
-            self.model.eval()
-            mixed = self.parameters
-        if not mixed:
-            raise SoupError("the ingredients differ in no parameter of the model; there is nothing to learn")
-        centre = self.centre if self.centred else None
-        directions = load_directions(self.ingredients, block, centre, mixed, self.layer_of, len(self.layers), unit=unit)
-        rows = list(block)
-        alpha = (self.alpha[rows].to(directions.scale) / directions.scale).requires_grad_(True)
-        fixed = {name: torch.empty_like(slot, requires_grad=False) for name, slot in mixed.items()}
-        with torch.no_grad():
-            directions.mix(alpha, mixed, fixed, sign=-1.0)
-        learned = self._train(alpha, directions, fixed, mixed, batches, descent, device)
-        with torch.no_grad():
-            self.alpha[rows] = (alpha * directions.scale).to("cpu", torch.float64)
-        return learned
+        """Lines 5 to 17 of Algorithm 1: J steps on the coefficients of these models; returns the J losses.
 
-    def _train(
+        The models of ``read_ahead`` are read from disk meanwhile.
+        """
+        rows = list(block)
+        directions = self.directions(block, dtype, unit=unit)
+        self.ingredients.read_ahead(read_ahead)
+        alpha = self.alpha[rows].to(directions.scale) / directions.scale
+        fixed = {name: torch.empty_like(slot, requires_grad=False) for name, slot in self.mixed.items()}
+        directions.mix(-alpha, self.mixed, fixed)
+        losses = self._descend(alpha, directions, fixed, batches, descent)
+        self.alpha[rows] = (alpha * directions.scale).to("cpu", torch.float64)
+        return losses
+
+    def _descend(
         self,
         alpha: Tensor,
         directions: Directions,
         fixed: Mapping[str, Tensor],
-        mixed: Mapping[str, Tensor],
         batches: Iterator[Batch],
         descent: Descent,
-        device: str,
     ) -> list[float]:
-        optimizer = descent.optimizer_for(alpha)
+        optimizer = descent.new_optimizer()
         # Layers of buffers alone get no gradient and must not be moved by weight decay either.
-        still = [layer not in {self.layer_of[name] for name in self.parameters} for layer in range(len(self.layers))]
-        held = alpha.detach()[:, still].clone()
+        learned = {self.layer_of[name] for name in self.parameters}
+        still = [layer for layer in range(len(self.layers)) if layer not in learned]
+        held = alpha[:, still].clone()
         losses = []
         for step, batch in zip(range(descent.steps), batches, strict=False):
-            optimizer.param_groups[0]["lr"] = descent.rate(step)
-            loss, gradients = soup_gradient(self.model, self.parameters, batch, descent, device)
+            loss, gradients = soup_gradient(self.model, self.parameters, batch, descent)
             losses.append(loss)
-            with torch.no_grad():
-                alpha.grad = directions.project(gradients)
-                optimizer.step()
-                alpha[:, still] = held
-                directions.mix(alpha, fixed, mixed)
+            optimizer.step(alpha, directions.project(gradients), descent.rate(step))
+            del gradients  # or the next step would hold two models' worth
+            alpha[:, still] = held
+            directions.mix(alpha, fixed, self.mixed)
         return [float(loss) for loss in torch.stack(losses).cpu()]
 
     def coefficients(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipeline.errors import IngredientError
+from pipeline.soups.streaming import weighted_sum
 
 # Integer views of the same width compare bit patterns: torch.equal alone takes -0.0 and 0.0 for the same.
 _SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -24,13 +26,15 @@ _SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class IngredientFile:
     """One open file: its tensors are views of the memory-mapped bytes, never to be written to.
 
-    ``specs`` maps a tensor's name to (dtype, shape) as the header gives them; ``metadata`` is the header's own.
+    ``specs`` maps a tensor's name to (dtype, shape) as the header gives them; ``metadata`` is the header's own;
+    ``extremes`` are the least and largest value of each floating-point tensor, found on admission.
     """
 
     path: Path
     handle: Any
     specs: dict[str, tuple[str, tuple[int, ...]]]
     metadata: dict[str, str]
+    extremes: tuple[float, ...] = ()
 
     def tensor(self, name: str) -> Tensor:
         """The tensor, memory-mapped; read-only by convention."""
@@ -121,6 +125,20 @@ class IngredientSet:
         """All tensors of ingredient ``k``, memory-mapped: do not write to them."""
         return {name: self.tensor(k, name) for name in self.names}
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells this set from others without reading it again: a hash over headers and extreme values."""
+        parts = [repr((file.specs, sorted(file.metadata.items()), file.extremes)) for file in self._files]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def read_ahead(self, indices: Iterable[int]) -> None:
+        """Ask the system to read these files into its page cache in the background; where it cannot, do nothing."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for k in indices:
+            with self._files[k].path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
     @cached_property
     def floating(self) -> tuple[str, ...]:
         """Names of the floating-point tensors, which can be averaged."""
@@ -135,13 +153,12 @@ class IngredientSet:
             if not all(same_bits(self.tensor(0, name), self.tensor(k, name)) for k in range(1, len(self)))
         )
 
-    def mean_tensor(self, name: str) -> Tensor:
-        """The mean of one floating-point tensor, accumulated in float64, as float32 or the stored type if wider."""
+    def mean_tensor(self, name: str, out: Tensor | None = None) -> Tensor:
+        """The mean of one floating-point tensor, as float32 or the stored type if wider, or into ``out``."""
         first = self.tensor(0, name)
-        total = first.to(torch.float64, copy=True)
-        for k in range(1, len(self)):
-            total += self.tensor(k, name)
-        return (total / len(self)).to(torch.promote_types(first.dtype, torch.float32))
+        if out is None:
+            out = torch.empty(first.shape, dtype=torch.promote_types(first.dtype, torch.float32))
+        return weighted_sum([(1.0 / len(self), self.tensor(k, name)) for k in range(len(self))], out)
 
     def mean(self) -> dict[str, Tensor]:
         """The centre of all K ingredients (Eq. 1 of the MEHL-Soup paper), one tensor of one ingredient at a time.

@@ -16,22 +16,30 @@ from typing import Literal
 import torch
 
 _STATUS = Path("/proc/self/status")
-_SAMPLE_SECONDS = 0.01
+_SAMPLE_SECONDS = 0.005
 
 
 @dataclass
 class Cost:
     """``peak_memory_kind``: ``cuda`` (the allocator's peak) or ``anon`` (peak of RssAnon over the start)."""
 
+    device: str
+    at_start: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     peak_memory_kind: Literal["cuda", "anon"] = "anon"
 
+    def in_use(self) -> int:
+        """Bytes in use at this moment, counted as the peak is."""
+        if self.peak_memory_kind == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        return anonymous_bytes() - self.at_start
+
 
 @contextmanager
 def measured(device: str) -> Iterator[Cost]:
-    """Measure the block; the yielded Cost is filled in when it ends."""
-    cost = Cost()
+    """Measure the block; the yielded Cost is complete when it ends."""
+    cost = Cost(device)
     start = time.perf_counter()
     if torch.device(device).type == "cuda":
         cost.peak_memory_kind = "cuda"
@@ -40,8 +48,8 @@ def measured(device: str) -> Iterator[Cost]:
         torch.cuda.synchronize(device)
         cost.peak_memory_bytes = torch.cuda.max_memory_allocated(device)
     else:
-        before = anonymous_bytes()
-        peak = [before]
+        cost.at_start = anonymous_bytes()
+        peak = [cost.at_start]
         stop = threading.Event()
         sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
         sampler.start()
@@ -50,7 +58,7 @@ def measured(device: str) -> Iterator[Cost]:
         finally:
             stop.set()
             sampler.join()
-        cost.peak_memory_bytes = max(max(peak), anonymous_bytes()) - before
+        cost.peak_memory_bytes = max(peak[0], anonymous_bytes()) - cost.at_start
     cost.seconds = time.perf_counter() - start
 
 

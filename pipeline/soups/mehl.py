@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from pipeline.soups.alphas import Descent, Optimizer, Precision, Schedule
+from pipeline.soups.budget import BlockPlan, plan_within_budget, storage_type
+from pipeline.soups.checkpoint import Progress, load_progress, save_progress
+from pipeline.soups.descent import Descent, Precision, Schedule
 from pipeline.soups.fit_data import Fit, FitData, Preprocess
 from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
-from pipeline.soups.measure import measured
+from pipeline.soups.measure import Cost, measured
+from pipeline.soups.optimizers import OptimizerName
+from pipeline.soups.packed import DELTA_DTYPES, DeltaDtype
 from pipeline.soups.rebuild import soup_from_coefficients
 from pipeline.soups.settings import Check
 from pipeline.soups.soup import Soup, costed, nonzero_rows
@@ -25,16 +31,16 @@ from pipeline.soups.workbench import borrowed
 
 log = logging.getLogger("pipeline.soups")
 
+EPOCHS = 5  # App. B of the paper: about 1,000 iterations at batch 128 are five passes over its 26,000 images
 _BLOCKS_STREAM, _DATA_STREAM = 0, 1
-_EPOCHS = 5  # App. B of the paper: 1,000 iterations at batch 128 are five passes over its 26,000 images
 
 
 @dataclass(frozen=True)
 class MehlSettings:
     """Settings of mehl, mehl-plus, hl and hl-plus; problems raise one ValueError."""
 
-    block_size: int | None = 18
-    """Models in memory at a time, b (18 for ViT-B/32 in the paper); none: all K, which is HL-Soup."""
+    block_size: int | Literal["auto"] | None = 18
+    """Models in memory at a time, b (18 as for ViT-B/32 in the paper); ``auto``: as the budget allows; none: all K."""
 
     outer_iterations: int | None = None
     """Blocks that are trained, T; none: ceil(K / b), every model once."""
@@ -57,7 +63,7 @@ class MehlSettings:
     weight_decay: float = 0.1
     """Decoupled decay of AdamW towards alpha = 0, the uniform soup; plain sgd has none."""
 
-    optimizer: Optimizer = "adamw"
+    optimizer: OptimizerName = "adamw"
     """``adamw`` or ``sgd``; starts anew in every block."""
 
     schedule: Schedule = "cosine"
@@ -75,9 +81,16 @@ class MehlSettings:
     direction_scale: Literal["none", "unit"] = "none"
     """``unit`` divides each direction by its norm within each layer, as the released code does."""
 
+    delta_dtype: DeltaDtype | None = None
+    """Type in which directions are kept: float32, bfloat16 or int8; none: as the ingredients are stored."""
+
+    memory_budget_gib: float | None = None
+    """Bound of the peak memory: chooses ``block_size`` where ``auto`` and ``delta_dtype`` where none, or refuses."""
+
     def __post_init__(self) -> None:
         check = Check(self)
-        for field in ("block_size", "outer_iterations", "inner_iterations", "micro_batch_size"):
+        check.integer("block_size", at_least=1, also=("auto", None))
+        for field in ("outer_iterations", "inner_iterations", "micro_batch_size"):
             check.integer(field, at_least=1, also=(None,))
         check.integer("batch_size", at_least=1)
         check.one_of("precision", (None, "float32", "bfloat16"))
@@ -89,7 +102,24 @@ class MehlSettings:
         check.one_of("layers", LAYER_KINDS)
         check.boolean("decentralize")
         check.one_of("direction_scale", ("none", "unit"))
+        check.one_of("delta_dtype", (None, *DELTA_DTYPES))
+        check.number("memory_budget_gib", low=0, open_low=True, optional=True)
+        if self.block_size == "auto" and self.memory_budget_gib is None:
+            check.refuse("block_size", "auto only with a memory_budget_gib, else a whole number from 1 on, none")
         check.done()
+
+    def descent(self, steps_per_epoch: int) -> Descent:
+        """How a block's coefficients are optimised, J filled in."""
+        return Descent(
+            steps=self.inner_iterations or EPOCHS * steps_per_epoch,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            micro_batch_size=self.micro_batch_size,
+            precision=self.precision,
+        )
 
 
 def mehl_soup(
@@ -101,47 +131,71 @@ def mehl_soup(
     device: str = "cpu",
     seed: int = 0,
     preprocess: Preprocess | None = None,
+    checkpoint: Path | None = None,
     recalibrate: Callable[[nn.Module], None] | None = None,
 ) -> Soup:
     """Learn one coefficient per ingredient and layer by block coordinate descent on the fit images.
 
-    ``recalibrate`` sets the BatchNorm statistics of the soup at the start of every block; in the soup returned they are
-    mixed like weights (`recalibrated` renews them, and METHODS does). Coefficients refer to the ingredients (Eq. 4) and
-    sum to one in each layer; weights are rebuilt from them. ``history`` is the loss of every step. The model keeps its
-    mode and flags, not its weights. Same seed, same result. Raises SoupError when model and ingredients do not fit.
+    Coefficients refer to the ingredients (Eq. 4) and sum to one in each layer; weights are rebuilt from them.
+    ``history`` is the loss of every step. ``recalibrate`` sets the BatchNorm statistics of the soup at the start of
+    every block; in the soup returned they are mixed like weights (`recalibrated` renews them, and METHODS does).
+    ``checkpoint`` is a file that is written after every block, continued from if it belongs to the same soup, and
+    removed in the end. The model keeps its mode and flags, not its weights. Same seed, same result. Raises SoupError
+    when model and ingredients do not fit, or not into ``memory_budget_gib``.
     """
     settings = settings or MehlSettings()
-    count = len(ingredients)
     data = FitData(fit, device, preprocess)
-    with measured(device) as cost, borrowed(model, device):
-        block_size = min(settings.block_size or count, count)
-        blocks = draw_blocks(count, block_size, settings.outer_iterations, seed)
-        epoch = data.steps_per_epoch(settings.batch_size)
-        descent = _descent(settings, epoch)
-        history: list[float] = []
-        with Hyperplane(model, ingredients, settings.layers, centred=settings.decentralize) as plane:
-            for t, block in enumerate(blocks if plane.mixed else ()):
-                batches = data.shuffled(settings.batch_size, seeded(seed, _DATA_STREAM, t))
-                losses = plane.train_block(
-                    block, batches, descent, settings.direction_scale == "unit", recalibrate, device
-                )
-                history += losses
-                log.info(
-                    "block %d of %d (%d models): loss %.4f -> %.4f",
-                    t + 1,
-                    len(blocks),
-                    len(block),
-                    losses[0],
-                    losses[-1],
-                )
-            coefficients = plane.coefficients()
-            layers = plane.layers
-        weights = soup_from_coefficients(ingredients, coefficients, layers)
+    epoch = data.steps_per_epoch(settings.batch_size)
+    descent = settings.descent(epoch)
+    history: list[float] = []
+    with (
+        measured(device) as cost,
+        borrowed(model, device),
+        Hyperplane(
+            model, ingredients, settings.layers, centred=settings.decentralize, recalibrate=recalibrate
+        ) as plane,
+    ):
+        identity = _identity(settings, seed, ingredients, data)
+        done = load_progress(checkpoint, identity) if checkpoint else None
+        plan = _plan(settings, plane, data, descent, cost, done)
+        blocks = draw_blocks(len(ingredients), plan.block_size, settings.outer_iterations, seed)
+        if done is not None:
+            log.info("going on after block %d of %d from %s", done.blocks_done, len(blocks), checkpoint)
+            plane.resume(done.alpha, done.soup)
+            history += done.losses
+        for t in range(done.blocks_done if done else 0, len(blocks) if plane.mixed else 0):
+            batches = data.shuffled(settings.batch_size, seeded(seed, _DATA_STREAM, t))
+            plane.renew_statistics()
+            # Directions live within this call alone: two blocks are never in memory.
+            losses = plane.train_block(
+                blocks[t],
+                batches,
+                descent,
+                dtype=storage_type(plan.delta_dtype),
+                unit=settings.direction_scale == "unit",
+                read_ahead=blocks[t + 1] if t + 1 < len(blocks) else (),
+            )
+            history += losses
+            log.info(
+                "block %d of %d (%d models): loss %.4f -> %.4f",
+                t + 1,
+                len(blocks),
+                len(blocks[t]),
+                losses[0],
+                losses[-1],
+            )
+            if checkpoint is not None:
+                progress = Progress(t + 1, plane.alpha, tuple(history), plane.mixed, plan.block_size, plan.delta_dtype)
+                save_progress(checkpoint, identity, progress)
+        coefficients = plane.coefficients()
+        weights = soup_from_coefficients(ingredients, coefficients, plane.layers)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     soup = Soup(
         "mehl" if settings.layers == "model" else "mehl-plus",
         weights,
         coefficients,
-        layers,
+        plane.layers,
         nonzero_rows(coefficients),
         blocks=blocks,
         history=tuple(history),
@@ -167,14 +221,18 @@ def seeded(seed: int, *stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(mixed))
 
 
-def _descent(settings: MehlSettings, epoch: int) -> Descent:
-    return Descent(
-        optimizer=settings.optimizer,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        schedule=settings.schedule,
-        warmup=settings.warmup,
-        steps=settings.inner_iterations or _EPOCHS * epoch,
-        micro_batch_size=settings.micro_batch_size,
-        precision=settings.precision,
-    )
+def _plan(
+    settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, cost: Cost, done: Progress | None
+) -> BlockPlan:
+    if done is not None:  # memory measured today may differ; the blocks must not
+        return BlockPlan(done.block_size, done.delta_dtype)
+    count = len(plane.ingredients)
+    size = count if settings.block_size is None else settings.block_size
+    if settings.memory_budget_gib is None or not plane.mixed:
+        return BlockPlan(count if isinstance(size, str) else min(size, count), settings.delta_dtype)
+    batch = next(data.ordered(settings.batch_size))
+    return plan_within_budget(settings.memory_budget_gib, size, settings.delta_dtype, plane, batch, descent, cost)
+
+
+def _identity(settings: MehlSettings, seed: int, ingredients: IngredientSet, data: FitData) -> str:
+    return json.dumps([asdict(settings), seed, ingredients.fingerprint, data.num_images])

@@ -9,11 +9,14 @@ from typing import Any
 from pipeline.soups.best_individual import best_individual, individual_accuracies
 from pipeline.soups.ensemble import ensemble
 from pipeline.soups.greedy import GreedySettings, greedy_soup, random_order
+from pipeline.soups.greedy_ensemble import greedy_ensemble
+from pipeline.soups.learned import LearnedSettings, learned_soup
 from pipeline.soups.measure import measured
 from pipeline.soups.mehl import MehlSettings, mehl_soup
 from pipeline.soups.scoring import AccuracyScorer, accuracy_scorer
 from pipeline.soups.soup import Soup, SoupInputs, costed
 from pipeline.soups.uniform import uniform_soup
+from pipeline.soups.wise_ft import WiseFtSettings, wise_ft
 from pipeline.soups.workbench import borrowed, recalibrated
 
 
@@ -32,10 +35,14 @@ class Method:
         """
         with measured(inputs.device) as cost, borrowed(inputs.model, inputs.device):
             soup = self.build(inputs, self.defaults if settings is None else settings)
-            if inputs.recalibrate is not None and soup.state_dict is not None and len(soup.selected) > 1:
+            if inputs.recalibrate is not None and soup.state_dict is not None and not _is_ingredient(soup):
                 weights = recalibrated(inputs.model, soup.state_dict, inputs.recalibrate, inputs.device)
                 soup = replace(soup, state_dict=weights)
         return costed(replace(soup, method=self.name), cost)
+
+
+def _is_ingredient(soup: Soup) -> bool:
+    return len(soup.selected) == 1 and bool((soup.coefficients[soup.selected[0]] == 1).all())
 
 
 def _scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
@@ -85,6 +92,20 @@ def _mehl(inputs: SoupInputs, settings: MehlSettings) -> Soup:
         device=inputs.device,
         seed=inputs.seed,
         preprocess=inputs.preprocess,
+        checkpoint=inputs.checkpoint,
+        recalibrate=inputs.recalibrate,
+    )
+
+
+def _learned(inputs: SoupInputs, settings: LearnedSettings) -> Soup:
+    return learned_soup(
+        inputs.model,
+        inputs.ingredients,
+        inputs.fit,
+        settings,
+        device=inputs.device,
+        seed=inputs.seed,
+        preprocess=inputs.preprocess,
         recalibrate=inputs.recalibrate,
     )
 
@@ -93,14 +114,39 @@ def _ensemble(inputs: SoupInputs, settings: None) -> Soup:
     return ensemble(inputs.ingredients)
 
 
+def _greedy_ensemble(inputs: SoupInputs, settings: GreedySettings) -> Soup:
+    return greedy_ensemble(
+        inputs.model,
+        inputs.ingredients,
+        inputs.fit,
+        settings,
+        accuracies=inputs.accuracies,
+        device=inputs.device,
+        seed=inputs.seed,
+        preprocess=inputs.preprocess,
+        batch_size=inputs.score_batch_size,
+    )
+
+
+def _wise_ft(inputs: SoupInputs, settings: WiseFtSettings) -> Soup:
+    soup = METHODS[settings.soup](inputs)
+    return wise_ft(inputs.ingredients, soup, inputs.theta0, settings.alpha)
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("best-individual", _best_individual),
         Method("uniform", _uniform),
         Method("greedy", _greedy, GreedySettings()),
+        Method("learned", _learned, LearnedSettings(layers="model")),
+        Method("learned-plus", _learned, LearnedSettings()),
+        Method("hl", _mehl, MehlSettings(block_size=None, layers="model")),
+        Method("hl-plus", _mehl, MehlSettings(block_size=None)),
         Method("mehl", _mehl, MehlSettings(layers="model")),
         Method("mehl-plus", _mehl, MehlSettings()),
         Method("ensemble", _ensemble),
+        Method("greedy-ensemble", _greedy_ensemble, GreedySettings()),
+        Method("wise-ft", _wise_ft, WiseFtSettings()),
     )
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.errors import SoupError
 from pipeline.soups.ingredients import IngredientSet, same_bits
 from pipeline.soups.layers import layer_indices
+from pipeline.soups.streaming import weighted_sum
 
 
 def soup_from_coefficients(
@@ -66,14 +67,7 @@ def mixed_tensors(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | Non
 
 def _combine(ingredients: IngredientSet, name: str, column: Sequence[float], origin: Tensor | None) -> Tensor:
     terms = [(weight, ingredients.tensor(k, name)) for k, weight in enumerate(column) if weight != 0]
-    dtype = ingredients.tensor(0, name).dtype
     if origin is not None and (rest := 1.0 - sum(column)) != 0:
         terms.insert(0, (rest, origin.cpu()))
-    if not terms:
-        return torch.zeros_like(ingredients.tensor(0, name))
-    # No zero to start from: 0.0 + -0.0 is 0.0, and a one-hot column must keep the bits.
-    (weight, tensor), *others = terms
-    total = tensor.to(torch.float64) * weight
-    for weight, tensor in others:
-        total.add_(tensor, alpha=weight)
-    return total.to(dtype)
+    like = ingredients.tensor(0, name)
+    return weighted_sum(terms, torch.empty_like(like)) if terms else torch.zeros_like(like)

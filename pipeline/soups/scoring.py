@@ -35,7 +35,7 @@ class AccuracyScorer:
     def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float | None:
         """Accuracy of these weights; None as soon as the images left cannot lift it to ``at_least``."""
         total = self.data.num_images
-        needed = 0 if at_least is None else _smallest_count(at_least, total)
+        needed = 0 if at_least is None else smallest_count(at_least, total)
         seen, correct = 0, 0
         with borrowed(self.model, self.data.device):
             load_weights(self.model, state_dict)
@@ -67,7 +67,7 @@ def accuracy_scorer(
     return AccuracyScorer(model, FitData(fit, device, preprocess), batch_size, recalibrate)
 
 
-def _smallest_count(at_least: float, total: int) -> int:
+def smallest_count(at_least: float, total: int) -> int:
     """The smallest number of correct images whose accuracy, as a float, reaches ``at_least``."""
     count = max(math.floor(at_least * total) - 1, 0)
     while count <= total and count / total < at_least:

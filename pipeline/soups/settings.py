@@ -14,13 +14,14 @@ class Check:
         self.settings = settings
         self.problems: list[str] = []
 
-    def _refuse(self, field: str, allowed: str) -> None:
+    def refuse(self, field: str, allowed: str) -> None:
+        """Note the field as wrong."""
         self.problems.append(f"{field} is {getattr(self.settings, field)!r}, allowed: {allowed}")
 
     def one_of(self, field: str, allowed: Sequence[str | None]) -> None:
         """The field is one of these values."""
         if getattr(self.settings, field) not in allowed:
-            self._refuse(field, ", ".join("none" if value is None else value for value in allowed))
+            self.refuse(field, ", ".join("none" if value is None else value for value in allowed))
 
     def integer(self, field: str, *, at_least: int, also: Sequence[str | None] = ()) -> None:
         """The field is an integer from ``at_least`` on, or one of ``also``."""
@@ -29,7 +30,7 @@ class Check:
             return
         if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
             others = "".join(f", {'none' if other is None else other}" for other in also)
-            self._refuse(field, f"a whole number from {at_least} on{others}")
+            self.refuse(field, f"a whole number from {at_least} on{others}")
 
     def number(
         self, field: str, *, low: float, high: float = math.inf, open_low: bool = False, optional: bool = False
@@ -40,13 +41,15 @@ class Check:
             return
         real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not real or value < low or value >= high or (open_low and value == low):
+            if low == -math.inf:
+                return self.refuse(field, "a finite number")
             start = f"above {low:g}" if open_low else f"from {low:g} on"
-            self._refuse(field, f"a number {start}{f' and below {high:g}' if math.isfinite(high) else ''}")
+            self.refuse(field, f"a number {start}{f' and below {high:g}' if math.isfinite(high) else ''}")
 
     def boolean(self, field: str) -> None:
         """The field is true or false."""
         if not isinstance(getattr(self.settings, field), bool):
-            self._refuse(field, "true, false")
+            self.refuse(field, "true, false")
 
     def done(self) -> None:
         """Raise ValueError with all problems, if there are any."""

@@ -1,0 +1,78 @@
+"""Gradient descent on coefficients: optimizer, learning-rate schedule, and the gradient of the one soup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.soups.fit_data import Batch
+from pipeline.soups.optimizers import AdamW, Optimizer, OptimizerName, Sgd
+
+Schedule = Literal["cosine", "constant"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How the coefficients are optimised for ``steps`` steps; see MehlSettings for the other fields."""
+
+    steps: int
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float = 0.01
+    weight_decay: float = 0.0
+    schedule: Schedule = "cosine"
+    warmup: float = 0.0
+    micro_batch_size: int | None = None
+    precision: Precision | None = None
+
+    def new_optimizer(self) -> Optimizer:
+        """A fresh optimizer for one tensor: its state begins anew in every outer iteration."""
+        return Sgd() if self.optimizer == "sgd" else AdamW(self.weight_decay)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0 to J - 1: a linear warm-up over its share of the steps, then the schedule."""
+        ramp = round(self.warmup * self.steps)
+        if step < ramp:
+            return self.learning_rate * (step + 1) / ramp
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(self.steps - ramp, 1)))
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        """bfloat16 arithmetic on CUDA unless told otherwise; weights and coefficients keep their own types."""
+        lower = self.precision == "bfloat16" or (self.precision is None and device.type == "cuda")
+        return torch.autocast(device.type, torch.bfloat16, enabled=lower)
+
+
+def soup_gradient(
+    forward: Callable[[Tensor], Tensor], parameters: Mapping[str, Tensor], batch: Batch, descent: Descent
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of the batch and its gradient by the parameters it reaches: one graph, of one model.
+
+    ``micro_batch_size`` cuts the batch into parts whose gradients add up to the same.
+    """
+    images, labels = batch
+    part = descent.micro_batch_size or len(labels)
+    loss = torch.zeros((), device=labels.device)
+    gradients: dict[str, Tensor] = {}
+    for start in range(0, len(labels), part):
+        chosen = slice(start, start + part)
+        with descent.autocast(labels.device):
+            logits = forward(images[chosen])
+        if logits.dtype in (torch.bfloat16, torch.float16):
+            logits = logits.float()
+        share = len(labels[chosen]) / len(labels)
+        part_loss = functional.cross_entropy(logits, labels[chosen]) * share
+        found = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, found, strict=True):
+            if gradient is not None:
+                gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        loss = loss + part_loss.detach()
+    return loss, gradients

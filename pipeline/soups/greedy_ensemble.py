@@ -1,0 +1,108 @@
+"""Greedy ensemble: as the greedy soup, but members add their logits instead of their weights (Table 3)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.soups.best_individual import individual_accuracies
+from pipeline.soups.fit_data import Fit, FitData, Preprocess
+from pipeline.soups.greedy import GreedySettings, by_accuracy, random_order
+from pipeline.soups.ingredients import IngredientSet
+from pipeline.soups.measure import measured
+from pipeline.soups.scoring import AccuracyScorer
+from pipeline.soups.soup import Soup, costed, nonzero_rows
+from pipeline.soups.workbench import borrowed, load_weights
+
+log = logging.getLogger("pipeline.soups")
+
+
+def greedy_ensemble(
+    model: nn.Module,
+    ingredients: IngredientSet,
+    fit: Fit,
+    settings: GreedySettings | None = None,
+    *,
+    accuracies: Sequence[float] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    preprocess: Preprocess | None = None,
+    batch_size: int = 256,
+) -> Soup:
+    """Choose members whose mean logits classify the fit images best, in the order and by the rule of the greedy soup.
+
+    Memory holds one model and the sum of logits of all images, never K models' logits. Takes at most K passes where
+    ``accuracies`` (K) are known, else up to 2K. ``coefficients`` are each member's share of the mean.
+    """
+    settings = settings or GreedySettings()
+    data = FitData(fit, device, preprocess)
+    with measured(device) as cost, borrowed(model, device):
+        scorer = AccuracyScorer(model, data, batch_size)
+        if settings.order == "random":
+            order = random_order(len(ingredients), seed)
+        else:
+            order = by_accuracy(individual_accuracies(ingredients, scorer) if accuracies is None else accuracies)
+        members = _Members(model, ingredients, data, batch_size)
+        counts = [0] * len(ingredients)
+        best, history = -1, []
+        for _ in range(settings.sweeps):
+            joined = 0
+            for k in order:
+                correct = members.try_with(k, best if settings.ties == "accept" else best + 1)
+                if correct is None:
+                    continue
+                members.accept()
+                counts[k] += 1
+                joined += 1
+                best = correct
+                history.append(correct / data.num_images)
+                log.info(
+                    "greedy ensemble: ingredient %d joins as number %d, accuracy %.4f", k, sum(counts), history[-1]
+                )
+            if joined == 0:
+                break
+    coefficients = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)
+    soup = Soup(
+        "greedy-ensemble",
+        None,
+        coefficients,
+        ("model",),
+        nonzero_rows(coefficients),
+        history=tuple(history),
+        epochs=scorer.passes + members.passes,
+    )
+    return costed(soup, cost)
+
+
+class _Members:
+    """The logits of the ensemble so far, summed, one tensor per batch of images."""
+
+    def __init__(self, model: nn.Module, ingredients: IngredientSet, data: FitData, batch_size: int) -> None:
+        self.model, self.ingredients, self.data, self.batch_size = model, ingredients, data, batch_size
+        self.sums: list[Tensor] = []
+        self.candidate: list[Tensor] = []
+        self.passes = 0.0
+
+    @torch.no_grad()
+    def try_with(self, k: int, needed: int) -> int | None:
+        """Correct images if ``k`` joined; None as soon as ``needed`` is out of reach."""
+        load_weights(self.model, self.ingredients.state_dict(k))
+        total, seen, correct = self.data.num_images, 0, 0
+        self.candidate = []
+        for number, (images, labels) in enumerate(self.data.ordered(self.batch_size)):
+            logits = self.model(images)
+            summed = logits + self.sums[number] if self.sums else logits
+            self.candidate.append(summed)
+            correct += int((summed.argmax(dim=-1) == labels).sum())
+            seen += len(labels)
+            if correct + total - seen < needed:
+                break
+        self.passes += seen / total
+        return None if correct + total - seen < needed else correct
+
+    def accept(self) -> None:
+        """The model tried last joins."""
+        self.sums = self.candidate

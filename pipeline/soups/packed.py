@@ -1,0 +1,75 @@
+"""A (b, numel) matrix of directions kept in a smaller type; products are always taken in the full one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+DeltaDtype = Literal["float32", "bfloat16", "int8"]
+DELTA_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+# Columns unpacked at a time: few enough to stay in a CPU's cache, many enough to keep a GPU busy.
+_CPU_COLUMNS, _CUDA_COLUMNS = 1 << 16, 1 << 22
+
+
+@dataclass(frozen=True)
+class Packed:
+    """``rows`` (b, numel) in the stored type; with int8, row k stands for ``quantum[k] * rows[k]``."""
+
+    rows: Tensor
+    quantum: Tensor | None
+
+    @classmethod
+    def empty(cls, count: int, like: Tensor, dtype: torch.dtype) -> Packed:
+        """Room for ``count`` flattened tensors shaped as ``like``, on its device."""
+        rows = torch.empty(count, like.numel(), dtype=dtype, device=like.device)
+        quantum = torch.ones(count, dtype=like.dtype, device=like.device) if dtype == torch.int8 else None
+        return cls(rows, quantum)
+
+    def set_row(self, k: int, values: Tensor, centre: Tensor | None) -> None:
+        """Store one direction values - centre, rounded to nearest; int8 spans its largest entry by 127 steps."""
+        row = self.rows[k]
+        step: Tensor | None = None
+        if self.quantum is not None:
+            largest = max((float(piece.abs().max()) for _, piece in self._direction(values, centre)), default=0.0)
+            self.quantum[k] = largest / 127 if largest > 0 else 1.0
+            step = self.quantum[k]
+        for columns, piece in self._direction(values, centre):
+            row[columns].copy_(piece if step is None else (piece / step).round_())
+
+    def _direction(self, values: Tensor, centre: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        for columns in self._pieces():
+            yield columns, values[columns] if centre is None else values[columns] - centre[columns]
+
+    def add_to(self, fixed: Tensor, weight: Tensor, out: Tensor) -> None:
+        """Write fixed + sum_k weight_k row_k into ``out``; all vectors are flat and of the full type."""
+        if self.rows.dtype == out.dtype:
+            torch.addmv(fixed, self.rows.t(), weight, out=out)
+            return
+        weight = weight if self.quantum is None else weight * self.quantum
+        for columns in self._pieces():
+            torch.addmv(fixed[columns], self.rows[:, columns].to(out.dtype).t(), weight, out=out[columns])
+
+    def dot(self, vector: Tensor) -> Tensor:
+        """Inner products (b,) of the rows with a flat vector of the full type."""
+        if self.rows.dtype == vector.dtype:
+            return self.rows.mv(vector)
+        total = vector.new_zeros(len(self.rows))
+        for columns in self._pieces():
+            total += self.rows[:, columns].to(vector.dtype).mv(vector[columns])
+        return total if self.quantum is None else total * self.quantum
+
+    def square_norms(self, dtype: torch.dtype) -> Tensor:
+        """Squared length (b,) of each row."""
+        total = torch.zeros(len(self.rows), dtype=dtype, device=self.rows.device)
+        for columns in self._pieces():
+            total += self.rows[:, columns].to(dtype).square().sum(dim=1)
+        return total if self.quantum is None else total * self.quantum.square()
+
+    def _pieces(self) -> list[slice]:
+        size = _CUDA_COLUMNS if self.rows.is_cuda else _CPU_COLUMNS
+        return [slice(start, start + size) for start in range(0, self.rows.shape[1], size)]

@@ -1,0 +1,51 @@
+"""WiSE-FT: on the line from the initialisation theta0 to a soup (App. E of the model-soups paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from pipeline.errors import SoupError
+from pipeline.soups.ingredients import IngredientSet
+from pipeline.soups.measure import measured
+from pipeline.soups.rebuild import soup_from_coefficients
+from pipeline.soups.settings import Check
+from pipeline.soups.soup import Soup, costed
+
+
+@dataclass(frozen=True)
+class WiseFtSettings:
+    """Settings of wise-ft; problems raise one ValueError."""
+
+    alpha: float = 0.5
+    """Where on the line: 0 is theta0, 1 the soup; beyond is extrapolation."""
+
+    soup: Literal["best-individual", "uniform", "greedy"] = "greedy"
+    """The method that makes the end of the line, with its default settings."""
+
+    def __post_init__(self) -> None:
+        check = Check(self)
+        check.number("alpha", low=float("-inf"))
+        check.one_of("soup", ("best-individual", "uniform", "greedy"))
+        check.done()
+
+
+def wise_ft(ingredients: IngredientSet, soup: Soup, theta0: Mapping[str, Tensor] | None, alpha: float = 0.5) -> Soup:
+    """The weights (1 - alpha) theta0 + alpha soup, rebuilt from the ingredients.
+
+    Coefficients are the soup's times alpha: in each layer they sum to alpha, and theta0 has the rest. Raises SoupError
+    without theta0, or for an ensemble, which has no weights.
+    """
+    if theta0 is None:
+        raise SoupError(
+            "wise-ft needs theta0, the weights that all ingredients started from; give them or leave it out"
+        )
+    if soup.state_dict is None:
+        raise SoupError(f"wise-ft needs a soup, but {soup.method} has no weights; take another method")
+    with measured("cpu") as cost:
+        coefficients = soup.coefficients * alpha
+        weights = soup_from_coefficients(ingredients, coefficients, soup.layers, theta0)
+    return costed(replace(soup, method="wise-ft", state_dict=weights, coefficients=coefficients), cost)

@@ -1,0 +1,151 @@
+"""Out of core: memory does not grow with K, a budget is kept, smaller types, and going on after a kill."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from soup_models import Classifier, fine_tuned, fit_images, opened, save
+from torch import nn
+
+from pipeline.errors import SoupError
+from pipeline.soups import IngredientSet, MehlSettings, accuracy_scorer, mehl_soup
+
+WIDTH = 1200  # 4 layers of 5.8 MB: large enough that arrays outweigh the interpreter
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from torch import nn
+from pipeline.errors import SoupError
+from pipeline.soups import *
+
+torch.set_num_threads(1)
+width, options = int(sys.argv[2]), json.loads(sys.argv[3])
+model = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(width, width, bias=False), nn.Tanh())))
+ingredients = IngredientSet.open(sorted(Path(sys.argv[1]).glob("*.safetensors"))).subset(range(options.pop("count")))
+fit = torch.randn(64, width), torch.randint(10, (64,))
+try:
+    soup = mehl_soup(model, ingredients, fit, MehlSettings(inner_iterations=3, batch_size=32, **options))
+    print(json.dumps({"peak": soup.peak_memory_bytes, "blocks": [len(block) for block in soup.blocks]}))
+except SoupError as error:
+    print(json.dumps({"error": str(error)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    model = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(WIDTH, WIDTH, bias=False), nn.Tanh())))
+    path = tmp_path_factory.mktemp("wide")
+    save(path, fine_tuned(model, 16, spread=0.001))
+    return path
+
+
+def run(folder, **options):
+    """One soup in a process of its own: memory freed by earlier tests would hide what this one takes."""
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(WIDTH), json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1"})
+    return json.loads(done.stdout)
+
+
+def test_peak_memory_is_b_and_a_few_models_whatever_k(folder):
+    model_bytes = 4 * WIDTH * WIDTH * 4
+    few, many = run(folder, count=4, block_size=2), run(folder, count=16, block_size=2)
+    assert many["peak"] < few["peak"] + 0.75 * model_bytes, "twelve models more must not take the memory of one"
+    # Two directions, the fixed part and the gradients are four; a few MB are scratch and the interpreter's.
+    assert many["peak"] < 5.5 * model_bytes
+
+
+def test_a_budget_is_kept_or_refused_with_the_smallest_that_would_do(folder):
+    refusal = run(folder, count=16, block_size="auto", memory_budget_gib=0.01)["error"]
+    smallest = float(refusal.split("; ")[1].split(" ")[0])
+    for budget in (smallest, smallest + 0.1):
+        kept = run(folder, count=16, block_size="auto", memory_budget_gib=budget)
+        assert kept["peak"] <= budget * 2**30
+        assert sum(kept["blocks"]) >= 16
+    assert kept["blocks"][0] > 1
+
+
+@pytest.mark.parametrize(("delta_dtype", "tolerance"), [("float32", 1e-12), ("bfloat16", 5e-3), ("int8", 2e-2)])
+@pytest.mark.parametrize("kind", ["tensor", "model"])
+def test_smaller_types_change_coefficients_little(tmp_path, delta_dtype, tolerance, kind):
+    model = Classifier(width=24)
+    ingredients, fit = opened(tmp_path, model, 6, spread=0.1), fit_images(60, 24)
+    settings = {"block_size": 3, "layers": kind, "inner_iterations": 30}
+    exact = mehl_soup(model, ingredients, fit, MehlSettings(**settings))
+    rounded = mehl_soup(model, ingredients, fit, MehlSettings(delta_dtype=delta_dtype, **settings))
+    assert float(exact.coefficients.std()) > 0.01
+    torch.testing.assert_close(rounded.coefficients, exact.coefficients, rtol=0, atol=tolerance)
+    score = accuracy_scorer(model, fit)
+    assert abs(score(rounded.state_dict) - score(exact.state_dict)) <= 1 / 60
+
+
+class Killed(Exception):
+    """Stands for the signal."""
+
+
+class KilledModel(Classifier):
+    """Fails at a forward pass; what Python code survives a kill is the checkpoint alone."""
+
+    forwards_left = None
+
+    def forward(self, images):
+        if self.forwards_left is not None:
+            if self.forwards_left == 0:
+                raise Killed
+            self.forwards_left -= 1
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("forwards", [3, 4, 9])
+def test_a_killed_soup_goes_on_from_its_last_finished_block(tmp_path, fit, forwards):
+    model = KilledModel()
+    ingredients = opened(tmp_path / "ingredients", model, 5)
+    settings = MehlSettings(block_size=2, outer_iterations=4, inner_iterations=4, batch_size=16, direction_scale="unit")
+    whole = mehl_soup(model, ingredients, fit, settings, seed=3)
+
+    checkpoint = tmp_path / "progress" / "soup.safetensors"
+    model.forwards_left = forwards
+    with pytest.raises(Killed):
+        mehl_soup(model, ingredients, fit, settings, seed=3, checkpoint=checkpoint)
+    left = 16 - forwards // 4 * 4
+    model.forwards_left = left  # enough for the blocks that are not finished, and no more
+    resumed = mehl_soup(model, ingredients, fit, settings, seed=3, checkpoint=checkpoint)
+    assert model.forwards_left == 0
+    assert torch.equal(resumed.coefficients, whole.coefficients)
+    assert (resumed.history, resumed.blocks, resumed.epochs) == (whole.history, whole.blocks, whole.epochs)
+    assert not checkpoint.exists()
+
+
+def test_progress_of_another_soup_is_not_gone_on_with(tmp_path, fit):
+    model = KilledModel()
+    ingredients = opened(tmp_path / "ingredients", model, 5)
+    settings = MehlSettings(block_size=2, inner_iterations=2)
+    checkpoint = tmp_path / "soup.safetensors"
+    for seed, subset in ((1, range(5)), (0, [0, 1, 2, 4, 3])):
+        model.forwards_left = 3
+        with pytest.raises(Killed):
+            mehl_soup(model, ingredients.subset(subset), fit, settings, seed=seed, checkpoint=checkpoint)
+        assert checkpoint.exists()
+        model.forwards_left = None
+        soup = mehl_soup(model, ingredients, fit, settings, seed=0, checkpoint=checkpoint)
+        assert torch.equal(soup.coefficients, mehl_soup(model, ingredients, fit, settings, seed=0).coefficients)
+
+
+def test_a_fixed_block_size_that_does_not_fit_is_refused(model, ingredients, fit):
+    with pytest.raises(SoupError, match=r"memory_budget_gib 0\.001 .* block of 2"):
+        mehl_soup(model, ingredients, fit, MehlSettings(block_size=2, memory_budget_gib=0.001))
+
+
+def test_the_model_comes_back_after_an_error(tmp_path, fit):
+    model = KilledModel()
+    ingredients = IngredientSet.open(save(tmp_path, fine_tuned(model, 2)))
+    model.forwards_left = 1
+    model.head.requires_grad_(False)
+    with pytest.raises(Killed):
+        mehl_soup(model, ingredients, fit)
+    assert model.training
+    assert not model.head.weight.requires_grad
+    assert model.scale.requires_grad
