@@ -220,6 +220,26 @@ class Distribution(Section):
         return self
 
 
+def _unfit(name: str, distribution: Distribution) -> Iterator[str]:
+    """What ``distribution`` may draw that the hyperparameter ``name`` cannot be."""
+    field = Hyperparameters.model_fields[name]
+    if (distribution.uniform or distribution.loguniform) and field.annotation is not float:
+        yield f"{name}: takes no real numbers; use randint or choice"
+        return
+    if distribution.randint:
+        extremes: list[Any] = [distribution.randint[0], distribution.randint[1] - 1]
+    else:
+        extremes = list(distribution.choice or distribution.uniform or distribution.loguniform or ())
+    extremes += [0] if distribution.probability < 1 else []
+    kind: Any = Annotated[field.annotation, field]
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    for value in extremes:
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            yield f"{name}: cannot be {value!r} ({error.errors()[0]['msg']})"
+
+
 class SearchConfig(Section):
     """The sweep: what is drawn, how often, and what each trial may use."""
 
@@ -244,9 +264,10 @@ class SearchConfig(Section):
     @classmethod
     def _hyperparameters(cls, value: dict[str, Distribution]) -> dict[str, Distribution]:
         valid = [name for name in Hyperparameters.model_fields if name != "seed"]
-        for name in value:
-            if name not in valid:
-                raise ValueError(f"'{name}' is no hyperparameter; {nearest(name, valid)}")
+        problems = [f"'{name}' is no hyperparameter; {nearest(name, valid)}" for name in value if name not in valid]
+        problems += [problem for name in value if name in valid for problem in _unfit(name, value[name])]
+        if problems:
+            raise ValueError("; ".join(problems))
         return value
 
 
@@ -341,6 +362,8 @@ class Config(Section):
             object.__setattr__(self, "data", self.data.model_copy(update={"store": store}))
         uri = self.registry.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         uri = uri or f"sqlite:///{self.output.parent / 'mlflow.db'}"
+        if uri.startswith("sqlite:///"):  # workers have other working directories
+            uri = f"sqlite:///{home() / uri.removeprefix('sqlite:///')}"
         object.__setattr__(self, "registry", self.registry.model_copy(update={"tracking_uri": uri}))
         if self.model.contrastive and self.data.pretrain_size is None:
             raise ValueError("model.contrastive needs data.pretrain_size")
@@ -371,13 +394,16 @@ def load_config(path: str | Path, overrides: Sequence[str], known: Known) -> Con
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold settings as `key: value`, but holds {type(values).__name__}")
+        found = "is empty" if values is None else f"holds a {type(values).__name__}"
+        raise ConfigError(f"{path}: must hold settings as `key: value`, but {found}; see configs/ for examples")
     for override in overrides:
         _apply_override(values, override)
     try:
         return Config.model_validate(values, context=known)
     except ValidationError as error:
         problems = list(dict.fromkeys(_problems(error)))
+        if len(problems) == 1:
+            raise ConfigError(f"{path}: {problems[0]}") from error
         raise ConfigError("\n  ".join([f"{path}: {len(problems)} problem(s) in the settings:", *problems])) from error
 
 

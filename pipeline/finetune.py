@@ -48,7 +48,7 @@ def finetune(
     bf16 autocast on GPUs. ``on_epoch`` gets the number of finished epochs and a state to ``resume`` from, with which
     the result is the same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
 
-    Raises TrialRejected when the loss is not finite.
+    Raises TrialRejected when the loss or a weight is not finite.
     """
     model.to(device)
     if device == "cuda":
@@ -93,7 +93,8 @@ def _train_epoch(
     torch.manual_seed(hyper.seed * 1_000_003 + epoch)  # dropout and the like
     model.train()
     losses = torch.zeros((), device=device)
-    for step, index in enumerate(order.split(hyper.batch_size)):
+    # Of nearly equal size: BatchNorm cannot train on a last batch of one image.
+    for step, index in enumerate(order.tensor_split(steps_per_epoch)):
         rate = learning_rate(hyper.lr, epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -108,8 +109,9 @@ def _train_epoch(
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
         optimizer.step()
         losses += loss.detach()
-    if not math.isfinite(losses.item()):
-        raise TrialRejected(f"the loss is not finite in epoch {epoch + 1} (learning rate {hyper.lr:.3g})")
+    finite = torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all()
+    if not (math.isfinite(losses.item()) and finite.item()):
+        raise TrialRejected(f"loss or weights are not finite in epoch {epoch + 1} (learning rate {hyper.lr:.3g})")
 
 
 def learning_rate(peak: float, step: int, steps: int, settings: SearchConfig) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Record(BaseModel):
@@ -27,15 +27,15 @@ class Hyperparameters(Record):
     ``randaugment_m`` out of 30).
     """
 
-    lr: float
-    weight_decay: float
-    epochs: int
-    batch_size: int
-    label_smoothing: float
-    mixup: float
+    lr: float = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    label_smoothing: float = Field(ge=0, le=1)
+    mixup: float = Field(ge=0)
     augmentation: Literal["minimal", "randaugment"]
-    randaugment_m: int
-    randaugment_n: int
+    randaugment_m: int = Field(ge=0, le=30)
+    randaugment_n: int = Field(ge=0)
     seed: int
 
 

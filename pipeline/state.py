@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config import Config, dump_config
 from pipeline.errors import ConfigError
@@ -39,33 +39,56 @@ def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
     with other settings (naming the keys), a larger sweep, or something else.
     """
     output = config.output
-    moved = None
-    if fresh and output.exists():
-        moved = output.with_name(f"{output.name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-        output.rename(moved)
-    settings = output / "config.yaml"
-    if settings.exists():
-        state = RunState.model_validate_json((output / "state.json").read_text(encoding="utf-8"))
-        before = yaml.safe_load(settings.read_text(encoding="utf-8"))
-        if changed := sorted(_changes(before, yaml.safe_load(dump_config(config)))):
-            raise ConfigError(
-                f"{output}: holds a run with other settings: {', '.join(changed)}. Give another `output`, the old "
-                "settings, or --fresh to start over (the old run is kept)"
-            )
-        if config.search.num_trials < state.num_trials:
-            raise ConfigError(
-                f"search.num_trials: is {config.search.num_trials}, but the sweep in {output} already has "
-                f"{state.num_trials} trials; a sweep can grow, not shrink. Give another `output` or --fresh"
-            )
-    elif output.exists() and any(output.iterdir()):
+    settings, memory = output / "config.yaml", output / "state.json"
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output: {output} is a file; give a folder")
+    entries = {path.name for path in output.iterdir()} if output.exists() else set()
+    if entries and not entries & {settings.name, memory.name}:
         raise ConfigError(f"output: {output} is not empty and holds no run; give another folder")
+    moved = None
+    if entries and not fresh:
+        state, before = _left(memory, settings)
+        if "run.json" in entries:  # until theta0 is recorded nothing depends on the settings: mistakes can be corrected
+            _check_same_sweep(config, state, before)
     else:
+        if entries:
+            moved = output.with_name(f"{output.name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+            output.rename(moved)
         sweep_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         state = RunState(sweep_id=sweep_id, num_trials=config.search.num_trials)
     state.num_trials = config.search.num_trials
     save_state(config, state)
     write_text(settings, dump_config(config))
     return state, moved
+
+
+def _left(memory: Path, settings: Path) -> tuple[RunState, Any]:
+    """What an earlier call left: its state, and its settings as plain values."""
+    try:
+        state = RunState.model_validate_json(memory.read_text(encoding="utf-8"))
+        before = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError(f"{settings.name} holds no settings")
+    except (OSError, ValueError, ValidationError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{memory.parent}: the run in it cannot be read ({reason}). Give another `output`, "
+            "or --fresh to start over (what is there is kept)"
+        ) from error
+    return state, before
+
+
+def _check_same_sweep(config: Config, state: RunState, before: Any) -> None:
+    if changed := sorted(_changes(before, yaml.safe_load(dump_config(config)))):
+        raise ConfigError(
+            f"{config.output}: holds a run with other settings: {', '.join(changed)}. Give another `output`, the old "
+            "settings, or --fresh to start over (the old run is kept)"
+        )
+    if config.search.num_trials < state.num_trials:
+        raise ConfigError(
+            f"search.num_trials: is {config.search.num_trials}, but the sweep in {config.output} already has "
+            f"{state.num_trials} trials; a sweep can grow, not shrink. Give another `output` or --fresh"
+        )
 
 
 def save_state(config: Config, state: RunState) -> None:

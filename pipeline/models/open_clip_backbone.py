@@ -29,7 +29,8 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
     if pretrained and local:
         _load_local(clip, Path(str(config.pretrained)))
     has_text = "text_cfg" in (config.architecture or {"text_cfg": None})
-    trained_with = open_clip.get_pretrained_cfg(config.name, config.pretrained) if config.name and not local else {}
+    by_tag = config.name is not None and config.pretrained is not None and not local
+    trained_with = open_clip.get_pretrained_cfg(config.name, config.pretrained) if by_tag else {}
     return Backbone(
         tower=clip.get_submodule("visual"),
         feature_dim=int(architecture["embed_dim"]),
@@ -37,7 +38,8 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
         mean=config.mean or tuple(trained_with.get("mean") or OPENAI_DATASET_MEAN),
         std=config.std or tuple(trained_with.get("std") or OPENAI_DATASET_STD),
         clip=clip if has_text else None,
-        tokenize=_tokenizer(config, architecture) if has_text else None,
+        # Only theta0 reads captions, and some tokenizers have to be downloaded.
+        tokenize=_tokenizer(config, architecture) if has_text and pretrained else None,
     )
 
 

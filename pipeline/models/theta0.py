@@ -32,6 +32,7 @@ def make_theta0(
     torch.manual_seed(seed)
     backbone = load_backbone(config, pretrained=True)
     model = Classifier(backbone, len(class_names)).to(device).eval()
+    _check_image_size(model, train[0], device)
     if config.contrastive is not None:
         if pretrain is None:
             raise ModelError("model.contrastive: there is no pretrain split; set data.pretrain_size")
@@ -41,6 +42,19 @@ def make_theta0(
     elif config.head == "linear_probe":
         _linear_probe(model, *train, device)
     return model.cpu()
+
+
+@torch.no_grad()
+def _check_image_size(model: Classifier, images: Tensor, device: str) -> None:
+    try:
+        model(images[:1].to(device))
+    except (RuntimeError, AssertionError) as error:
+        side = images.shape[-1]
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"data.image_size: the model takes no images of {side} x {side} pixels ({reason}); "
+            "set it to the size that the model was made for"
+        ) from error
 
 
 def _train_contrastive(
@@ -57,7 +71,9 @@ def _train_contrastive(
         raise ModelError("model.contrastive: the backbone has no text tower; give model.architecture.text_cfg")
     images, labels = pretrain
     clip = backbone.clip.to(device).train()
-    captions = torch.stack([backbone.tokenize([t.format(name) for name in class_names]) for t in templates]).to(device)
+    captions = torch.stack([backbone.tokenize([t.replace("{}", name) for name in class_names]) for t in templates]).to(
+        device
+    )
     batch = min(settings.batch_size, len(labels))
     steps = settings.epochs * math.ceil(len(labels) / batch)
     optimizer = torch.optim.AdamW(clip.parameters(), lr=settings.lr, weight_decay=0.1)
@@ -90,7 +106,7 @@ def _zero_shot_head(
         )
     clip = backbone.clip.to(device)
     for row, name in enumerate(class_names):
-        tokens = backbone.tokenize([template.format(name) for template in templates]).to(device)
+        tokens = backbone.tokenize([template.replace("{}", name) for template in templates]).to(device)
         text = F.normalize(clip.encode_text(tokens), dim=-1).mean(0)  # type: ignore[operator]
         model.head.weight[row] = clip.logit_scale.exp() * F.normalize(text, dim=-1)  # type: ignore[operator]
     model.head.bias.zero_()

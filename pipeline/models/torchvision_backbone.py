@@ -37,7 +37,10 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
             f"model.pretrained: the weights '{config.pretrained}' of '{config.name}' could not be downloaded "
             f"({error}); give the path of a local weight file instead"
         ) from error
-    last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ModelError(f"model.name: '{config.name}' has no linear layer that a new head could replace; take another")
+    last = linear[-1]
     feature_dim = network.get_submodule(last).in_features
     network.set_submodule(last, nn.Identity())
     if pretrained and local:

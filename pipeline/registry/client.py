@@ -44,7 +44,7 @@ def connect(tracking_uri: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         client.search_experiments(max_results=1)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(redact(tracking_uri, str(error)).split())[:200]
         raise RegistryError(
             f"registry.tracking_uri: the MLflow store {redact(tracking_uri)} cannot be reached ({reason}); "
             "start the server or correct the setting"
@@ -55,10 +55,11 @@ def connect(tracking_uri: str) -> MlflowClient:
     return client
 
 
-def redact(uri: str) -> str:
-    """``uri`` without user name and password."""
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2]) if "@" in parts.netloc else uri
+def redact(uri: str, text: str | None = None) -> str:
+    """``text`` (default: ``uri``) without the user name and password of ``uri``."""
+    credentials, at, _ = urlsplit(uri).netloc.rpartition("@")
+    text = uri if text is None else text
+    return text.replace(f"{credentials}@", "") if at else text
 
 
 def local_path(uri: str) -> Path | None:

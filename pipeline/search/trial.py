@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.config import SearchConfig
 from pipeline.errors import TrialRejected
 from pipeline.finetune import finetune
+from pipeline.models import load_weights, unique_state
 from pipeline.records import IngredientRecord
 from pipeline.search.attempts import AttemptClock, read_attempts
 from pipeline.search.spaces import Trial
@@ -77,7 +78,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     try:
         torch.set_num_threads(context.settings.cpus_per_trial)
         model = context.build_model()
-        model.load_state_dict(ray.get(context.theta0))
+        load_weights(model, ray.get(context.theta0), source="theta0")
         last = folder / "last.pt"
         done = finetune(
             model,
@@ -88,7 +89,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
             resume=torch.load(last, map_location="cpu", weights_only=True) if last.exists() else None,
             on_epoch=on_epoch,
         )
-        path, sha256 = context.recorder.upload(trial.index, model.state_dict())
+        path, sha256 = context.recorder.upload(trial.index, unique_state(model))
         ended = {"status": "finished", **vars(done), "path": path, "sha256": sha256}
     except TrialRejected as rejection:
         ended = {"status": "rejected", "reason": str(rejection)}

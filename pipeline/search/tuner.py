@@ -16,8 +16,14 @@ from pipeline.search.trial import TrialContext, outcome, run_trial
 
 logger = logging.getLogger(__name__)
 
-# Our own progress line replaces Tune's tables; its log files of every trial would repeat the records.
-_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_MAX_PENDING_TRIALS_PG": "auto"}
+_SETTINGS_OF_TUNE = {
+    # Our own progress line replaces Tune's tables; its log files of every trial would repeat the records.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "auto",
+    # Its own handler of Ctrl-C makes `fit` return as if the sweep were complete.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
 
 
 def run_trials(context: TrialContext, recorded: Collection[int], experiment: str) -> None:
@@ -29,7 +35,7 @@ def run_trials(context: TrialContext, recorded: Collection[int], experiment: str
     pending = [place for place, trial in enumerate(context.trials) if trial.index not in recorded]
     if not pending:
         return
-    os.environ.update(_QUIET)
+    os.environ.update(_SETTINGS_OF_TUNE)
     settings = context.settings
     resources = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
     progress = _Progress(done=len(context.trials) - len(pending), total=len(context.trials))
@@ -84,4 +90,4 @@ class _Progress(tune.Callback):  # type: ignore[misc]
 
 def _last_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    return lines[-1].strip()[:500] if lines else type(error).__name__

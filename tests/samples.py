@@ -1,0 +1,105 @@
+"""Small settings, images and records for tests."""
+
+from functools import cache
+
+from pipeline.config import Config, Known, ModelConfig, SearchConfig
+from pipeline.records import Hyperparameters, IngredientRecord
+
+VISION = {"image_size": 8, "patch_size": 2, "width": 16, "layers": 1, "head_width": 8, "mlp_ratio": 2.0}
+TEXT = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}
+TOWER = {"embed_dim": 16, "vision_cfg": VISION}
+CLIP = {**TOWER, "text_cfg": TEXT}
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@cache
+def known_names() -> Known:
+    from pipeline.data import SOURCES
+    from pipeline.models import BACKBONES
+    from pipeline.search import SPACES
+    from pipeline.soups import METHODS
+
+    return Known(
+        sources={name: source.needs for name, source in SOURCES.items()},
+        backbones=BACKBONES,
+        spaces=SPACES,
+        methods={name: method.defaults for name, method in METHODS.items()},
+    )
+
+
+def model_config(**settings) -> ModelConfig:
+    defaults = {"backbone": "open_clip"} if "backbone" not in settings else {}
+    if "name" not in settings and "architecture" not in settings:
+        defaults["architecture"] = TOWER
+    return ModelConfig.model_validate({**defaults, **settings}, context=known_names())
+
+
+def search_config(**settings) -> SearchConfig:
+    return SearchConfig.model_validate(settings, context=known_names())
+
+
+def config(**sections) -> Config:
+    """Settings of a digits run; sections as keywords replace or extend the defaults."""
+    values = {
+        "name": "tiny",
+        "data": {"source": "digits", "image_size": 8, "test_size": 100},
+        "model": {"backbone": "open_clip", "architecture": TOWER},
+    }
+    return Config.model_validate(values | sections, context=known_names())
+
+
+def hyperparameters(**values) -> Hyperparameters:
+    defaults = {
+        "lr": 3e-3,
+        "weight_decay": 0.01,
+        "epochs": 2,
+        "batch_size": 32,
+        "label_smoothing": 0.0,
+        "mixup": 0.0,
+        "augmentation": "minimal",
+        "randaugment_m": 0,
+        "randaugment_n": 0,
+        "seed": 7,
+    }
+    return Hyperparameters(**(defaults | values))
+
+
+def ingredient(trial_index: int, **values) -> IngredientRecord:
+    defaults = {
+        "trial_index": trial_index,
+        "status": "finished",
+        "val_accuracy": 0.9,
+        "select_accuracy": 0.8,
+        "test_accuracy": 0.7,
+        "gpu_hours": 0.5,
+        "attempts": 1,
+        "images_seen": 100,
+        "device": "cpu",
+        "sha256": "0" * 64,
+        "theta0_sha256": "1" * 64,
+        "path": "file:///nowhere",
+    }
+    return IngredientRecord(**(defaults | values), **hyperparameters().model_dump())
+
+
+def digit_images(start: int, stop: int):
+    """Rows of scikit-learn's digits as an image set, uint8 (N, 3, 8, 8)."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    from pipeline.data import ImageSet
+
+    digits = load_digits()
+    grey = np.round(digits.images[start:stop] * (255 / 16)).astype(np.uint8)
+    images = np.ascontiguousarray(np.repeat(grey[:, None], 3, axis=1))
+    return ImageSet(images, digits.target[start:stop].astype(np.int64))
+
+
+def digit_splits(train: int = 192, fit: int = 100, select: int = 40, test: int = 100):
+    from pipeline.data import Splits
+
+    sets, start = [], 0
+    for size in (train, fit, select, test):
+        sets.append(digit_images(start, start + size))
+        start += size
+    return Splits(None, *sets, class_names=DIGIT_NAMES, records=())

@@ -1,0 +1,306 @@
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import describe_settings, dump_config, load_config
+from pipeline.errors import ConfigError
+
+BASE = """
+name: tiny
+data: {source: digits, image_size: 8, test_size: 100}
+model: {backbone: open_clip, name: ViT-B-32}
+"""
+
+
+@pytest.fixture
+def load(write_config, known):
+    def load(text=BASE, *overrides):
+        return load_config(write_config(text), overrides, known)
+
+    return load
+
+
+def refused(load, *overrides, text=BASE):
+    with pytest.raises(ConfigError) as caught:
+        load(text, *overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("serch", "search"),
+        ("data.image_sise", "image_size"),
+        ("model.pretraind", "pretrained"),
+        ("model.contrastive.epoch", "epochs"),
+        ("search.num_trails", "num_trials"),
+        ("search.distributions.lr.unifrom", "uniform"),
+        ("soup.method", "methods"),
+        ("study.cost_acuracy", "cost_accuracy"),
+        ("study.cost_accuracy.steps", "step"),
+        ("registry.traking_uri", "tracking_uri"),
+    ],
+)
+def test_unknown_key_names_its_place_and_the_nearest_key(load, key, nearest):
+    message = refused(load, f"{key}=1")
+    assert f"{key}: unknown key; did you mean '{nearest}'?" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "nearest"),
+    [
+        ("data.source=digit", "data.source", "digits"),
+        ("model.backbone=openclip", "model.backbone", "open_clip"),
+        ("search.space=rondom", "search.space", "random"),
+        ("soup.methods=[greedy, mehl-pluss]", "soup.methods.1", "mehl-plus"),
+        ("soup.settings={unifrom: {}}", "soup.settings.unifrom", "uniform"),
+        ("study.cost_accuracy.methods=[gready]", "study.cost_accuracy.methods.0", "greedy"),
+        ("search.distributions={weight_decai: 0.1}", "search.distributions", "weight_decay"),
+    ],
+)
+def test_unknown_name_names_its_place_and_the_nearest_name(load, override, place, nearest):
+    message = refused(load, override)
+    assert f" {place}" in message
+    assert f"did you mean '{nearest}'?" in message
+
+
+def test_a_name_like_no_other_lists_all(load):
+    message = refused(load, "data.source=qqqqq")
+    assert "choose from: digits, cifar10, cifar100, image_folder, parquet" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "soup.settings.mehl-plus.learning_rat=0.1",
+            "mehl-plus.learning_rat: unknown key; did you mean 'learning_rate'?",
+        ),
+        ("soup.settings.mehl-plus.learning_rate=fast", "mehl-plus.learning_rate: Input should be a valid number"),
+        ("soup.settings.mehl.block_size=2.5", "mehl.block_size"),
+        ("soup.settings.mehl.learning_rate=-1", "mehl: learning_rate is -1"),
+        ("soup.settings.greedy.ties=perhaps", "greedy.ties"),
+        ("soup.settings.uniform.learning_rate=1", "uniform.learning_rate: unknown key; this method has no settings"),
+    ],
+)
+def test_settings_of_a_method_are_checked_against_its_defaults(load, override, said):
+    assert said in refused(load, override)
+
+
+def test_settings_of_a_method_are_completed_from_its_defaults(load, known):
+    settings = load(BASE, "soup.settings.mehl-plus.learning_rate=0.5").soup.settings
+    assert settings["mehl-plus"] == dataclasses.asdict(known.methods["mehl-plus"]) | {"learning_rate": 0.5}
+    assert settings["mehl"] == dataclasses.asdict(known.methods["mehl"])
+    assert settings["uniform"] == {}
+
+
+def test_all_problems_are_reported_together(load):
+    text = """
+name: "with space"
+seed: -1
+data: {source: parquet, image_size: 0, train: a.parquet}
+model: {backbone: open_clip}
+search: {num_trials: 0, distributions: {lr: {uniform: [2, 1]}}}
+soup: {methods: [greedy, gready]}
+extra: 1
+"""
+    message = refused(load, text=text)
+    for place in ("name", "seed", "data.image_size", "model", "search.num_trials", "search.distributions.lr", "extra"):
+        assert f"\n  {place}: " in message
+    assert "\n  soup.methods.1: " in message
+    assert f"{len(message.splitlines()) - 1} problem(s)" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.source=parquet", "data: source 'parquet' needs data.train and data.test"),
+        ("data.source=cifar10", "data: source 'cifar10' needs data.root"),
+        ("data.validation_size=1.5", "data.validation_size: must be a count of images (500) or a fraction"),
+        ("data.validation_size=true", "data.validation_size: must be a count"),
+        ("model.architecture={embed_dim: 8}", "model: give either model.name or model.architecture"),
+        ("model.name=null", "model: give either model.name or model.architecture"),
+        ("model.mean=[0.5, 0.5, 0.5]", "model: give model.mean and model.std together"),
+        ("model.templates=[a digit]", "model.templates: 'a digit' lacks the placeholder {}"),
+        ("model.contrastive={epochs: 1}", "model.contrastive needs data.pretrain_size"),
+        ("soup.methods=[greedy, mehl, greedy]", "soup.methods: listed twice: greedy"),
+        ("soup.methods=[]", "soup.methods: "),
+        ("search.distributions={lr: {uniform: [0, 1], choice: [1]}}", "search.distributions.lr: give exactly one"),
+        (
+            "search.distributions={lr: {loguniform: [0, 1]}}",
+            "search.distributions.lr: loguniform [0.0, 1.0]: the first",
+        ),
+        ("search.distributions={lr: {choice: []}}", "search.distributions.lr: choice is empty"),
+        ("name=a/b", "name: "),
+    ],
+)
+def test_values_that_do_not_go_together(load, override, said):
+    assert said in refused(load, override)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "said"),
+    [
+        ("lr: -0.1", "lr: cannot be -0.1"),
+        ("lr: fast", "lr: cannot be 'fast'"),
+        ("epochs: 0", "epochs: cannot be 0"),
+        ("epochs: {randint: [0, 4]}", "epochs: cannot be 0"),
+        ("epochs: {randint: [1, 4], probability: 0.5}", "epochs: cannot be 0"),
+        ("epochs: {uniform: [1, 4]}", "epochs: takes no real numbers"),
+        ("batch_size: {choice: [32, 0.5]}", "batch_size: cannot be 0.5"),
+        ("augmentation: {choice: [minimal, maximal]}", "augmentation: cannot be 'maximal'"),
+        ("randaugment_m: {randint: [0, 32]}", "randaugment_m: cannot be 31"),
+        ("label_smoothing: {uniform: [0, 1.5]}", "label_smoothing: cannot be 1.5"),
+    ],
+)
+def test_a_distribution_draws_only_what_the_hyperparameter_can_be(load, distribution, said):
+    assert said in refused(load, f"search.distributions={{{distribution}}}")
+
+
+def test_a_plain_value_is_a_constant(load):
+    found = load(BASE, "search.distributions={epochs: 3, lr: 1e-3, augmentation: minimal}").search.distributions
+    assert [found[name].choice for name in ("epochs", "lr", "augmentation")] == [[3], ["1e-3"], ["minimal"]]
+
+
+def test_overrides_are_dotted_yaml_and_create_sections(load):
+    config = load(
+        BASE,
+        "search.num_trials=32",
+        "search.distributions.lr.loguniform=[1e-5, 1e-3]",
+        "registry.tracking_uri=http://server:5000",
+        "soup.methods=[uniform]",
+        "data.select_fraction=0",
+        "model.name=RN50=x",
+    )
+    assert config.search.num_trials == 32
+    assert config.search.distributions["lr"].loguniform == (1e-5, 1e-3)
+    assert config.registry.tracking_uri == "http://server:5000"
+    assert config.soup.methods == ["uniform"]
+    assert config.data.select_fraction == 0
+    assert config.model.name == "RN50=x"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("search.num_trials", "write it as dotted.key=value"),
+        ("=3", "write it as dotted.key=value"),
+        ("search..num_trials=3", "write it as dotted.key=value"),
+        ("search.num_trials=[", "is not valid YAML"),
+        ("name.x=3", "'name' is a value and has no keys below it"),
+    ],
+)
+def test_bad_overrides_are_named(load, override, said):
+    message = refused(load, override)
+    assert message.startswith(f"override '{override}': ")
+    assert said in message
+    assert len(message.splitlines()) == 1
+
+
+def test_relative_output_is_resolved_against_the_working_directory(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load().output == tmp_path / "runs" / "tiny"
+    assert load(BASE, "output=here/../there").output == tmp_path / "there"
+    assert load(BASE, "output=/elsewhere").output == Path("/elsewhere")
+    assert load(BASE, "output=~/x").output == Path.home() / "x"
+
+
+def test_pipeline_home_comes_before_the_working_directory_and_a_ray_job(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    config = load()
+    assert config.output == tmp_path / "user" / "pipeline-runs" / "runs" / "tiny"
+    assert config.registry.tracking_uri == f"sqlite:///{config.output.parent / 'mlflow.db'}"
+    monkeypatch.setenv("PIPELINE_HOME", str(tmp_path / "home"))
+    assert load().output == tmp_path / "home" / "runs" / "tiny"
+
+
+def test_every_path_is_absolute(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load(
+        BASE, "data.train=a", "data.test=~/b", "data.root=./c/../d", "data.store=e", "model.pretrained=weights.pt"
+    )
+    assert [config.data.train, config.data.root, config.data.store] == [tmp_path / name for name in "ade"]
+    assert config.data.test == Path.home() / "b"
+    assert config.model.pretrained == str(tmp_path / "weights.pt")
+    assert load().data.store == tmp_path / "runs" / "prepared-data"
+
+
+@pytest.mark.parametrize("tag", ["openai", "DEFAULT", "laion2b_s34b_b79k"])
+def test_a_pretrained_tag_is_no_path(load, tag):
+    assert load(BASE, f"model.pretrained={tag}").model.pretrained == tag
+
+
+def test_tracking_uri_from_settings_then_environment_then_beside_the_output(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load().registry.tracking_uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
+    assert load().registry.tracking_uri == "http://environment"
+    assert load(BASE, "registry.tracking_uri=http://settings").registry.tracking_uri == "http://settings"
+
+
+def test_a_relative_database_is_made_absolute(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(BASE, "registry.tracking_uri=sqlite:///my.db").registry.tracking_uri == f"sqlite:///{tmp_path}/my.db"
+    assert load(BASE, "registry.tracking_uri=sqlite:////a/my.db").registry.tracking_uri == "sqlite:////a/my.db"
+
+
+def test_dumped_settings_load_to_the_same(load, tmp_path, write_config, known, monkeypatch):
+    text = """
+name: tiny
+data: {source: digits, image_size: 8, test_size: 0.25, pretrain_size: 30, class_names: [null-ish, "1"]}
+model: {backbone: open_clip, name: ViT-B-32, mean: [0.1, 0.2, 0.3], std: [1, 1, 1], contrastive: {epochs: 3}}
+search: {num_trials: 3, distributions: {lr: {loguniform: [1e-4, 1e-2]}, mixup: {uniform: [0, 0.9], probability: 0.5}}}
+soup: {methods: [greedy, mehl], settings: {mehl: {block_size: null}, mehl-plus: {learning_rate: 0.3}}}
+"""
+    config = load(text)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    assert load_config(write_config(dump_config(config), "dumped.yaml"), [], known) == config
+    assert yaml.safe_load(dump_config(config))["soup"]["settings"]["mehl"]["block_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: [unclosed", "is not valid YAML"),
+        ("name: \x00", "is not valid YAML"),
+        ("", "is empty"),
+        ("- a\n- b\n", "holds a list"),
+        ("just text", "holds a str"),
+    ],
+)
+def test_files_without_settings_are_one_line_errors(load, write_config, text, said):
+    message = refused(load, text=text)
+    assert said in message
+    assert "config.yaml: " in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"name: \xff\xfe"])
+def test_a_missing_or_binary_file_is_a_one_line_error(tmp_path, known, content):
+    path = tmp_path / "settings.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^{path}: (cannot be read \(No such file|is not valid YAML)"):
+        load_config(path, [], known)
+
+
+def test_settings_are_frozen(load):
+    config = load()
+    with pytest.raises(ValueError, match="frozen"):
+        config.search.num_trials = 3
+
+
+def test_help_describes_every_setting_with_its_default():
+    lines = dict(line.split(": ", 1) for line in describe_settings())
+    assert all(lines.values())
+    assert "search.num_trials [72]" in lines
+    assert "study.cost_accuracy.step [4]" in lines
+    assert "model.contrastive.lr [0.001]" in lines
+    assert not any(os.sep in key for key in lines)

@@ -1,0 +1,58 @@
+import pytest
+from pydantic import ValidationError
+from samples import ingredient
+
+from pipeline.records import (
+    CoefficientRecord,
+    CostRecord,
+    IngredientRecord,
+    PredictionRecord,
+    SoupRecord,
+    cost_unit,
+    cumulative_gpu_hours,
+)
+
+# As in the design, word for word: other programs read these tables.
+COLUMNS = {
+    IngredientRecord: "trial_index status reason val_accuracy select_accuracy test_accuracy gpu_hours attempts "
+    "images_seen peak_memory_bytes device sha256 theta0_sha256 path model_version lr weight_decay epochs batch_size "
+    "label_smoothing mixup augmentation randaugment_m randaugment_n seed",
+    SoupRecord: "method num_ingredients num_selected val_accuracy select_accuracy test_accuracy gpu_hours "
+    "construction_seconds epochs peak_memory_bytes peak_memory_kind",
+    CostRecord: "method num_ingredients gpu_hours val_accuracy select_accuracy test_accuracy order_seed",
+    CoefficientRecord: "trial_index layer coefficient",
+    PredictionRecord: "split image_index label prediction",
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS, ids=lambda kind: kind.__name__)
+def test_columns_are_those_of_the_design_in_order(kind):
+    assert list(kind.model_fields) == COLUMNS[kind].split()
+
+
+def test_cost_counts_failed_trials_up_to_the_last_finished_one():
+    rows = [
+        ingredient(0, gpu_hours=1),
+        ingredient(1, gpu_hours=10, status="failed", val_accuracy=None),
+        ingredient(2, gpu_hours=100),
+        ingredient(3, gpu_hours=1000, status="rejected", val_accuracy=None),
+        ingredient(4, gpu_hours=10000),
+    ]
+    assert [cumulative_gpu_hours(rows, n) for n in (1, 2, 3)] == [1, 111, 11111]
+    assert cumulative_gpu_hours(reversed(rows), 2) == 111  # search order, whatever the order of the rows
+    with pytest.raises(ValueError, match="only 3 trials finished, 4 asked for"):
+        cumulative_gpu_hours(rows, 4)
+
+
+def test_one_trial_without_a_gpu_makes_core_hours_of_all():
+    gpu, cpu = ingredient(0, device="NVIDIA H200"), ingredient(1, device="cpu")
+    assert cost_unit([gpu]) == "GPU hours"
+    assert cost_unit([gpu, cpu]) == "CPU core hours"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"status": "lost"}, {"val_accuracy": float("nan")}, {"unknown": 1}, {"sha256": 1}], ids=str
+)
+def test_rows_are_validated(wrong):
+    with pytest.raises(ValidationError):
+        ingredient(0, **wrong)

@@ -1,0 +1,175 @@
+import re
+
+import pytest
+from samples import config
+
+from pipeline.errors import ConfigError
+from pipeline.state import STAGES, fingerprints, open_state, save_state
+
+DATA = {"source": "digits", "image_size": 8, "test_size": 100}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run"
+
+
+def settings(folder, **sections):
+    return config(output=str(folder), **sections)
+
+
+def started(folder, **sections):
+    """A run whose theta0 is recorded."""
+    state, _ = open_state(settings(folder, **sections), fresh=False)
+    (folder / "run.json").write_text("{}")
+    return state
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_same_command_finds_its_state_again(folder):
+    state = started(folder)
+    state.done["search"] = "abc"
+    save_state(settings(folder), state)
+    again, moved = open_state(settings(folder), fresh=False)
+    assert again == state
+    assert moved is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "keys"),
+    [
+        ({"seed": 3}, "seed"),
+        ({"data": {**DATA, "image_size": 16, "validation_size": 0.2}}, "data.image_size, data.validation_size"),
+        ({"model": {"backbone": "torchvision", "name": "resnet18"}}, None),
+        (
+            {"search": {"distributions": {"lr": 0.1}}},
+            "search.distributions.lr.choice, search.distributions.lr.probability",
+        ),
+        ({"search": {"gradient_clip": 2.0}}, "search.gradient_clip"),
+        ({"name": "other"}, "name"),
+    ],
+)
+def test_other_data_model_space_or_seed_is_an_error_that_names_the_keys(folder, changed, keys):
+    started(folder)
+    before = contents(folder)
+    with pytest.raises(ConfigError) as caught:
+        open_state(settings(folder, **changed), fresh=False)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert str(folder) in message
+    assert "--fresh" in message
+    if keys is None:
+        assert {"model.backbone", "model.name"} < set(re.findall(r"model\.\w+", message))
+    else:
+        assert f"other settings: {keys}. " in message
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"soup": {"methods": ["uniform"], "settings": {"mehl": {"learning_rate": 1.0}}}},
+        {"study": {"cost_accuracy": {"step": 2}}},
+        {"data": {**DATA, "store": "/elsewhere"}},
+        {"search": {"cpus_per_trial": 2, "max_failures": 0, "num_trials": 80}},
+    ],
+)
+def test_what_ingredients_do_not_depend_on_may_change(folder, changed):
+    state = started(folder)
+    again, _ = open_state(settings(folder, **changed), fresh=False)
+    assert again.sweep_id == state.sweep_id
+
+
+def test_settings_may_be_corrected_until_something_is_made_with_them(folder):
+    state, _ = open_state(settings(folder, search={"num_trials": 9}), fresh=False)
+    corrected = settings(folder, seed=5, search={"num_trials": 3})
+    assert open_state(corrected, fresh=False)[0].sweep_id == state.sweep_id
+    assert "seed: 5" in (folder / "config.yaml").read_text()
+
+
+def test_a_sweep_grows_and_does_not_shrink(folder):
+    state = started(folder, search={"num_trials": 4})
+    grown, _ = open_state(settings(folder, search={"num_trials": 6}), fresh=False)
+    assert (grown.sweep_id, grown.num_trials) == (state.sweep_id, 6)
+    with pytest.raises(ConfigError, match=r"^search.num_trials: is 5, but the sweep .* has 6 trials"):
+        open_state(settings(folder, search={"num_trials": 5}), fresh=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept"),
+    [
+        ({"search": {"num_trials": 80}}, ()),
+        ({"soup": {"settings": {"mehl": {"learning_rate": 1.0}}}}, ("search",)),
+        ({"soup": {"include_initialization": True}}, ("search",)),
+        ({"study": {"cost_accuracy": {"step": 2}}}, ("search", "soup")),
+        ({"search": {"cpus_per_trial": 2}}, STAGES),
+        ({"data": {**DATA, "store": "/elsewhere"}}, STAGES),
+    ],
+)
+def test_settings_change_the_fingerprints_of_their_stage_and_the_later_ones(folder, changed, kept):
+    before, after = fingerprints(settings(folder)), fingerprints(settings(folder, **changed))
+    assert tuple(stage for stage in STAGES if before[stage] == after[stage]) == kept
+
+
+def test_fingerprints_do_not_depend_on_the_folder(tmp_path):
+    one = settings(tmp_path / "a", registry={"tracking_uri": "http://server"})
+    assert fingerprints(one) == fingerprints(settings(tmp_path / "b", registry={"tracking_uri": "http://server"}))
+
+
+def test_fresh_moves_aside_and_deletes_nothing(folder):
+    state = started(folder)
+    (folder / "soups").mkdir()
+    (folder / "soups" / "uniform.safetensors").write_bytes(b"weights")
+    before = contents(folder)
+    other, moved = open_state(settings(folder, seed=9), fresh=True)
+    assert other.sweep_id != state.sweep_id
+    assert contents(moved) == before
+    assert moved.parent == folder.parent
+    assert moved.name.startswith("run-until-")
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "state.json"}
+
+
+def test_fresh_on_a_new_folder_moves_nothing(folder):
+    assert open_state(settings(folder), fresh=True)[1] is None
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_of_other_files_is_refused_and_left_alone(folder, fresh):
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"^output: .* is not empty and holds no run"):
+        open_state(settings(folder), fresh=fresh)
+    assert contents(folder.parent) == {(folder / "thesis.tex").relative_to(folder.parent): b"years of work"}
+
+
+def test_an_output_that_is_a_file_is_refused(folder):
+    folder.write_text("x")
+    with pytest.raises(ConfigError, match=r"^output: .* is a file"):
+        open_state(settings(folder), fresh=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state.json", None),
+        ("state.json", '{"sweep_id": "2026'),
+        ("state.json", '{"sweep_id": "a"}'),
+        ("config.yaml", None),
+        ("config.yaml", ""),
+        ("config.yaml", "name: [tiny"),
+    ],
+)
+def test_a_half_written_run_is_a_one_line_error_and_fresh_goes_on(folder, name, content):
+    started(folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        open_state(settings(folder), fresh=False)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(folder) in str(caught.value)
+    assert "--fresh" in str(caught.value)
+    assert open_state(settings(folder), fresh=True)[1] is not None
