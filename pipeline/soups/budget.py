@@ -61,11 +61,12 @@ def plan_within_budget(
             break
     least = wanted if block_size != "auto" else 1
     if room < 0 or plan.block_size < least:
-        smallest = (rest + least * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB
+        # A trial step does not measure the same twice: what is called enough has to be enough next time.
+        smallest = ((rest + least * per_model) * 1.15 + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB
         raise SoupError(
             f"memory_budget_gib {budget_gib:g} is too small: the soup, gradients and graph take "
             f"{rest / _GIB:.3f} GiB, a direction {per_model / _GIB:.3f} in {plan.delta_dtype or 'the stored type'}; "
-            f"{smallest + 0.0005:.3f} would do for a block of {least}"
+            f"{smallest + 0.005:.2f} would do for a block of {least}"
         )
     if block_size != "auto":
         plan = BlockPlan(wanted, plan.delta_dtype)
