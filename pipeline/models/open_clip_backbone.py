@@ -26,9 +26,9 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
     tag = config.pretrained if pretrained and not local else None
     architecture = _architecture(config)
     clip = _build(config, architecture, tag)
-    if pretrained and local:
-        _load_local(clip, Path(str(config.pretrained)))
     has_text = "text_cfg" in (config.architecture or {"text_cfg": None})
+    if pretrained and local:
+        _load_local(clip, Path(str(config.pretrained)), has_text=has_text)
     by_tag = config.name is not None and config.pretrained is not None and not local
     trained_with = open_clip.get_pretrained_cfg(config.name, config.pretrained) if by_tag else {}
     return Backbone(
@@ -62,8 +62,9 @@ def _build(config: ModelConfig, architecture: dict[str, Any], tag: str | None) -
             )
         try:
             model: nn.Module = open_clip.model.CLIP(**architecture)
-        except (TypeError, AssertionError) as error:
-            raise ModelError(f"model.architecture: open_clip cannot build it: {error}") from error
+        except Exception as error:  # of any kind: open_clip does not check what it is given
+            reason = str(error).partition("\n")[0]
+            raise ModelError(f"model.architecture: open_clip cannot build it: {reason}") from error
         return model
     if tag is not None and tag not in open_clip.list_pretrained_tags_by_model(config.name):
         tags = open_clip.list_pretrained_tags_by_model(config.name)
@@ -82,11 +83,14 @@ def _build(config: ModelConfig, architecture: dict[str, Any], tag: str | None) -
     return model
 
 
-def _load_local(clip: nn.Module, path: Path) -> None:
-    """Load a whole CLIP model, or its image tower alone (with or without the prefix ``visual.``)."""
+def _load_local(clip: nn.Module, path: Path, *, has_text: bool) -> None:
+    """Load a whole CLIP model, or its image tower alone (with or without the prefix ``visual.``).
+
+    Of a whole one, a model that ``has_text`` not takes the tower.
+    """
     state = read_weights(path)
     tower = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
-    if tower and len(tower) < len(state):
+    if has_text and tower and len(tower) < len(state):
         load_weights(clip, state, source=str(path))
     else:
         load_weights(clip.get_submodule("visual"), tower or state, source=str(path))
