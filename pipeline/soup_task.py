@@ -14,16 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import SoupError
-from pipeline.evaluation import accuracy, predict, recalibrate_batchnorm
+from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
 from pipeline.records import CoefficientRecord, PredictionRecord, SoupRecord
 from pipeline.registry import Sweep, fetch_ingredients, list_ingredients, register_soup
 from pipeline.soups import METHODS, IngredientSet, Soup, SoupInputs
 
 if TYPE_CHECKING:
     from pipeline.data import Splits
-
-# BatchNorm statistics settle within a few thousand images; the whole training set would cost an epoch for every soup.
-RECALIBRATION_IMAGES = 4096
 
 
 @dataclass(frozen=True)
@@ -85,48 +82,49 @@ def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: in
     splits: Splits = ray.get(context.splits)
     with tempfile.TemporaryDirectory() as folder:
         versions = list_ingredients(context.sweep)
-        theta0 = [version for version in versions if version.trial_index is None]
         wanted = sorted({index for request in requests for index in request.trial_indices})
         by_trial = {version.trial_index: version for version in versions}
-        if lost := [index for index in wanted if index not in by_trial]:
-            raise SoupError(f"the registry has no ingredient of trial {', '.join(map(str, lost))} of this sweep")
-        chosen = [by_trial[index] for index in wanted] + (theta0 if context.include_initialization else [])
-        everything = IngredientSet.open(fetch_ingredients(chosen, Path(folder)))
+        if lost := [f"trial {index}" for index in wanted if index not in by_trial]:
+            raise SoupError(
+                f"the registry has no ingredient of {', '.join(lost)} of this sweep; start over with --fresh"
+            )
+        paths = fetch_ingredients([by_trial[index] for index in [*wanted, None]], Path(folder))
+        theta0 = IngredientSet.open(paths[-1:]).state_dict(0)
+        everything = IngredientSet.open(paths if context.include_initialization else paths[:-1])
         for request in requests:
             rows = [wanted.index(index) for index in request.trial_indices]
             rows += [len(wanted)] if context.include_initialization else []
-            yield _build_one(context, request, everything.subset(rows), splits, Path(folder))
+            yield _build_one(context, request, everything.subset(rows), theta0, splits, Path(folder))
 
 
 def _build_one(
-    context: SoupContext, request: SoupRequest, ingredients: IngredientSet, splits: Splits, folder: Path
+    context: SoupContext,
+    request: SoupRequest,
+    ingredients: IngredientSet,
+    theta0: Mapping[str, Tensor],
+    splits: Splits,
+    folder: Path,
 ) -> SoupResult:
-    model = context.build_model().to(context.device)
-    train_images = splits.train.tensors()[0][:RECALIBRATION_IMAGES]
     accuracies = [context.val_accuracies[index] for index in request.trial_indices]
-
-    def recalibrate(module: nn.Module) -> None:
-        recalibrate_batchnorm(module, train_images, context.device)
-
     inputs = SoupInputs(
-        model=model,
+        model=context.build_model().to(context.device),
         ingredients=ingredients,
         fit=splits.fit.tensors(),
         accuracies=None if context.include_initialization else accuracies,
         device=context.device,
         seed=context.seed,
-        recalibrate=recalibrate,
+        recalibrate=recalibration(splits, context.device),
+        theta0=theta0,
     )
     soup = METHODS[request.method](inputs, _settings(context, request.method))
-    logits = {name: _logits(soup, inputs, getattr(splits, name).tensors()[0]) for name in ("fit", "select", "test")}
-    measured = {name: accuracy(logits[name], getattr(splits, name).tensors()[1]) for name in logits}
+    evaluated = evaluate_soup(soup, inputs, splits)
     record = SoupRecord(
         method=request.method,
-        num_ingredients=len(request.trial_indices),
+        num_ingredients=len(ingredients),
         num_selected=len(soup.selected),
-        val_accuracy=measured["fit"] or 0.0,
-        select_accuracy=measured["select"],
-        test_accuracy=measured["test"] or 0.0,
+        val_accuracy=evaluated["fit"].accuracy or 0.0,
+        select_accuracy=evaluated["select"].accuracy,
+        test_accuracy=evaluated["test"].accuracy or 0.0,
         gpu_hours=request.gpu_hours,
         construction_seconds=soup.seconds,
         epochs=soup.epochs,
@@ -137,15 +135,7 @@ def _build_one(
     return SoupResult(
         record=record,
         coefficients=_coefficients(soup, request),
-        predictions=[
-            PredictionRecord(split=name, image_index=image, label=label, prediction=prediction)
-            for name in logits
-            for image, (label, prediction) in enumerate(
-                zip(getattr(splits, name).labels.tolist(), logits[name].argmax(1).tolist(), strict=True)
-            )
-        ]
-        if context.register
-        else [],
+        predictions=_predictions(evaluated) if context.register else [],
         run_id=run_id,
         is_model=soup.state_dict is not None,
     )
@@ -156,17 +146,12 @@ def _settings(context: SoupContext, method: str) -> Any:
     return None if defaults is None else dataclasses.replace(defaults, **context.settings.get(method, {}))
 
 
-def _logits(soup: Soup, inputs: SoupInputs, images: Tensor) -> Tensor:
-    """Logits of the soup, or the mean logits of an ensemble's members."""
-    states = [soup.state_dict] if soup.state_dict is not None else map(inputs.ingredients.state_dict, soup.selected)
-    total: Tensor | None = None
-    for state in states:
-        inputs.model.load_state_dict(state, strict=False)
-        logits = predict(inputs.model, images, inputs.device)
-        total = logits if total is None else total + logits
-    if total is None:
-        raise SoupError("the ensemble has no members")
-    return total / len(soup.selected) if soup.state_dict is None else total
+def _predictions(evaluated: Mapping[str, Evaluated]) -> list[PredictionRecord]:
+    return [
+        PredictionRecord.model_validate({"split": name, "image_index": image, "label": label, "prediction": prediction})
+        for name, split in evaluated.items()
+        for image, (label, prediction) in enumerate(zip(split.labels, split.predictions, strict=True))
+    ]
 
 
 def _coefficients(soup: Soup, request: SoupRequest) -> list[CoefficientRecord]:
