@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from pipeline.data import Splits
+from pipeline.soups import Soup, SoupInputs, load_weights
+
+# BatchNorm statistics settle within a few thousand images; the whole training set would cost an epoch for every soup.
+RECALIBRATION_IMAGES = 4096
 # Bounds the activations, not the images: accuracy does not depend on it.
 EVALUATION_BATCH = 256
 
@@ -46,3 +54,40 @@ def recalibrate_batchnorm(model: nn.Module, images: Tensor, device: str) -> None
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.eval()
+
+
+def recalibration(splits: Splits, device: str) -> Callable[[nn.Module], None]:
+    """`recalibrate_batchnorm` on the first training images, as the soup library takes it."""
+    images = splits.train.tensors()[0][:RECALIBRATION_IMAGES]
+    return lambda model: recalibrate_batchnorm(model, images, device)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Labels and predicted classes of a split's images in order; ``accuracy`` is None for an empty split."""
+
+    labels: list[int]
+    predictions: list[int]
+    accuracy: float | None
+
+
+def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, Evaluated]:
+    """A soup on `fit`, `select` and `test`; of an ensemble, the logits of its members weighted by its coefficients."""
+    if soup.state_dict is not None:
+        members = [(soup.state_dict, 1.0)]
+    else:
+        members = [(inputs.ingredients.state_dict(k), float(soup.coefficients[k, 0])) for k in soup.selected]
+    tensors = {name: getattr(splits, name).tensors() for name in ("fit", "select", "test")}
+    logits: dict[str, Tensor] = {}
+    for state, weight in members:
+        load_weights(inputs.model, state)
+        for name, (images, _) in tensors.items():
+            logits[name] = logits.get(name, 0) + weight * predict(inputs.model, images, inputs.device)
+    return {
+        name: Evaluated(
+            labels=labels.tolist(),
+            predictions=logits[name].argmax(1).tolist() if len(labels) else [],
+            accuracy=accuracy(logits[name], labels),
+        )
+        for name, (_, labels) in tensors.items()
+    }
