@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ _GIB = 1 << 30
 _SLACK_BYTES, _SLACK_PART = 32 << 20, 0.1
 # Blocks smaller than this converge slowly (Theorem 3): rather store directions in a smaller type (8 as in the paper).
 _WANTED_MODELS = 8
+_PASSED_ON = 3
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,11 @@ def plan_within_budget(
             break
     least = wanted if block_size != "auto" else 1
     if room < 0 or plan.block_size < least:
-        # A trial step does not measure the same twice: what is called enough has to be enough next time.
-        smallest = ((rest + least * per_model) * 1.15 + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB
+        smallest = (rest + least * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB
         raise SoupError(
             f"memory_budget_gib {budget_gib:g} is too small: the soup, gradients and graph take "
             f"{rest / _GIB:.3f} GiB, a direction {per_model / _GIB:.3f} in {plan.delta_dtype or 'the stored type'}; "
-            f"{smallest + 0.005:.2f} would do for a block of {least}"
+            f"{math.ceil(smallest * 1000) / 1000:g} would do for a block of {least}"
         )
     if block_size != "auto":
         plan = BlockPlan(wanted, plan.delta_dtype)
@@ -90,14 +91,27 @@ def direction_bytes(plane: Hyperplane, delta_dtype: str | None) -> int:
 
 
 def _without_directions(plane: Hyperplane, batch: Batch, descent: Descent, cost: Cost) -> int:
-    """Bytes of everything but the directions: in use already, the fixed part, one step's graph, temporary tensors."""
-    in_use = cost.in_use()
-    with measured(cost.device) as trial:
+    """Bytes of everything but the directions: the fixed part of the soup, its gradients and the graph of one step.
+
+    On CUDA the allocator tells what a step takes. On a CPU resident memory would tell something else every time, and
+    the same seed would not give the same blocks: there the tensors that the graph keeps are added up.
+    """
+    activations: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        activations[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with measured(cost.device) as trial, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         soup_gradient(plane.model, plane.parameters, batch, descent)
-    step = trial.peak_memory_bytes - (in_use if cost.peak_memory_kind == "cuda" else 0)
-    fixed = _bytes(plane.mixed)
+    if cost.peak_memory_kind == "cuda":
+        return trial.peak_memory_bytes + _bytes(plane.mixed)
+    for weight in plane.model.state_dict(keep_vars=True).values():
+        activations.pop(weight.untyped_storage().data_ptr(), None)
+    # Besides what is kept, forward and backward pass a few tensors on; the largest are as large as the largest kept.
+    graph = sum(activations.values()) + _PASSED_ON * max(activations.values(), default=0)
     rebuilt = sum(plane.ingredients.tensor(0, name).nbytes for name in plane.ingredients.names)
-    return in_use + max(fixed + max(step, _bytes(plane.parameters)), rebuilt)
+    return max(_bytes(plane.mixed) + _bytes(plane.parameters) + graph, rebuilt)
 
 
 def _bytes(tensors: Mapping[str, Tensor]) -> int:

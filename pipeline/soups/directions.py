@@ -36,10 +36,11 @@ class Directions:
     @torch.no_grad()
     def mix(self, alpha: Tensor, fixed: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
         """Write fixed + sum_k alpha_k (theta_k - centre) into ``out`` (Eq. 8); ``alpha`` is (b, L)."""
-        weights = alpha * self.scale
+        # One contiguous row per layer: BLAS reads a strided vector two to three times slower.
+        weights = (alpha * self.scale).t().contiguous()
         for name, matrix in self.matrices.items():
             flat = out[name].detach().view(-1)
-            matrix.add_to(fixed[name].view(-1), weights[:, self.layer_of[name]], flat)
+            matrix.add_to(fixed[name].view(-1), weights[self.layer_of[name]], flat)
 
     @torch.no_grad()
     def project(self, gradients: Mapping[str, Tensor]) -> Tensor:

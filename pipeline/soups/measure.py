@@ -24,16 +24,9 @@ class Cost:
     """``peak_memory_kind``: ``cuda`` (the allocator's peak) or ``anon`` (peak of RssAnon over the start)."""
 
     device: str
-    at_start: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     peak_memory_kind: Literal["cuda", "anon"] = "anon"
-
-    def in_use(self) -> int:
-        """Bytes in use at this moment, counted as the peak is."""
-        if self.peak_memory_kind == "cuda":
-            return torch.cuda.memory_allocated(self.device)
-        return anonymous_bytes() - self.at_start
 
 
 @contextmanager
@@ -48,8 +41,8 @@ def measured(device: str) -> Iterator[Cost]:
         torch.cuda.synchronize(device)
         cost.peak_memory_bytes = torch.cuda.max_memory_allocated(device)
     else:
-        cost.at_start = anonymous_bytes()
-        peak = [cost.at_start]
+        before = anonymous_bytes()
+        peak = [before]
         stop = threading.Event()
         sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
         sampler.start()
@@ -58,7 +51,7 @@ def measured(device: str) -> Iterator[Cost]:
         finally:
             stop.set()
             sampler.join()
-        cost.peak_memory_bytes = max(peak[0], anonymous_bytes()) - cost.at_start
+        cost.peak_memory_bytes = max(peak[0], anonymous_bytes()) - before
     cost.seconds = time.perf_counter() - start
 
 

@@ -1,0 +1,96 @@
+"""One optimisation step of MEHL-Soup+ against a plain forward and backward of the same model and batch.
+
+    python tests/benchmarks/soup_step.py --size b --block 18 --batch 8
+    python tests/benchmarks/soup_step.py --size b --block 18 --batch 128 --device cuda
+
+Prints JSON: seconds (medians) and ratios within this run. The floor is the plain step plus reading the b directions
+twice, as two float32 matrix-vector products over one flat matrix of as many bytes. Needs b + 4 models of memory.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from vision_transformers import build, images
+
+from pipeline.soups.descent import Descent, soup_gradient
+from pipeline.soups.directions import Directions
+from pipeline.soups.packed import DELTA_DTYPES, Packed
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="s", choices=("ti", "s", "b"))
+    parser.add_argument("--block", type=int, default=18)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--delta-dtype", default="float32", choices=tuple(DELTA_DTYPES))
+    options = parser.parse_args()
+    torch.set_num_threads(1 if options.device == "cpu" else torch.get_num_threads())
+    model = build(options.size).to(options.device).eval()
+    weights = dict(model.named_parameters())
+    batch, descent = images(options.batch, options.device), Descent(1)
+
+    plain = median(lambda: soup_gradient(model, weights, batch, descent), options)
+    reading = read_twice(sum(tensor.numel() for tensor in weights.values()), options)
+    directions = random_directions(weights, options)
+    fixed = {name: tensor.detach().clone() for name, tensor in weights.items()}
+    alpha = torch.zeros(options.block, len(weights), device=options.device)
+    optimizer = descent.new_optimizer()
+
+    def step() -> None:
+        _, gradients = soup_gradient(model, weights, batch, descent)
+        optimizer.step(alpha, directions.project(gradients), 1e-6)
+        directions.mix(alpha, fixed, weights)
+
+    whole = median(step, options)
+    _, gradients = soup_gradient(model, weights, batch, descent)
+    seconds = {
+        "plain": plain,
+        "reading": reading,
+        "step": whole,
+        "project": median(lambda: directions.project(gradients), options),
+        "mix": median(lambda: directions.mix(alpha, fixed, weights), options),
+    }
+    ratios = {"step_over_plain": whole / plain, "step_over_floor": whole / (plain + reading)}
+    print(json.dumps({"options": vars(options), "torch": torch.__version__, "seconds": seconds, **ratios}, indent=1))
+
+
+def read_twice(numel: int, options: argparse.Namespace) -> float:
+    """Seconds of two float32 matrix-vector products over one flat matrix of as many bytes as the directions."""
+    columns = numel * DELTA_DTYPES[options.delta_dtype].itemsize // 4
+    flat = torch.randn(options.block, columns, device=options.device)
+    row, column = flat[0].clone(), flat[:, 0].clone()
+    return median(lambda: (flat.mv(row), flat.t().mv(column)), options)
+
+
+def random_directions(weights: dict[str, torch.Tensor], options: argparse.Namespace) -> Directions:
+    """Directions of a block, one layer per tensor."""
+    matrices = {}
+    for name, tensor in weights.items():
+        matrices[name] = Packed.empty(options.block, tensor, DELTA_DTYPES[options.delta_dtype])
+        for k in range(options.block):
+            matrices[name].set_row(k, 1e-3 * torch.randn_like(tensor).view(-1), None)
+    layer_of = {name: position for position, name in enumerate(weights)}
+    return Directions(matrices, layer_of, next(iter(weights.values())), len(weights))
+
+
+def median(work: Callable[[], object], options: argparse.Namespace) -> float:
+    """Median seconds of a call, after one to warm up."""
+    times = []
+    for _ in range(options.steps + 1):
+        start = time.perf_counter()
+        work()
+        if options.device != "cpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Time and peak memory of a whole MEHL-Soup+ against the number of ingredients: flat memory, linear time.
+
+    python tests/benchmarks/soup_whole.py --size ti --counts 4 8 16 --block 4
+    python tests/benchmarks/soup_whole.py --size b --counts 18 36 72 --block 18 --batch 128 --steps 1015 --device cuda
+
+Each count runs in a process of its own, so that memory freed by one does not hide what the next takes. Ingredients are
+written to --folder once and kept. Prints JSON; ratios are against the first count.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from vision_transformers import build, images, write_ingredients
+
+from pipeline.soups import IngredientSet, MehlSettings, mehl_soup
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="ti", choices=("ti", "s", "b"))
+    parser.add_argument("--counts", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--block", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=4, help="per block")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--delta-dtype", default=None)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "soup-benchmark")
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    model = build(options.size)
+    paths = write_ingredients(options.folder / options.size, model, max(options.counts))
+    if options.only:
+        print(json.dumps(measure(model, paths[: options.only], options)))
+        return
+    results = []
+    for count in options.counts:
+        command = [sys.executable, __file__, *sys.argv[1:], "--only", str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        results.append(json.loads(done.stdout))
+    first = results[0]
+    for result in results:
+        result["seconds_per_block_over_first"] = result["seconds_per_block"] / first["seconds_per_block"]
+        result["memory_over_first"] = result["peak_memory_bytes"] / first["peak_memory_bytes"]
+    print(json.dumps({"options": vars(options) | {"folder": str(options.folder)}, "results": results}, indent=1))
+
+
+def measure(model: torch.nn.Module, paths: list[Path], options: argparse.Namespace) -> dict[str, float]:
+    """One soup of these files."""
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    settings = MehlSettings(
+        block_size=options.block,
+        inner_iterations=options.steps,
+        batch_size=options.batch,
+        delta_dtype=options.delta_dtype,
+    )
+    soup = mehl_soup(model, IngredientSet.open(paths), images(options.images), settings, device=options.device)
+    return {
+        "count": len(paths),
+        "blocks": len(soup.blocks),
+        "seconds": soup.seconds,
+        "seconds_per_block": soup.seconds / len(soup.blocks),
+        "peak_memory_bytes": soup.peak_memory_bytes,
+        "peak_memory_models": soup.peak_memory_bytes / sum(tensor.nbytes for tensor in model.parameters()),
+    }
+
+
+if __name__ == "__main__":
+    main()

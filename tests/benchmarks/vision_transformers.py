@@ -1,0 +1,47 @@
+"""Random-weight vision transformers by size, and folders of ingredients made of them."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+
+SIZES = {  # layers, heads, width; B is ViT-B/32 with 88 M parameters
+    "ti": (12, 3, 192),
+    "s": (12, 6, 384),
+    "b": (12, 12, 768),
+}
+
+
+def build(size: str) -> nn.Module:
+    """A ViT of patch 32 on 224 pixels with 1,000 classes."""
+    layers, heads, width = SIZES[size]
+    torch.manual_seed(0)
+    model = VisionTransformer(224, 32, layers, heads, width, 4 * width, num_classes=1000)
+    nn.init.normal_(model.heads.head.weight, std=0.02)  # torchvision starts it at zero, where all classes tie
+    return model
+
+
+def images(count: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Random images and labels."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(count, 3, 224, 224, generator=generator)
+    return pixels.to(device), torch.randint(1000, (count,), generator=generator).to(device)
+
+
+def write_ingredients(folder: Path, model: nn.Module, count: int) -> list[Path]:
+    """``count`` files around the model's weights, one model in memory at a time; files already there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for k in range(count):
+        paths.append(folder / f"{k}.safetensors")
+        if not paths[-1].exists():
+            generator = torch.Generator().manual_seed(k)
+            spread = 1e-5 * 10 ** (k % 3)  # near, further and far: some of them join a greedy soup, others ruin it
+            state = {
+                name: tensor + spread * torch.randn(tensor.shape, generator=generator)
+                for name, tensor in model.state_dict().items()
+            }
+            save_file(state, paths[-1], metadata={"theta0_sha256": "random"})
+    return paths
