@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run.add_arguments(commands.add_parser("run", **run.HELP))
-    parsed = parser.parse_args(arguments)
+    parsed = run.parse(parser, arguments)
     status: int = parsed.execute(parsed)
     return status
 

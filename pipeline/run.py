@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.cluster import Cluster, check_store, git_commit, library_versions, machine, start_ray, trial_resources
-from pipeline.config import Config, Known, describe_settings, load_config
+from pipeline.config import Config, Known, format_settings, load_config
 from pipeline.data import SOURCES, Splits, load_splits, read_table, write_table
 from pipeline.errors import ConfigError, PipelineError, SearchError
 from pipeline.evaluation import accuracy, predict
@@ -66,10 +66,27 @@ logger = logging.getLogger("pipeline")
 
 HELP: dict[str, Any] = {
     "help": "run a sweep, build its soups, study its cost, write the report",
-    "description": "Fine-tune a sweep with Ray Tune, build soups of its checkpoints, and report accuracy against cost. "
-    "The same command again goes on where it stopped and does only what is left to do.",
+    "description": """\
+Fine-tune a sweep with Ray Tune, build soups of its checkpoints, and report accuracy against cost.
+
+The same command again goes on where it stopped and does only what is left to do. With more trials the
+sweep is extended; with other settings for soups or studies only those stages run again.""",
     "formatter_class": argparse.RawDescriptionHelpFormatter,
 }
+_EPILOG = """\
+examples:
+  python pipeline/run.py --config configs/digits.yaml
+  python pipeline/run.py --config configs/digits.yaml search.num_trials=32 output=runs/larger
+  python pipeline/run.py --config configs/digits.yaml --stages soup,study,report 'soup.methods=[greedy, mehl-plus]'
+  ray job submit --working-dir . -- python pipeline/run.py --config configs/digits.yaml
+
+exit status:
+  0    all is done
+  2    a mistake in the command, the settings or what they name: standard error says which, and what to do
+  130  stopped by Ctrl-C; the same command goes on from there
+
+settings, each with its default in brackets; values on the command line are YAML:
+"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +142,10 @@ def search_stage(run: Run) -> None:
     shutil.rmtree(run.path("trials"), ignore_errors=True)
     finished = [row for row in rows if row.status == "finished"]
     if not finished:
-        raise SearchError(f"none of the {len(rows)} trials finished; the first: {rows[0].reason}")
+        raise SearchError(
+            f"none of the {len(rows)} trials finished; the first: {rows[0].reason}. Correct the settings and start "
+            "over with --fresh (this run is kept)"
+        )
     cost = sum(row.gpu_hours for row in rows)
     logger.info("search: %d of %d trials finished, %.3g %s", len(finished), len(rows), cost, cost_unit(rows))
 
@@ -245,7 +265,9 @@ def report_stage(run: Run) -> None:
     costs = read_table(curve, CostRecord) if curve.exists() else []
     files = write_report(run.config.output, record, run.ingredients(), soups, costs)
     records = (run.path("config.yaml"), run.path("run.json"), *run.path().glob("*.parquet"))
-    log_files(run.sweep, [*files, *records], {"champion": record.champion or "", "seed": str(record.seed)})
+    table = methods_table(soups, run.ingredients(), record.champion)
+    tags = {"champion": record.champion or "", "seed": str(record.seed), "mlflow.note.content": f"```\n{table}\n```"}
+    log_files(run.sweep, [*files, *records], tags)
 
 
 _RUN_STAGE = {"search": search_stage, "soup": soup_stage, "study": study_stage, "report": report_stage}
@@ -315,14 +337,23 @@ def _tell(config: Config, uri: str) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command, the same however it is called."""
-    parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML; configs/ has examples")
-    parser.add_argument("--stages", default=",".join(STAGES), help="what to do of %(default)s (default: all)")
+    parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML; configs/ has some")
+    parser.add_argument("--stages", default=",".join(STAGES), help="which of %(default)s to do (default: all)")
     parser.add_argument("--fresh", action="store_true", help="start over; the earlier run is moved aside, not deleted")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="settings over the file's: search.num_trials=32"
     )
-    parser.epilog = "settings, with their defaults in brackets:\n  " + "\n  ".join(describe_settings())
+    parser.epilog = _EPILOG + format_settings(min(max(shutil.get_terminal_size().columns, 80), 120))
     parser.set_defaults(execute=execute)
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """As ``parser.parse_args``, which would take KEY=VALUE in one place among the options only."""
+    parsed, rest = parser.parse_known_args(arguments)
+    if strange := [argument for argument in rest if argument.startswith("-") or "=" not in argument]:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    parsed.overrides += rest
+    return parsed
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -357,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``python pipeline/run.py``; returns the exit status."""
     parser = argparse.ArgumentParser(prog="run.py", **{key: value for key, value in HELP.items() if key != "help"})
     add_arguments(parser)
-    return execute(parser.parse_args(arguments))
+    return execute(parse(parser, arguments))
 
 
 if __name__ == "__main__":

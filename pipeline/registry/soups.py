@@ -26,7 +26,8 @@ def register_soup(sweep: Sweep, row: SoupRecord, settings: Mapping[str, object],
     """
     client = sweep.client()
     sha256 = "ensemble" if model is None else file_sha256(model)
-    run_id = sweep.child_run(client, "soup", f"{row.method}:{sha256}:{row.num_ingredients}", row.method)
+    key = f"{row.method}:{sha256}:{row.num_ingredients}"
+    run_id = sweep.child_run(client, "soup", key, row.method, seconds=row.construction_seconds)
     metrics = [Metric(key, value, 0, 0) for key in _METRICS if (value := getattr(row, key)) is not None]
     client.log_batch(run_id, metrics=metrics)
     known = client.get_run(run_id).data.params

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,11 @@ class Sweep:
         """A connection from this process."""
         return connect(self.tracking_uri)
 
-    def child_run(self, client: MlflowClient, role: str, key: str, run_name: str) -> str:
-        """Id of the nested run for ``key``, made on the first call: a repeated or resumed stage finds it again."""
+    def child_run(self, client: MlflowClient, role: str, key: str, run_name: str, seconds: float = 0) -> str:
+        """Id of the nested run for ``key``, made on the first call: a repeated or resumed stage finds it again.
+
+        ``seconds`` is how long ago that which it records began.
+        """
         found = client.search_runs(
             [self.experiment_id],
             f"tags.sweep_id = '{self.sweep_id}' and tags.role = '{role}' and tags.key = '{key}'",
@@ -46,7 +50,8 @@ class Sweep:
         if found:
             return str(found[0].info.run_id)
         tags = {"sweep_id": self.sweep_id, "role": role, "key": key, "mlflow.parentRunId": self.run_id}
-        return str(client.create_run(self.experiment_id, run_name=run_name, tags=tags).info.run_id)
+        start = int(1000 * (time.time() - seconds))
+        return str(client.create_run(self.experiment_id, start, tags, run_name).info.run_id)
 
 
 def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | None, tags: dict[str, str]) -> Sweep:
@@ -58,14 +63,20 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         location = None if artifacts is None else (artifacts / name).as_uri()
-        experiment_id = client.create_experiment(name, artifact_location=location)
+        # MLflow's UI then opens on training runs, not on its pages for language models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        experiment_id = client.create_experiment(name, artifact_location=location, tags=kind)
     else:
         experiment_id = experiment.experiment_id
-    for model in (f"{name}-ingredient", f"{name}-soup"):
+    descriptions = {
+        f"{name}-ingredient": f"A version for each finished trial of `{name}`, and the starting point that they share.",
+        f"{name}-soup": f"Soups of `{name}-ingredient`: an alias for each method, and `champion`.",
+    }
+    for model, description in descriptions.items():
         try:
             client.get_registered_model(model)
         except MlflowException:
-            client.create_registered_model(model)
+            client.create_registered_model(model, description=description)
     found = client.search_runs([experiment_id], f"tags.sweep_id = '{sweep_id}' and tags.role = 'sweep'", max_results=1)
     if found:
         run_id = found[0].info.run_id
