@@ -1,0 +1,80 @@
+"""The whole line, run by its command: what it says, what it leaves behind, and that a second call does nothing."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from program import CONFIG, MODULE, SCRIPT, SMALL, run_program
+
+from pipeline.registry import list_ingredients, read_trials
+
+pytestmark = pytest.mark.system
+CONSOLE_COMMAND = Path(sys.executable).with_name("soup-pipeline")
+
+
+def test_all_records_are_there(finished):
+    for name in ("config.yaml", "run.json", "state.json", "cost_accuracy.parquet", "report.html"):
+        assert (finished.output / name).stat().st_size > 0
+    rows, soups = finished.ingredients(), finished.soups()
+    assert [row.status for row in rows] == ["finished"] * 3
+    models = ["best-individual", "uniform", "greedy", "mehl", "mehl-plus"]
+    assert [row.method for row in soups] == [*models, "ensemble"]
+    assert sorted(path.stem for path in (finished.output / "soups").iterdir()) == sorted(models)
+    assert sorted(path.stem for path in (finished.output / "coefficients").iterdir()) == sorted(models)
+    assert sorted(path.suffix for path in (finished.output / "figures").iterdir())
+    left_over = list(finished.home.rglob("*partial*"))
+    assert left_over == []
+    assert not (finished.output / "trials").exists()
+
+
+def test_the_registry_agrees_with_the_tables(finished):
+    sweep = finished.sweep()
+    assert read_trials(sweep) == finished.ingredients()
+    versions = list_ingredients(sweep)
+    assert [version.trial_index for version in versions] == [None, 0, 1, 2]
+    assert [version.sha256 for version in versions[1:]] == [row.sha256 for row in finished.ingredients()]
+
+
+def test_the_output_is_quiet(finished):
+    assert finished.stderr == ""
+    lines = finished.stdout.splitlines()
+    assert lines[0].endswith(f"run digits: output in {finished.output}")
+    log, _, table = finished.stdout.partition("\n\n")
+    ours = re.compile(r"\d\d:\d\d:\d\d  (run|data|prepared|search|trial|soup|study|report)\b")
+    assert [line for line in log.splitlines() if not ours.match(line)] == []
+    assert re.findall(r"(?i)warning|traceback|deprecat|\d+%\|", finished.stdout) == []
+    assert f"Report:    {finished.output / 'report.html'}" in table
+    assert "mehl-plus" in table
+
+
+@pytest.mark.parametrize(
+    "command", [SCRIPT, MODULE, (str(CONSOLE_COMMAND), "run")], ids=["script", "module", "console"]
+)
+def test_the_same_command_again_says_that_all_is_done(finished, command):
+    if command[0] == str(CONSOLE_COMMAND) and not CONSOLE_COMMAND.exists():
+        pytest.skip("the console command soup-pipeline is not installed beside this Python")
+    before = {path: path.stat().st_mtime_ns for path in finished.home.rglob("*") if "mlflow.db" not in path.name}
+    again = run_program(command, *CONFIG, *SMALL, home=finished.home)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == ""
+    assert "everything is done already" in again.stdout
+    assert finished.stdout.partition("\n\n")[2] == again.stdout.partition("\n\n")[2], "another table than before"
+    after = {path: path.stat().st_mtime_ns for path in finished.home.rglob("*") if "mlflow.db" not in path.name}
+    changed = {path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed <= {"state.json", "config.yaml", "digits"}, "a second call wrote more than its settings"
+
+
+def test_every_way_to_call_it_gives_the_same_help(tmp_path):
+    if not CONSOLE_COMMAND.exists():
+        pytest.skip("the console command soup-pipeline is not installed beside this Python")
+    helps = []
+    for command in (SCRIPT, MODULE, (str(CONSOLE_COMMAND), "run")):
+        shown = run_program(command, "--help", home=tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stderr == ""
+        usage, _, rest = shown.stdout.partition("\n\n")
+        assert "--config FILE" in usage
+        helps.append(rest)
+    assert helps[0] == helps[1] == helps[2]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,139 @@
+"""A run that is stopped, in whatever way, goes on where it was: nothing is lost, repeated or registered twice."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from program import CONFIG, SMALL, Background, Finished, environment, the_sweep, wait_for
+
+from pipeline.records import IngredientRecord
+from pipeline.registry import list_ingredients, read_trials
+
+pytestmark = pytest.mark.system
+
+# Trials of some seconds, so that one is surely under way when the signal comes.
+LONGER = (
+    *("data.train_size=300", "search.num_trials=5", "study.cost_accuracy.step=5"),
+    "search.distributions={lr: {loguniform: [1e-5, 1e-4]}, epochs: 8, batch_size: 25, augmentation: minimal}",
+)
+
+
+@pytest.fixture
+def start(warm_home, image_store, tmp_path):
+    """Starts the command in a session of its own."""
+
+    def starting(number: int, *arguments: str) -> Background:
+        command = [sys.executable, "pipeline/run.py", *CONFIG, *SMALL, *LONGER, image_store, *arguments]
+        return Background(command, environment(warm_home), tmp_path / f"call-{number}.log")
+
+    return starting
+
+
+def lost_attempts(output: Path, recorded: list[IngredientRecord]) -> dict[int, list[float]]:
+    """Seconds of the attempts of trials that have begun and are not recorded."""
+    known = {row.trial_index for row in recorded}
+    found = {}
+    for file in sorted((output / "trials").glob("trial-*/attempt-*.json")):
+        index = int(file.parent.name.removeprefix("trial-"))
+        if index not in known:
+            found.setdefault(index, []).append(json.loads(file.read_text())["seconds"])
+    return found
+
+
+def an_epoch_is_done(output: Path, recorded: list[IngredientRecord]) -> bool:
+    return any(seconds[-1] > 0.1 for seconds in lost_attempts(output, recorded).values())
+
+
+def finish(running: Background) -> str:
+    assert running.process.wait(timeout=400) == 0, running.output()
+    return running.output()
+
+
+def the_kept(before: list[IngredientRecord], after: list[IngredientRecord]) -> list[IngredientRecord]:
+    indices = {row.trial_index for row in before}
+    return [row for row in after if row.trial_index in indices]
+
+
+def check_versions(run: Finished, rows: list[IngredientRecord]) -> None:
+    versions = list_ingredients(run.sweep())
+    assert [version.trial_index for version in versions] == [None, *range(len(rows))]
+    assert [version.version for version in versions[1:]] == [row.model_version for row in rows]
+    assert [version.sha256 for version in versions[1:]] == [row.sha256 for row in rows]
+
+
+def test_killed_in_the_search_and_again_while_souping(start, warm_home):
+    run = Finished(warm_home)
+    with start(1) as running:
+        running.wait_for_output("(2 of 5 done")
+        wait_for(lambda: an_epoch_is_done(run.output, read_trials(run.sweep())), "an epoch of a third trial")
+        running.process.kill()
+    recorded = read_trials(run.sweep())
+    lost = lost_attempts(run.output, recorded)
+    assert len(recorded) >= 2
+    assert lost
+    assert json.loads((run.output / "state.json").read_text())["done"] == {}
+    assert not (run.output / "ingredients.parquet").exists()
+
+    with start(2) as running:
+        running.wait_for_output("soup: uniform:")
+        running.process.kill()
+        assert f"search: 5 trials, {len(recorded)} of them recorded" in running.output()
+    rows = run.ingredients()
+    assert [row.trial_index for row in rows] == [0, 1, 2, 3, 4]
+    assert {row.status for row in rows} == {"finished"}
+    assert the_kept(recorded, rows) == recorded, "a recorded trial ran again"
+    for row in rows:
+        assert row.attempts == 1 + len(lost.get(row.trial_index, []))
+        assert row.gpu_hours * 3600 > sum(lost.get(row.trial_index, []))
+    check_versions(run, rows)
+    assert list(json.loads((run.output / "state.json").read_text())["done"]) == ["search"]
+    assert not (run.output / "soups.parquet").exists()
+
+    with start(3) as running:
+        said = finish(running)
+    assert "trial " not in said
+    assert run.ingredients() == rows == read_trials(run.sweep())
+    check_versions(run, rows)
+    assert [row.method for row in run.soups()][-1] == "ensemble"
+    sweep = run.sweep()
+    client = sweep.client()
+    versions = client.search_model_versions(f"name = '{sweep.soup_model}'")
+    by_alias = client.get_registered_model(sweep.soup_model).aliases
+    assert set(by_alias) == {"best-individual", "uniform", "greedy", "mehl", "mehl-plus", "champion"}
+    assert len(versions) == len({version.tags["sha256"] + version.tags["method"] for version in versions})
+    children = client.search_runs([sweep.experiment_id], f"tags.sweep_id = '{sweep.sweep_id}'", max_results=1000)
+    keys = [(child.data.tags["role"], child.data.tags.get("key")) for child in children]
+    assert len(keys) == len(set(keys))
+    assert {child.info.status for child in children} == {"FINISHED"}
+
+
+def test_stopped_by_ctrl_c(start, warm_home):
+    run = Finished(warm_home)
+    with start(1, "--stages", "search", "search.num_trials=3") as running:
+        running.wait_for_output("(1 of 3 done")
+        wait_for(lambda: an_epoch_is_done(run.output, read_trials(run.sweep())), "an epoch of the next trial")
+        begun = time.monotonic()
+        os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does
+        assert running.process.wait(timeout=60) == 130, running.output()
+        assert time.monotonic() - begun < 30
+        last = running.output().splitlines()[-1]
+        assert last == "stopped; the same command goes on from here"
+        assert "Traceback" not in running.output()
+    recorded = read_trials(the_sweep(run.uri))
+    assert 1 <= len(recorded) < 3
+    lost = lost_attempts(run.output, recorded)
+    assert json.loads((run.output / "state.json").read_text())["done"] == {}
+
+    with start(2, "--stages", "search", "search.num_trials=3") as running:
+        assert f"{len(recorded)} of them recorded" in finish(running)
+    rows = run.ingredients()
+    assert [row.status for row in rows] == ["finished"] * 3
+    assert the_kept(recorded, rows) == recorded
+    assert {row.trial_index: row.attempts - 1 for row in rows if row.attempts > 1} == {
+        index: len(seconds) for index, seconds in lost.items()
+    }
+    check_versions(run, rows)
