@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from samples import known_names
@@ -35,9 +36,10 @@ def session_ray():
     """A real Ray of two CPUs on this machine."""
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
+    # Workers import what tests hand to them by name.
+    tests = Path(__file__).resolve().parent
+    folders = [str(path) for path in (tests.parent, tests, tests / "search")]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()

@@ -54,11 +54,11 @@ def run_trials(context: TrialContext, recorded: Collection[int], experiment: str
     try:
         results = tuner.fit()
     except (RuntimeError, tune.TuneError) as error:
-        raise SearchError(f"the sweep stopped: {_last_line(error)}; give the same command again to go on") from error
+        raise SearchError(f"the sweep stopped: {_reason(error)}; give the same command again to go on") from error
     for result in results:
         if result.error is not None:
             trial = context.trials[result.config["trial"]]
-            row = outcome(trial, context, status="failed", reason=_last_line(result.error))
+            row = outcome(trial, context, status="failed", reason=_reason(result.error))
             context.recorder.record(row)
             progress.tell(row)
 
@@ -88,6 +88,9 @@ class _Progress(tune.Callback):  # type: ignore[misc]
         )  # fmt: skip
 
 
-def _last_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost exception in a traceback of Ray's, else the last line; not too long for a tag."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip()[:500] if lines else type(error).__name__
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    said = [line for line in lines[frames[-1] :] if not line[0].isspace()] if frames else lines[-1:]
+    return next(iter(said or lines[-1:]), type(error).__name__).strip()[:500]

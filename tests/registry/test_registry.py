@@ -1,0 +1,343 @@
+import json
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from samples import ingredient
+
+from pipeline.errors import RegistryError
+from pipeline.models import save_weights
+from pipeline.records import CostRecord, IngredientRecord, SoupRecord
+from pipeline.registry import (
+    IngredientRecorder,
+    connect,
+    fetch_ingredients,
+    fetch_soup,
+    list_ingredients,
+    log_costs,
+    log_files,
+    log_soup_files,
+    open_sweep,
+    read_trials,
+    register_soup,
+    set_champion,
+)
+from pipeline.registry.client import file_sha256, local_path
+
+THETA0 = "7" * 64
+
+
+@pytest.fixture
+def sweep(store_uri, tmp_path):
+    return open_sweep(store_uri, "demo", "sweep-1", tmp_path / "artifacts", {"seed": "3"})
+
+
+@pytest.fixture
+def recorder(sweep):
+    return recorder_of(sweep)
+
+
+def recorder_of(sweep):
+    return IngredientRecorder(sweep, THETA0, ("cat", "dög"), save_weights)
+
+
+def weights(value):
+    return {"w": torch.full((4,), float(value)), "steps": torch.tensor(3)}
+
+
+def record_trial(recorder, index, **values):
+    path, sha256 = recorder.upload(index, weights(index))
+    row = ingredient(index, path=path, sha256=sha256, theta0_sha256=THETA0, **values)
+    recorder.record(row)
+    return row
+
+
+def fail_trial(recorder, index, status="failed"):
+    row = ingredient(
+        index, status=status, reason="out of memory: 'x'", val_accuracy=None, select_accuracy=None, test_accuracy=None,
+        sha256=None, path=None, images_seen=0, attempts=3,
+    )  # fmt: skip
+    recorder.record(row)
+    return row
+
+
+def soup_record(method="greedy", **values):
+    defaults = {
+        "method": method, "num_ingredients": 3, "num_selected": 2, "val_accuracy": 0.9, "select_accuracy": 0.8,
+        "test_accuracy": 0.7, "gpu_hours": 1.5, "construction_seconds": 2.0, "epochs": 5.0,
+        "peak_memory_bytes": 1000, "peak_memory_kind": "anon",
+    }  # fmt: skip
+    return SoupRecord(**(defaults | values))
+
+
+def versions(sweep, model):
+    return sorted(sweep.client().search_model_versions(f"name = '{model}'"), key=lambda version: int(version.version))
+
+
+def runs(sweep, role):
+    return sweep.client().search_runs([sweep.experiment_id], f"tags.role = '{role}'")
+
+
+def test_upload_and_record_twice_double_nothing(sweep, recorder):
+    for _ in range(2):
+        record_trial(recorder, 0)
+        recorder.upload_theta0(weights(9))
+    assert len(versions(sweep, "demo-ingredient")) == 2
+    (run,) = runs(sweep, "trial")
+    assert len(runs(sweep, "initialization")) == 1
+    assert len(sweep.client().get_metric_history(run.info.run_id, "val_accuracy")) == 1
+    assert len(read_trials(sweep)) == 1
+    again = open_sweep(sweep.tracking_uri, "demo", "sweep-1", None, {})
+    assert again == sweep
+    assert len(runs(sweep, "sweep")) == 1
+
+
+def test_a_version_carries_the_columns_of_the_design_as_tags(sweep, recorder):
+    row = record_trial(recorder, 4, peak_memory_bytes=5)
+    (version,) = versions(sweep, "demo-ingredient")
+    tags = version.tags
+    assert tags["sweep_id"] == "sweep-1"
+    expected = {name: value for name, value in row.model_dump().items() if value is not None}
+    assert {name: tags[name] for name in expected} == {name: str(value) for name, value in expected.items()}
+    assert set(IngredientRecord.model_fields) - set(tags) == {"reason", "model_version"}
+    assert version.source == f"runs:/{version.run_id}/ingredient"
+    with safe_open(local_path(row.path), framework="pt") as file:
+        assert file.metadata() == {
+            "trial_index": "4", "theta0_sha256": THETA0, "class_names": json.dumps(["cat", "dög"]),
+        }  # fmt: skip
+
+
+def test_a_trial_is_a_run_with_parameters_metrics_and_its_end(sweep, recorder):
+    row = record_trial(recorder, 0)
+    fail_trial(recorder, 1)
+    finished, failed = sorted(runs(sweep, "trial"), key=lambda run: int(run.data.tags["key"]))
+    assert finished.data.params["lr"] == str(row.lr)
+    assert finished.data.params["augmentation"] == "minimal"
+    assert finished.data.metrics["test_accuracy"] == 0.7
+    assert finished.data.tags["mlflow.parentRunId"] == sweep.run_id
+    assert (finished.info.status, failed.info.status) == ("FINISHED", "FAILED")
+    assert "val_accuracy" not in failed.data.metrics
+
+
+def test_recorded_trials_are_read_back_equal_in_search_order(sweep, recorder):
+    written = [
+        record_trial(recorder, 10, select_accuracy=None),
+        fail_trial(recorder, 2),
+        fail_trial(recorder, 3, "rejected"),
+    ]
+    written.append(record_trial(recorder, 1))
+    rows = read_trials(sweep)
+    assert [row.trial_index for row in rows] == [1, 2, 3, 10]
+    numbers = {row.trial_index: row.model_version for row in rows}
+    assert numbers == {1: 2, 2: None, 3: None, 10: 1}
+    by_index = {row.trial_index: row for row in written}
+    for row in rows:
+        assert row.model_copy(update={"model_version": None}) == by_index[row.trial_index]
+
+
+def test_an_uploaded_trial_that_was_not_recorded_does_not_count(sweep, recorder):
+    recorder.upload(0, weights(0))
+    assert read_trials(sweep) == []
+    assert list_ingredients(sweep) == []
+
+
+def test_only_the_versions_of_this_sweep_are_listed_theta0_first(sweep, recorder, tmp_path):
+    other = open_sweep(sweep.tracking_uri, "demo", "sweep-2", tmp_path / "artifacts", {})
+    record_trial(recorder_of(other), 0)
+    recorder_of(other).upload_theta0(weights(8))
+    for index in (11, 2, 5):
+        record_trial(recorder, index)
+    recorder.upload_theta0(weights(9))
+    found = list_ingredients(sweep)
+    assert [version.trial_index for version in found] == [None, 2, 5, 11]
+    assert len(list_ingredients(other)) == 2
+    assert [row.trial_index for row in read_trials(other)] == [0]
+    tags = {int(v.version): v.tags for v in versions(sweep, "demo-ingredient")}
+    assert tags[found[0].version]["role"] == "initialization"
+    assert tags[found[0].version]["theta0_sha256"] == THETA0
+    assert "role" not in tags[found[1].version]
+
+
+def test_local_files_are_read_in_place(sweep, recorder, tmp_path):
+    rows = [record_trial(recorder, index) for index in (0, 1)]
+    paths = fetch_ingredients(list_ingredients(sweep), tmp_path / "downloads")
+    assert [str(path) for path in paths] == [str(local_path(row.path)) for row in rows]
+    assert not (tmp_path / "downloads").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"), [("change", "was changed after it was recorded"), ("remove", "is missing")]
+)
+def test_a_damaged_file_names_its_version(sweep, recorder, tmp_path, damage, said):
+    record_trial(recorder, 0)
+    path = local_path(record_trial(recorder, 1).path)
+    if damage == "change":
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    with pytest.raises(RegistryError) as caught:
+        fetch_ingredients(list_ingredients(sweep), tmp_path)
+    message = str(caught.value)
+    assert message.startswith("ingredient version 2: ")
+    assert said in message
+    assert len(message.splitlines()) == 1
+
+
+def test_remote_files_are_downloaded_once_and_checked(sweep, recorder, tmp_path, monkeypatch):
+    row = record_trial(recorder, 0)
+    source, downloads = local_path(row.path), []
+
+    def download(artifact_uri, dst_path):
+        # The one thing that cannot be here: an artifact server.
+        downloads.append(artifact_uri)
+        return shutil.copy(source, Path(dst_path) / "model.safetensors")
+
+    monkeypatch.setattr("pipeline.registry.ingredients.download_artifacts", download)
+    (version,) = list_ingredients(sweep)
+    remote = type(version)(version.version, 0, "mlflow-artifacts:/0/x/model.safetensors", version.sha256)
+    first, again = (fetch_ingredients([remote], tmp_path / "cache")[0] for _ in range(2))
+    assert first == again
+    assert file_sha256(first) == row.sha256
+    assert len(downloads) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_soups_get_versions_aliases_and_a_champion_and_ensembles_get_none(sweep, tmp_path):
+    paths = {method: tmp_path / method / "model.safetensors" for method in ("greedy", "mehl-plus")}
+    for number, path in enumerate(paths.values()):
+        save_weights(weights(number), path, {})
+    for _ in range(2):  # the same soup again changes nothing
+        greedy = register_soup(sweep, soup_record("greedy"), {"ties": "accept", "none": None}, paths["greedy"])
+        register_soup(sweep, soup_record("mehl-plus"), {}, paths["mehl-plus"])
+        ensemble = register_soup(sweep, soup_record("ensemble"), {}, None)
+    set_champion(sweep, "mehl-plus")
+    client = sweep.client()
+    first, second = versions(sweep, "demo-soup")
+    assert first.tags["method"] == "greedy"
+    assert first.tags["sweep_id"] == "sweep-1"
+    assert first.tags["test_accuracy"] == "0.7"
+    aliases = client.get_registered_model("demo-soup").aliases
+    assert {name: int(number) for name, number in aliases.items()} == {
+        "greedy": int(first.version), "mehl-plus": int(second.version), "champion": int(second.version),
+    }  # fmt: skip
+    assert client.get_run(greedy).data.params == {"method": "greedy", "ties": "accept"}
+    assert client.get_run(ensemble).data.metrics["construction_seconds"] == 2.0
+    assert len(runs(sweep, "soup")) == 3
+    assert file_sha256(fetch_soup(sweep, "mehl-plus", tmp_path)) == file_sha256(paths["mehl-plus"])
+
+
+def test_another_soup_of_a_method_is_a_new_version_and_takes_the_alias(sweep, tmp_path):
+    for number in range(2):
+        path = tmp_path / str(number) / "model.safetensors"
+        save_weights(weights(number), path, {})
+        register_soup(sweep, soup_record(), {}, path)
+    assert len(versions(sweep, "demo-soup")) == 2
+    assert int(sweep.client().get_model_version_by_alias("demo-soup", "greedy").version) == 2
+    assert file_sha256(fetch_soup(sweep, "greedy", tmp_path)) == file_sha256(path)
+
+
+def test_the_cost_curve_has_accuracy_and_hours_at_the_same_step(sweep):
+    def point(method, n, hours):
+        return CostRecord(
+            method=method,
+            num_ingredients=n,
+            gpu_hours=hours,
+            val_accuracy=n / 10,
+            select_accuracy=None,
+            test_accuracy=0.5,
+        )
+
+    points = [point("greedy", 4, 1.5), point("greedy", 8, 3.5), point("mehl-plus", 4, 1.5)]
+    for _ in range(2):
+        log_costs(sweep, points)
+    found = {run.data.tags["key"]: run.info.run_id for run in runs(sweep, "cost-accuracy")}
+    assert set(found) == {"greedy", "mehl-plus"}
+    client = sweep.client()
+    for key, values in (("gpu_hours", [1.5, 3.5]), ("val_accuracy", [0.4, 0.8])):
+        history = client.get_metric_history(found["greedy"], key)
+        assert sorted((metric.step, metric.value) for metric in history) == list(zip([4, 8], values, strict=True))
+    assert client.get_metric_history(found["greedy"], "select_accuracy") == []
+
+
+def test_files_stay_with_their_run(sweep, tmp_path):
+    path = tmp_path / "soup" / "model.safetensors"
+    save_weights(weights(0), path, {})
+    run_id = register_soup(sweep, soup_record(), {}, path)
+    table, figure = tmp_path / "greedy.parquet", tmp_path / "figures" / "a.png"
+    figure.parent.mkdir()
+    for file in (table, figure):
+        file.write_bytes(b"x")
+    log_soup_files(sweep, run_id, [table])
+    log_files(sweep, [figure, table], {"champion": "greedy"})
+    client = sweep.client()
+    assert {item.path for item in client.list_artifacts(run_id)} == {"soup", "greedy.parquet"}
+    assert {item.path for item in client.list_artifacts(sweep.run_id, "figures")} == {"figures/a.png"}
+    assert client.get_run(sweep.run_id).data.tags["champion"] == "greedy"
+    assert client.get_run(sweep.run_id).info.status == "FINISHED"
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def unreachable(uri):
+    start = time.monotonic()
+    with pytest.raises(RegistryError) as caught:
+        connect(uri)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith("registry.tracking_uri: the MLflow store ")
+    assert "start the server or correct the setting" in message
+    assert "s3cret" not in message
+    return message, time.monotonic() - start
+
+
+def test_a_server_that_is_not_there_is_one_line_soon_and_without_password(closed_port):
+    message, seconds = unreachable(f"http://me:s3cret@127.0.0.1:{closed_port}")
+    assert f"http://127.0.0.1:{closed_port} cannot be reached" in message
+    assert seconds < 30
+
+
+@pytest.mark.system
+def test_a_server_that_never_answers_is_given_up_within_30_seconds(closed_port):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(5)
+        _, seconds = unreachable(f"http://me:s3cret@127.0.0.1:{silent.getsockname()[1]}")
+    assert seconds < 30
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql://me:s3cret@127.0.0.1:1/db", "ftp://me:s3cret@host/x", "sqlite:////dev/null/mlflow.db"]
+)
+def test_a_store_that_cannot_be_is_one_line(uri):
+    unreachable(uri)
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path):
+    (tmp_path / "mlflow.db").write_text("not a database, but longer than a page header " * 10)
+    unreachable(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def test_connecting_leaves_mlflows_patience_as_it_was(store_uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    connect(store_uri)
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def test_a_new_database_is_made_with_its_folder(tmp_path):
+    path = tmp_path / "new" / "folder" / "mlflow.db"
+    connect(f"sqlite:///{path}")
+    assert path.exists()

@@ -1,0 +1,110 @@
+import math
+
+import numpy as np
+import pytest
+from samples import search_config
+from scipy import stats
+
+from pipeline.records import Hyperparameters
+from pipeline.search import SPACES, sample_trials
+
+DRAWS = 2000
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    trials = sample_trials(search_config(num_trials=DRAWS), seed=0)
+    return {name: [getattr(trial.hyper, name) for trial in trials] for name in Hyperparameters.model_fields}
+
+
+def follows(values, distribution):
+    return stats.kstest(values, distribution.cdf).pvalue > 0.001
+
+
+def test_a_larger_sweep_begins_with_the_trials_of_a_smaller_one():
+    small, large = (sample_trials(search_config(num_trials=n), seed=3) for n in (5, 20))
+    assert large[:5] == small
+    assert [trial.index for trial in large] == list(range(20))
+
+
+def test_the_seed_decides():
+    one, same, other = (sample_trials(search_config(num_trials=5), seed=seed) for seed in (3, 3, 4))
+    assert one == same
+    assert all(a.hyper != b.hyper for a, b in zip(one, other, strict=True))
+
+
+def test_trials_have_seeds_of_their_own(drawn):
+    assert len(set(drawn["seed"])) == DRAWS
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution"),
+    [
+        ("lr", {"loguniform": [1e-4, 1e-2]}),
+        ("epochs", 3),
+        ("mixup", {"uniform": [0, 0.9], "probability": 0.9}),
+        ("batch_size", {"choice": [32, 64]}),
+        ("label_smoothing", 0),
+    ],
+)
+def test_another_distribution_leaves_the_draws_of_the_others(name, distribution):
+    plain = sample_trials(search_config(num_trials=30), seed=1)
+    changed = sample_trials(search_config(num_trials=30, distributions={name: distribution}), seed=1)
+    for one, other in zip(plain, changed, strict=True):
+        assert one.hyper.model_dump(exclude={name}) == other.hyper.model_dump(exclude={name})
+    assert any(getattr(a.hyper, name) != getattr(b.hyper, name) for a, b in zip(plain, changed, strict=True))
+
+
+def test_random_space_learning_rate_and_decay_are_ten_to_minus_u(drawn):
+    # J.2.1: learning rate 10^-U(4, 6), weight decay 10^-U(0.2, 4).
+    assert follows(-np.log10(drawn["lr"]), stats.uniform(4, 2))
+    assert follows(-np.log10(drawn["weight_decay"]), stats.uniform(0.2, 3.8))
+
+
+@pytest.mark.parametrize(("name", "largest"), [("label_smoothing", 0.25), ("mixup", 0.9)])
+def test_random_space_smoothing_and_mixup_are_off_half_the_time(drawn, name, largest):
+    on = [value for value in drawn[name] if value]
+    assert len(on) / DRAWS == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / DRAWS))
+    assert follows(on, stats.uniform(0, largest))
+
+
+def test_random_space_smoothing_and_mixup_are_independent(drawn):
+    both = sum(bool(a) and bool(b) for a, b in zip(drawn["label_smoothing"], drawn["mixup"], strict=True))
+    assert both / DRAWS == pytest.approx(0.25, abs=0.04)
+
+
+def test_random_space_augmentation(drawn):
+    minimal = [augmentation == "minimal" for augmentation in drawn["augmentation"]]
+    assert sum(minimal) / DRAWS == pytest.approx(1 / 3, abs=0.045)
+    for name, values in (("randaugment_m", range(21)), ("randaugment_n", range(3))):
+        assert {value for value, off in zip(drawn[name], minimal, strict=True) if off} == {0}
+        assert {value for value, off in zip(drawn[name], minimal, strict=True) if not off} == set(values)
+
+
+def test_random_space_epochs_are_four_to_sixteen_inclusive(drawn):
+    counts = {epochs: drawn["epochs"].count(epochs) for epochs in drawn["epochs"]}
+    assert set(counts) == set(range(4, 17))
+    assert stats.chisquare(list(counts.values())).pvalue > 0.001
+    assert set(drawn["batch_size"]) == {512}
+
+
+def test_vit_l_14_space_is_the_grid_of_the_mehl_soup_paper():
+    trials = sample_trials(search_config(space="vit-l-14", num_trials=300), seed=0)
+    assert {trial.hyper.lr for trial in trials} == {1e-6, 3e-6, 5e-6, 1e-5, 2e-5, 3e-5}
+    assert {trial.hyper.weight_decay for trial in trials} == {0, 0.001, 0.003, 0.005, 0.01, 0.03}
+    assert {(t.hyper.epochs, t.hyper.batch_size, t.hyper.mixup, t.hyper.augmentation) for t in trials} == {
+        (10, 128, 0.0, "minimal")
+    }
+
+
+def test_every_space_draws_every_hyperparameter_but_the_seed():
+    for space in SPACES.values():
+        assert set(space) == set(Hyperparameters.model_fields) - {"seed"}
+
+
+def test_values_that_yaml_reads_as_text_become_numbers():
+    # YAML 1.1 takes 1e-4 for text.
+    (trial,) = sample_trials(
+        search_config(num_trials=1, distributions={"lr": "1e-4", "mixup": {"choice": ["5e-1"]}}), 0
+    )
+    assert (trial.hyper.lr, trial.hyper.mixup) == (1e-4, 0.5)

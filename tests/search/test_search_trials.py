@@ -1,0 +1,165 @@
+import logging
+from dataclasses import replace
+
+import pytest
+import ray
+import search_samples
+import torch
+from samples import digit_splits, search_config
+from search_samples import FolderRecorder
+
+from pipeline.errors import SearchError
+from pipeline.evaluation import accuracy, predict
+from pipeline.finetune import finetune
+from pipeline.models import load_weights, read_weights, unique_state
+from pipeline.search import TrialContext, run_trials, sample_trials
+
+EPOCHS = 2
+
+
+def context(tmp_path, num_trials, faults=None, **settings):
+    distributions = {"epochs": EPOCHS, "batch_size": 64, "lr": {"loguniform": [1e-3, 1e-2]}, "mixup": 0}
+    distributions |= {"augmentation": "minimal"} | settings.pop("distributions", {})
+    config = search_config(num_trials=num_trials, distributions=distributions, **settings)
+    torch.manual_seed(0)
+    recorder = FolderRecorder(tmp_path / "records", faults or {})
+    recorder.folder.mkdir(exist_ok=True)
+    return TrialContext(
+        trials=tuple(sample_trials(config, seed=0)),
+        build_model=search_samples.build,
+        splits=ray.put(digit_splits(train=128)),
+        theta0=ray.put(unique_state(search_samples.build())),
+        theta0_sha256="f" * 64,
+        settings=config,
+        use_gpu=False,
+        reserved=float(config.cpus_per_trial),
+        storage=tmp_path / "trials",
+        recorder=recorder,
+    )
+
+
+@pytest.fixture(scope="module")
+def troubled(session_ray, tmp_path_factory):
+    """A sweep in which trials fail in every way: what was recorded, and what was logged."""
+    folder = tmp_path_factory.mktemp("sweep")
+    faults = {1: "once", 2: "always", 3: "killed once", 4: "killed"}
+    made = context(folder, 6, faults, max_failures=1)
+    diverging = made.trials[5]
+    trials = (*made.trials[:5], type(diverging)(5, diverging.hyper.model_copy(update={"lr": 1e30})))
+    made = replace(made, trials=trials)
+    logger, messages = logging.getLogger("pipeline.search.tuner"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    run_trials(made, [], "first")
+    logger.removeHandler(handler)
+    rows = sorted(made.recorder.rows(), key=lambda row: row.trial_index)
+    return made, rows, messages
+
+
+def test_every_trial_is_recorded_once_and_the_sweep_goes_on_after_failures(troubled):
+    _, rows, _ = troubled
+    assert [row.trial_index for row in rows] == list(range(6))
+    assert [row.status for row in rows] == ["finished", "finished", "failed", "finished", "failed", "rejected"]
+    assert all((row.reason is None) == (row.status == "finished") for row in rows)
+
+
+def test_a_finished_trial_is_recorded_as_it_was_measured(troubled):
+    made, rows, _ = troubled
+    row, splits = rows[0], digit_splits(train=128)
+    model = search_samples.build()
+    model.load_state_dict(read_weights(made.recorder.folder / "0.safetensors"))
+    images, labels = splits.fit.tensors()
+    assert row.val_accuracy == accuracy(predict(model, images, "cpu"), labels)
+    assert row.images_seen == EPOCHS * 128
+    assert (row.attempts, row.device, row.theta0_sha256) == (1, "cpu", "f" * 64)
+    assert row.gpu_hours > 0
+    assert row.model_dump(include=set(type(made.trials[0].hyper).model_fields)) == made.trials[0].hyper.model_dump()
+
+
+@pytest.mark.parametrize("index", [1, 3], ids=["exception", "os._exit"])
+def test_a_trial_that_fails_once_goes_on_from_its_last_epoch(troubled, index):
+    made, rows, messages = troubled
+    assert rows[index].attempts == 2
+    assert made.recorder.uploads(index) == 2
+    assert rows[index].images_seen == EPOCHS * 128
+    assert not made.folder(made.trials[index]).exists()  # its unfinished state is not needed any more
+    assert any(message.startswith(f"trial {index}: validation ") for message in messages)
+
+
+@pytest.mark.parametrize("index", [2, 4], ids=["exception", "os._exit"])
+def test_a_trial_that_always_fails_is_recorded_with_reason_and_cost(troubled, index):
+    made, rows, messages = troubled
+    row = rows[index]
+    assert row.attempts == 2  # max_failures 1
+    assert made.recorder.uploads(index) == 2
+    assert row.gpu_hours > 0
+    assert (row.sha256, row.path, row.val_accuracy) == (None, None, None)
+    assert row.reason
+    assert len(row.reason) <= 500
+    assert len(row.reason.splitlines()) == 1
+    assert any(message.startswith(f"trial {index}: failed: ") for message in messages)
+
+
+def test_the_reason_of_a_failed_trial_tells_what_happened(troubled):
+    _, rows, _ = troubled
+    assert "the registry is away for good" in rows[2].reason
+    assert "died" in rows[4].reason or "exit" in rows[4].reason.lower()
+
+
+def test_a_rejected_trial_is_not_tried_again(troubled):
+    made, rows, messages = troubled
+    assert rows[5].attempts == 1
+    assert made.recorder.uploads(5) == 0
+    assert "not finite in epoch 1 (learning rate 1e+30)" in rows[5].reason
+    assert any(message.startswith("trial 5: rejected: ") for message in messages)
+
+
+def test_progress_counts_to_the_end(troubled):
+    _, _, messages = troubled
+    assert len(messages) == 6
+    assert "(6 of 6 done, about 0 s left)" in messages[-1]
+
+
+def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path):
+    # What a killed driver leaves behind: the state after an epoch, and the clock of the first attempt.
+    made = replace(context(tmp_path, 3), reserved=2.0)
+    trial = made.trials[1]
+    folder = made.folder(trial)
+    folder.mkdir(parents=True)
+    (folder / "attempt-000.json").write_text('{"seconds": 3600, "device": "cpu"}')
+    splits = digit_splits(train=128)
+
+    def train(on_epoch):
+        model = search_samples.build()
+        load_weights(model, ray.get(made.theta0), source="theta0")
+        finetune(model, splits, trial.hyper, made.settings, device="cpu", on_epoch=on_epoch)
+        return model
+
+    def stop(epoch, state):
+        torch.save(state, folder / "last.pt")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stop)
+    run_trials(made, [0, 2], "rest")
+    (row,) = made.recorder.rows()
+    assert (row.trial_index, row.status, row.attempts) == (1, "finished", 2)
+    assert 2 < row.gpu_hours < 2.5  # an hour and some seconds, with two cores reserved
+    resumed = read_weights(made.recorder.folder / "1.safetensors")
+    for name, value in train(None).state_dict().items():
+        assert torch.equal(resumed[name], value), name
+    run_trials(made, [0, 1, 2], "nothing")
+    assert len(made.recorder.rows()) == 1
+
+
+def test_tunes_own_failure_says_how_to_go_on(session_ray, tmp_path, monkeypatch):
+    def stop(self):
+        raise RuntimeError("\nTraceback of Ray\nthe head node was out of memory\n")
+
+    monkeypatch.setattr("ray.tune.Tuner.fit", stop)
+    with pytest.raises(
+        SearchError, match=r"^the sweep stopped: the head node was out of memory; give the same command"
+    ):
+        run_trials(context(tmp_path, 1), [], "stopped")
