@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pipeline.errors import SoupError
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import measured
 from pipeline.soups.rebuild import soup_from_coefficients
@@ -21,7 +22,7 @@ def best_individual(
     ``accuracies`` (K) save the K passes of ``score``, of which one is needed; ``history`` is the best accuracy.
     """
     with measured("cpu") as cost:
-        known = individual_accuracies(ingredients, score) if accuracies is None else list(accuracies)
+        known = individual_accuracies(ingredients, score, accuracies)
         best = max(range(len(known)), key=known.__getitem__)
         coefficients = torch.zeros(len(ingredients), 1, dtype=torch.float64)
         coefficients[best] = 1.0
@@ -30,8 +31,17 @@ def best_individual(
     return costed(soup, cost)
 
 
-def individual_accuracies(ingredients: IngredientSet, score: Score | None) -> list[float]:
-    """Accuracy of each ingredient, one pass over the images for each."""
+def individual_accuracies(
+    ingredients: IngredientSet, score: Score | None, known: Sequence[float] | None = None
+) -> list[float]:
+    """Accuracy of each ingredient: the ``known`` ones (K), else one pass over the images for each.
+
+    Raises SoupError when not every ingredient has a known accuracy, or there is no score to measure them with.
+    """
+    if known is not None:
+        if len(known) != len(ingredients):
+            raise SoupError(f"{len(known)} accuracies for {len(ingredients)} ingredients; give one each, or none")
+        return list(known)
     if score is None:
-        raise ValueError("the accuracies of the ingredients are not known and there is no score to measure them with")
+        raise SoupError("the accuracies of the ingredients are not known; give them, or a score to measure them with")
     return [float(score(ingredients.state_dict(k)) or 0.0) for k in range(len(ingredients))]

@@ -73,15 +73,17 @@ class FitData:
         except TypeError:
             return sum(1 for _ in self.source)
 
-    def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """One pass in the given order."""
+    def ordered(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+        """One pass as the images stand; tensors in ``order``, a permutation of them, where it is given."""
         if self.resident is None:
             for images, labels in self.source:
                 yield self._ready(images, labels)
             return
         images, labels = self.resident
         for start in range(0, len(labels), batch_size):
-            yield self._ready(images[start : start + batch_size], labels[start : start + batch_size])
+            piece = slice(start, start + batch_size)
+            chosen = piece if order is None else order[piece].to(images.device)
+            yield self._ready(images[chosen], labels[chosen])
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Batches without end, each pass in a new order; a batch of all images keeps theirs.
@@ -92,10 +94,7 @@ class FitData:
             if self.resident is None or batch_size >= self.num_images:
                 yield from self.ordered(batch_size)
                 continue
-            images, labels = self.resident
-            order = torch.randperm(len(labels), generator=generator).to(images.device)
-            for chosen in order.split(batch_size):
-                yield self._ready(images[chosen], labels[chosen])
+            yield from self.ordered(batch_size, torch.randperm(self.num_images, generator=generator))
 
     def _ready(self, images: Tensor, labels: Tensor) -> Batch:
         images, labels = images.to(self.device), labels.to(self.device)

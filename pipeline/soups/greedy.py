@@ -66,10 +66,10 @@ def greedy_soup(
     """
     with measured(device) as cost:
         passes = 0
-        if accuracies is None and order is None:
-            accuracies = individual_accuracies(ingredients, score)
-            passes += len(ingredients)
-        sequence = by_accuracy(accuracies) if order is None and accuracies is not None else list(order or ())
+        if order is None or accuracies is not None:
+            passes += 0 if accuracies is not None else len(ingredients)
+            accuracies = individual_accuracies(ingredients, score, accuracies)
+        sequence = list(order) if order is not None else by_accuracy(accuracies or ())
         _check_order(sequence, len(ingredients))
         first = sequence[0]
         if accuracies is None:

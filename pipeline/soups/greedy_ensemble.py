@@ -44,7 +44,7 @@ def greedy_ensemble(
         if settings.order == "random":
             order = random_order(len(ingredients), seed)
         else:
-            order = by_accuracy(individual_accuracies(ingredients, scorer) if accuracies is None else accuracies)
+            order = by_accuracy(individual_accuracies(ingredients, scorer, accuracies))
         members = _Members(model, ingredients, data, batch_size)
         counts = [0] * len(ingredients)
         best, history = -1, []

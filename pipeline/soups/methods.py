@@ -67,9 +67,8 @@ def _uniform(inputs: SoupInputs, settings: None) -> Soup:
 
 
 def _greedy(inputs: SoupInputs, settings: GreedySettings) -> Soup:
-    accuracies, alone = inputs.accuracies, _scorer(inputs, recalibrate=False)
-    if accuracies is None:
-        accuracies = individual_accuracies(inputs.ingredients, alone)
+    alone = _scorer(inputs, recalibrate=False)
+    accuracies = individual_accuracies(inputs.ingredients, alone, inputs.accuracies)
     score = _scorer(inputs)
     soup = greedy_soup(
         inputs.ingredients,

@@ -23,29 +23,41 @@ class Score(Protocol):
 
 @dataclass
 class AccuracyScorer:
-    """A `Score` on given images; ``passes`` counts how often it went over them, cut-off passes by their part."""
+    """A `Score` on given images; ``passes`` counts how often it went over them, cut-off passes by their part.
+
+    Images that earlier weights got wrong come first: a worse candidate then shows it within the images that are ever
+    wrong, not at the end. Accuracy does not depend on the order. Streamed batches come as they are.
+    """
 
     model: nn.Module
     data: FitData
     batch_size: int
     recalibrate: Callable[[nn.Module], None] | None = None
     passes: float = 0.0
+    mistakes: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float | None:
         """Accuracy of these weights; None as soon as the images left cannot lift it to ``at_least``."""
         total = self.data.num_images
         needed = 0 if at_least is None else smallest_count(at_least, total)
+        if self.mistakes is None:
+            self.mistakes = torch.zeros(total, dtype=torch.int32)
+        order = torch.argsort(self.mistakes, descending=True, stable=True)
+        in_order = self.data.resident is not None
         seen, correct = 0, 0
         with borrowed(self.model, self.data.device):
             load_weights(self.model, state_dict)
             if self.recalibrate is not None:
                 self.recalibrate(self.model)
                 self.model.eval()
-            for images, labels in self.data.ordered(self.batch_size):
+            for images, labels in self.data.ordered(self.batch_size, order):
                 if correct + total - seen < needed:
                     break
-                correct += int((self.model(images).argmax(dim=-1) == labels).sum())
+                right = (self.model(images).argmax(dim=-1) == labels).cpu()
+                correct += int(right.sum())
+                if in_order:
+                    self.mistakes[order[seen : seen + len(labels)]] += ~right
                 seen += len(labels)
         self.passes += seen / total
         return None if correct + total - seen < needed else correct / total

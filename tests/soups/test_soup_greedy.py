@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from soup_models import fit_images
 
 from pipeline.errors import SoupError
-from pipeline.soups import accuracy_scorer, greedy_soup, load_weights
+from pipeline.soups import accuracy_scorer, best_individual, greedy_soup, load_weights
 
 
 class Counting:
@@ -54,6 +55,14 @@ def test_a_wrong_order_is_refused(ingredients, order):
         greedy_soup(ingredients, Counting([]), order=order)
 
 
+def test_an_accuracy_for_each_ingredient_or_none(ingredients):
+    for build in (greedy_soup, best_individual):
+        with pytest.raises(SoupError, match="4 accuracies for 5 ingredients"):
+            build(ingredients, Counting([]), accuracies=[0.1] * 4)
+    with pytest.raises(SoupError, match="not known"):
+        best_individual(ingredients)
+
+
 def test_candidates_are_the_means_that_are_returned(model, ingredients, fit):
     scorer, seen = accuracy_scorer(model, fit), []
 
@@ -82,3 +91,17 @@ def test_early_end_is_exact(model, ingredients, fit, batch_size):
         before = score.passes
         assert score(state, at_least=1.1) is None
         assert score.passes == before, "an accuracy above 1 is out of reach before the first image"
+
+
+def test_images_that_were_wrong_come_first_and_end_a_worse_candidate_early(model, ingredients):
+    """One image in four is hard: wrong for all; a candidate that is wrong there alone is seen through at once."""
+    images, _ = fit_images(64)
+    load_weights(model, ingredients.state_dict(0))
+    labels = model.eval()(images).argmax(1).detach()
+    labels[-16:] = (labels[-16:] + 1) % 4  # the hard ones, at the very end
+    score = accuracy_scorer(model, (images, labels), batch_size=4)
+    assert score(ingredients.state_dict(0)) == 0.75
+    before = score.passes
+    assert score(ingredients.state_dict(0), at_least=0.76) is None
+    assert score.passes - before == 16 / 64
+    assert score(ingredients.state_dict(0), at_least=0.75) == 0.75
