@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline import __version__, run
+from pipeline import __version__, run, soup_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run.add_arguments(commands.add_parser("run", **run.HELP))
+    soup_command.add_arguments(commands.add_parser("soup", **soup_command.HELP))
     parsed = run.parse(parser, arguments)
     status: int = parsed.execute(parsed)
     return status

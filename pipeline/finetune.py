@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.config import SearchConfig
-from pipeline.data import Splits, augment, mixup
+from pipeline.data import Splits
+from pipeline.data.augmentation import augment, mixup
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import accuracy, predict
 from pipeline.records import Hyperparameters

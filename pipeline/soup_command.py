@@ -9,15 +9,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pipeline.cluster import start_ray
 from pipeline.command_line import guarded, known_names
 from pipeline.config import load_config, nearest
-from pipeline.data import load_splits
 from pipeline.errors import ConfigError
-from pipeline.evaluation import evaluate_soup, recalibration
-from pipeline.models import build_classifier, save_weights
 from pipeline.soups import METHODS, IngredientSet, SoupInputs
 
 logger = logging.getLogger(__name__)
@@ -46,6 +40,13 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def make_soup(arguments: argparse.Namespace) -> None:
     """Build ``arguments.method`` over the folder, write it, tell its accuracies and cost. Raises PipelineError."""
+    import torch
+
+    from pipeline.cluster import start_ray  # these are slow to import, and `--help` does without
+    from pipeline.data import load_splits
+    from pipeline.evaluation import evaluate_soup, recalibration
+    from pipeline.models import build_classifier, save_weights
+
     config = load_config(arguments.config, arguments.overrides, known_names())
     method = METHODS.get(arguments.method)
     if method is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,16 @@ def _check_same_sweep(config: Config, state: RunState, before: Any) -> None:
             f"search.num_trials: is {config.search.num_trials}, but the sweep in {config.output} already has "
             f"{state.num_trials} trials; a sweep can grow, not shrink. Give another `output` or --fresh"
         )
+
+
+def is_done(config: Config, stages: Iterable[str]) -> bool:
+    """Whether the run in ``config.output`` has finished these ``stages`` with these settings; reads one file."""
+    try:
+        state = RunState.model_validate_json((config.output / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return False
+    wanted = fingerprints(config)
+    return all(state.done.get(stage) == wanted[stage] for stage in stages)
 
 
 def save_state(config: Config, state: RunState) -> None:

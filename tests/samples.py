@@ -16,7 +16,7 @@ DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 def known_names() -> Known:
     from pipeline.data import SOURCES
     from pipeline.models import BACKBONES
-    from pipeline.search import SPACES
+    from pipeline.search.spaces import SPACES
     from pipeline.soups import METHODS
 
     return Known(

@@ -1,9 +1,9 @@
 """Images: sources, the store of decoded images, splits, augmentation; and the Parquet tables of records.
 
-Importing this package does not import ray, which only `prepare` needs, and only where the store is not there yet.
+Importing this package imports neither ray, which only `prepare` needs, and only where the store is not there yet, nor
+torchvision, which `pipeline.data.augmentation` needs.
 """
 
-from pipeline.data.augmentation import augment, mixup
 from pipeline.data.images import ImageSet, Splits
 from pipeline.data.preparation import prepare
 from pipeline.data.sources import SOURCES
@@ -14,9 +14,7 @@ __all__ = [
     "SOURCES",
     "ImageSet",
     "Splits",
-    "augment",
     "load_splits",
-    "mixup",
     "prepare",
     "read_table",
     "write_table",

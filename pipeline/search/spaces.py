@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ray import tune
 
 from pipeline.config import Distribution, SearchConfig
 from pipeline.records import Hyperparameters
@@ -34,12 +33,6 @@ _VIT_L_14 = {
     "augmentation": Distribution(choice=["minimal"]),
 }
 SPACES: dict[str, Mapping[str, Distribution]] = {"random": _RANDOM, "vit-l-14": _VIT_L_14}
-
-_DOMAINS: dict[str, Callable[..., Any]] = {
-    "uniform": tune.uniform,
-    "loguniform": tune.loguniform,
-    "randint": tune.randint,
-}
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,8 @@ def _draw(distribution: Distribution, random_state: np.random.RandomState) -> An
     if distribution.choice is not None:
         value = distribution.choice[quantile.randint(len(distribution.choice))]
     else:
-        kind = next(kind for kind in _DOMAINS if getattr(distribution, kind) is not None)
-        value = _DOMAINS[kind](*getattr(distribution, kind)).sample(random_state=quantile)
+        from ray import tune  # slow to import, and most callers only want the names of the spaces
+
+        kind = next(kind for kind in ("uniform", "loguniform", "randint") if getattr(distribution, kind) is not None)
+        value = getattr(tune, kind)(*getattr(distribution, kind)).sample(random_state=quantile)
     return value if keep else 0

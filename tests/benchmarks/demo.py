@@ -3,8 +3,8 @@
     python tests/benchmarks/demo.py
 
 Runs `python pipeline/run.py --config configs/digits.yaml` as a process of its own in a temporary folder, then the same
-command again, and writes `results/demo.json` (command, machine, commit, seconds, table) and `results/demo.svg` (the cost
-curve of that run). Prints the README's table.
+command again, and writes `results/demo.json` (command, machine, commit, seconds, table) and `results/demo.svg` (the
+cost curve of that run). Prints the README's table.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from pipeline.data import augment, mixup
-from pipeline.data.augmentation import _randaugment_round
+from pipeline.data.augmentation import _randaugment_round, augment, mixup
 from pipeline.records import Hyperparameters
 
 

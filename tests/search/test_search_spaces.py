@@ -6,7 +6,7 @@ from samples import search_config
 from scipy import stats
 
 from pipeline.records import Hyperparameters
-from pipeline.search import SPACES, sample_trials
+from pipeline.search.spaces import SPACES, sample_trials
 
 DRAWS = 2000
 

@@ -12,7 +12,9 @@ from pipeline.errors import SearchError
 from pipeline.evaluation import accuracy, predict
 from pipeline.finetune import finetune
 from pipeline.models import load_weights, read_weights, unique_state
-from pipeline.search import TrialContext, run_trials, sample_trials
+from pipeline.search.spaces import sample_trials
+from pipeline.search.trial import TrialContext
+from pipeline.search.tuner import run_trials
 
 EPOCHS = 2
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import Any
 
 import numpy as np
-from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
-from torchvision.datasets import CIFAR100 as TorchvisionCIFAR100
 
 from pipeline.config import DataConfig
 from pipeline.data.sources.base import RawImages, Source, array_chunks
 from pipeline.errors import DataError
 
 
-def _open(data: DataConfig, dataset: Any) -> RawImages:
-    name = dataset.__name__
-    sets = {}
+def _open(data: DataConfig, name: str) -> RawImages:
+    from torchvision import datasets  # slow to import, and every command reads the table of sources
+
+    dataset, sets = getattr(datasets, name), {}
     for part in ("train", "test"):
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # torchvision prints where it found or put the files
@@ -35,7 +33,5 @@ def _open(data: DataConfig, dataset: Any) -> RawImages:
 
 
 # torchvision compares the files with published checksums, so the name says all about the images.
-CIFAR10 = Source(needs=("root",), identity=lambda data: "CIFAR-10", open=lambda data: _open(data, TorchvisionCIFAR10))
-CIFAR100 = Source(
-    needs=("root",), identity=lambda data: "CIFAR-100", open=lambda data: _open(data, TorchvisionCIFAR100)
-)
+CIFAR10 = Source(needs=("root",), identity=lambda data: "CIFAR-10", open=lambda data: _open(data, "CIFAR10"))
+CIFAR100 = Source(needs=("root",), identity=lambda data: "CIFAR-100", open=lambda data: _open(data, "CIFAR100"))

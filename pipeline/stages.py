@@ -1,0 +1,275 @@
+"""The stages of a run, wired: each reads what the one before it recorded, so any can be run again alone."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline.cluster import Cluster, check_store, git_commit, library_versions, machine, start_ray, trial_resources
+from pipeline.config import Config
+from pipeline.data import Splits, load_splits, read_table, write_table
+from pipeline.errors import PipelineError, SearchError
+from pipeline.evaluation import accuracy, predict
+from pipeline.models import (
+    build_classifier,
+    make_theta0,
+    read_weights,
+    save_weights,
+    unique_state,
+    weights_sha256,
+)
+from pipeline.records import (
+    CoefficientRecord,
+    CostRecord,
+    IngredientRecord,
+    PredictionRecord,
+    RunRecord,
+    SoupRecord,
+    cost_unit,
+    cumulative_gpu_hours,
+)
+from pipeline.registry import (
+    IngredientRecorder,
+    Sweep,
+    fetch_soup,
+    log_costs,
+    log_files,
+    log_soup_files,
+    open_sweep,
+    read_trials,
+    set_champion,
+)
+from pipeline.report import methods_table, write_report
+from pipeline.search.spaces import sample_trials
+from pipeline.search.trial import TrialContext
+from pipeline.search.tuner import run_trials
+from pipeline.soup_task import SoupContext, SoupRequest, build_soups
+from pipeline.state import RunState, save_state, write_text
+from pipeline.studies import cost_accuracy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages of a run share."""
+
+    config: Config
+    state: RunState
+    sweep: Sweep
+    cluster: Cluster
+    splits: Splits
+
+    def path(self, *parts: str) -> Path:
+        """A path in the run's folder."""
+        return self.config.output.joinpath(*parts)
+
+    def build_model(self) -> Any:
+        """A picklable function that builds the architecture."""
+        return functools.partial(build_classifier, self.config.model, len(self.splits.class_names))
+
+    def ingredients(self) -> list[IngredientRecord]:
+        """The recorded trials."""
+        return read_table(self.path("ingredients.parquet"), IngredientRecord)
+
+
+def search_stage(run: Run) -> None:
+    """Make theta0, run the trials that are not recorded, write ``ingredients.parquet``."""
+    config, splits = run.config, run.splits
+    record = _theta0(run)
+    theta0 = read_weights(run.path("theta0.safetensors"))
+    recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names, save_weights)
+    recorder.upload_theta0(theta0)
+    use_gpu, reserved = trial_resources(run.cluster, config.search)
+    context = TrialContext(
+        trials=tuple(sample_trials(config.search, config.seed)),
+        build_model=run.build_model(),
+        splits=ray.put(splits),
+        theta0=ray.put(theta0),
+        theta0_sha256=record.theta0_sha256,
+        settings=config.search,
+        use_gpu=use_gpu,
+        reserved=reserved,
+        storage=run.path("trials"),
+        recorder=recorder,
+    )
+    recorded = {row.trial_index for row in read_trials(run.sweep)}
+    logger.info("search: %d trials, %d of them recorded", len(context.trials), len(recorded))
+    run_trials(context, recorded, experiment=f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    rows = read_trials(run.sweep)
+    write_table(run.path("ingredients.parquet"), rows, IngredientRecord)
+    shutil.rmtree(run.path("trials"), ignore_errors=True)
+    finished = [row for row in rows if row.status == "finished"]
+    if not finished:
+        raise SearchError(
+            f"none of the {len(rows)} trials finished; the first: {rows[0].reason}. Correct the settings and start "
+            "over with --fresh (this run is kept)"
+        )
+    cost = sum(row.gpu_hours for row in rows)
+    logger.info("search: %d of %d trials finished, %.3g %s", len(finished), len(rows), cost, cost_unit(rows))
+
+
+def _theta0(run: Run) -> RunRecord:
+    """The run's record; makes theta0 in a Ray task of its own the first time."""
+    file = run.path("run.json")
+    if file.exists() and run.path("theta0.safetensors").exists():
+        return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
+    config, splits, device = run.config, run.splits, run.cluster.device
+
+    def task() -> tuple[dict[str, Any], float, float]:
+        start = time.monotonic()
+        pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
+        model = make_theta0(
+            config.model, splits.class_names, splits.train.tensors(), pretrain, device=device, seed=config.seed
+        )
+        images, labels = splits.test.tensors()
+        measured = accuracy(predict(model.to(device), images, device), labels) or 0.0
+        return unique_state(model.cpu()), time.monotonic() - start, measured
+
+    reserved = 1 if run.cluster.use_gpu else run.cluster.cpus
+    logger.info("search: making theta0 (%s head)", config.model.head.replace("_", "-"))
+    options = {"num_gpus": 1} if run.cluster.use_gpu else {"num_cpus": reserved}
+    try:
+        state, seconds, measured = ray.get(ray.remote(task).options(max_retries=0, **options).remote())
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, PipelineError) else error from error
+    save_weights(state, run.path("theta0.safetensors"), {"class_names": "\n".join(splits.class_names)})
+    record = RunRecord(
+        name=config.name,
+        sweep_id=run.state.sweep_id,
+        seed=config.seed,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_commit=git_commit(),
+        versions=library_versions(),
+        machine=machine(),
+        class_names=list(splits.class_names),
+        splits=list(splits.records),
+        theta0_sha256=weights_sha256(state),
+        theta0_gpu_hours=seconds / 3600 * reserved,
+        theta0_test_accuracy=measured,
+    )
+    write_text(file, record.model_dump_json(indent=1))
+    logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
+    return record
+
+
+def soup_stage(run: Run) -> None:
+    """Build every method's soup in one Ray task, write the tables, name the champion."""
+    rows = run.ingredients()
+    finished = [row for row in rows if row.status == "finished"]
+    everything = tuple(row.trial_index for row in finished)
+    cost = cumulative_gpu_hours(rows, len(finished))
+    methods = run.config.soup.methods
+    requests = [SoupRequest(method, everything, cost) for method in methods]
+    logger.info("soup: %d methods over %d ingredients", len(methods), len(finished))
+    soups, models = [], []
+    for result in build_soups(_soup_context(run, rows), requests, run.cluster.cpus):
+        row = result.record
+        soups.append(row)
+        files = [run.path("predictions", f"{row.method}.parquet")]
+        write_table(files[0], result.predictions, PredictionRecord)
+        if result.is_model:
+            models.append(row)
+            files.append(run.path("coefficients", f"{row.method}.parquet"))
+            write_table(files[1], result.coefficients, CoefficientRecord)
+            _keep(fetch_soup(run.sweep, row.method, run.path("soups")), run.path("soups", f"{row.method}.safetensors"))
+        log_soup_files(run.sweep, str(result.run_id), files)
+        logger.info(
+            "soup: %s: validation %.2f%%, %d of %d ingredients, %.1f s",
+            row.method, 100 * row.val_accuracy, row.num_selected, row.num_ingredients, row.construction_seconds,
+        )  # fmt: skip
+    write_table(run.path("soups.parquet"), soups, SoupRecord)
+    if models:
+        # `select` decides; `fit`, which the soups learned from, only where there is no `select` or it cannot.
+        champion = max(models, key=lambda row: (row.select_accuracy or 0.0, row.val_accuracy)).method
+        set_champion(run.sweep, champion)
+        record = RunRecord.model_validate_json(run.path("run.json").read_text(encoding="utf-8"))
+        write_text(run.path("run.json"), record.model_copy(update={"champion": champion}).model_dump_json(indent=1))
+
+
+def _keep(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+    if source.parent == target.parent:  # downloaded for this copy
+        source.unlink()
+
+
+def study_stage(run: Run) -> None:
+    """The cost curve: ``cost_accuracy.parquet`` and the metrics of its MLflow runs."""
+    rows, settings = run.ingredients(), run.config.study.cost_accuracy
+    soups = read_table(run.path("soups.parquet"), SoupRecord)
+    points = []
+    for point in cost_accuracy(
+        _soup_context(run, rows), rows, soups, settings.methods, settings.step, run.cluster.cpus
+    ):
+        points.append(point)
+        logger.info(
+            "study: %s of %d ingredients: validation %.2f%% for %.3g %s",
+            point.method, point.num_ingredients, 100 * point.val_accuracy, point.gpu_hours, cost_unit(rows),
+        )  # fmt: skip
+    points.sort(key=lambda point: (settings.methods.index(point.method), point.num_ingredients))
+    write_table(run.path("cost_accuracy.parquet"), points, CostRecord)
+    log_costs(run.sweep, points)
+
+
+def report_stage(run: Run) -> None:
+    """``report.html`` and the figures, also logged to the sweep's MLflow run."""
+    record = RunRecord.model_validate_json(run.path("run.json").read_text(encoding="utf-8"))
+    soups = read_table(run.path("soups.parquet"), SoupRecord)
+    curve = run.path("cost_accuracy.parquet")
+    costs = read_table(curve, CostRecord) if curve.exists() else []
+    files = write_report(run.config.output, record, run.ingredients(), soups, costs)
+    records = (run.path("config.yaml"), run.path("run.json"), *run.path().glob("*.parquet"))
+    table = methods_table(soups, run.ingredients(), record.champion)
+    tags = {"champion": record.champion or "", "seed": str(record.seed), "mlflow.note.content": f"```\n{table}\n```"}
+    log_files(run.sweep, [*files, *records], tags)
+
+
+_RUN_STAGE = {"search": search_stage, "soup": soup_stage, "study": study_stage, "report": report_stage}
+
+
+def _soup_context(run: Run, rows: Sequence[IngredientRecord]) -> SoupContext:
+    config = run.config
+    return SoupContext(
+        sweep=run.sweep,
+        splits=ray.put(run.splits),
+        build_model=run.build_model(),
+        save=save_weights,
+        val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
+        settings=config.soup.settings,
+        include_initialization=config.soup.include_initialization,
+        seed=config.seed,
+        device=run.cluster.device,
+        register=True,
+    )
+
+
+def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: dict[str, str]) -> None:
+    """Run the stages ``todo`` in order, each marked as done in ``state`` with its fingerprint of ``wanted``.
+
+    Raises PipelineError; what was done before stays done.
+    """
+    uri = str(config.registry.tracking_uri)
+    cluster = start_ray()
+    check_store(cluster, uri)
+    splits = load_splits(config.data, config.seed)
+    logger.info("data: %s", ", ".join(f"{record.size} {record.name}" for record in splits.records))
+    artifacts = config.output.parent / "mlartifacts" if uri.startswith("sqlite:") else None
+    tags = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
+    sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, tags)
+    run = Run(config, state, sweep, cluster, splits)
+    for stage in todo:
+        _RUN_STAGE[stage](run)
+        state.done[stage] = wanted[stage]
+        save_state(config, state)
