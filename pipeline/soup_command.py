@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import logging
 from pathlib import Path
@@ -69,8 +68,7 @@ def make_soup(arguments: argparse.Namespace) -> None:
         recalibrate=recalibration(splits, device),
     )
     logger.info("%s over %d ingredients on %s", method.name, len(ingredients), device)
-    given = config.soup.settings.get(method.name, {})
-    soup = method(inputs, dataclasses.replace(method.defaults, **given) if method.defaults is not None else None)
+    soup = method(inputs, method.settings(config.soup.settings.get(method.name, {})))
     if soup.state_dict is None:
         raise ConfigError(f"--method: '{method.name}' is an ensemble, which is no single model to write")
     evaluated = evaluate_soup(soup, inputs, splits)

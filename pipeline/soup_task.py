@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,7 +115,8 @@ def _build_one(
         recalibrate=recalibration(splits, context.device),
         theta0=theta0,
     )
-    soup = METHODS[request.method](inputs, _settings(context, request.method))
+    method = METHODS[request.method]
+    soup = method(inputs, method.settings(context.settings.get(request.method, {})))
     evaluated = evaluate_soup(soup, inputs, splits)
     record = SoupRecord(
         method=request.method,
@@ -139,11 +139,6 @@ def _build_one(
         run_id=run_id,
         is_model=soup.state_dict is not None,
     )
-
-
-def _settings(context: SoupContext, method: str) -> Any:
-    defaults = METHODS[method].defaults
-    return None if defaults is None else dataclasses.replace(defaults, **context.settings.get(method, {}))
 
 
 def _predictions(evaluated: Mapping[str, Evaluated]) -> list[PredictionRecord]:

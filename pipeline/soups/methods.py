@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,10 @@ class Method:
     name: str
     build: Callable[[SoupInputs, Any], Soup]
     defaults: Any = None
+
+    def settings(self, given: Mapping[str, Any]) -> Any:
+        """The defaults with the values of ``given``; None for a method without settings. Raises ValueError."""
+        return None if self.defaults is None else replace(self.defaults, **given)
 
     def __call__(self, inputs: SoupInputs, settings: Any = None) -> Soup:
         """Build the soup, BatchNorm statistics included, and measure what that cost.
