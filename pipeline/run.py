@@ -88,6 +88,7 @@ def _tell(config: Config, uri: str) -> None:
     if (output / "report.html").exists():
         print(f"Report:    {output / 'report.html'}")
     print(f"In MLflow: {f'mlflow ui --backend-store-uri {uri}' if uri.startswith('sqlite:') else uri}")
+    print("           (choose 'Model training' at the top left; the + before the sweep shows its trials and soups)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -63,9 +63,7 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         location = None if artifacts is None else (artifacts / name).as_uri()
-        # MLflow's UI then opens on training runs, not on its pages for language models.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        experiment_id = client.create_experiment(name, artifact_location=location, tags=kind)
+        experiment_id = client.create_experiment(name, artifact_location=location)
     else:
         experiment_id = experiment.experiment_id
     descriptions = {

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,20 +41,28 @@ def environment(home: Path | None = None, **more: str) -> dict[str, str]:
 
 
 def run_program(
-    command: tuple[str, ...], *arguments: str, home: Path, timeout: float = 400
+    command: tuple[str, ...], *arguments: str, home: Path, timeout: float = 900
 ) -> subprocess.CompletedProcess:
     return subprocess.run(
         [*command, *arguments], cwd=ROOT, env=environment(home), capture_output=True, text=True, timeout=timeout
     )
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 240) -> object:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 600) -> object:
     """The first true value of ``condition``."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.1)
     return value
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 class Background:
@@ -74,7 +84,7 @@ class Background:
     def output(self) -> str:
         return self.log.read_text()
 
-    def wait_for_output(self, text: str, seconds: float = 240) -> None:
+    def wait_for_output(self, text: str, seconds: float = 600) -> None:
         def there() -> bool:
             assert self.process.poll() is None or text in self.output(), f"ended without '{text}':\n{self.output()}"
             return text in self.output()

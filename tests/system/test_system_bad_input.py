@@ -16,7 +16,7 @@ from pipeline import run
 from pipeline.data import read_table
 from pipeline.records import IngredientRecord
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 
 SETTINGS = str(ROOT / "configs" / "digits.yaml")
 

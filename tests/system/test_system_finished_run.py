@@ -9,7 +9,7 @@ from program import CONFIG, MODULE, SCRIPT, SMALL, run_program
 
 from pipeline.registry import list_ingredients, read_trials
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 CONSOLE_COMMAND = Path(sys.executable).with_name("soup-pipeline")
 
 

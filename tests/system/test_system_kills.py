@@ -13,7 +13,7 @@ from program import CONFIG, SMALL, Background, Finished, environment, the_sweep,
 from pipeline.records import IngredientRecord
 from pipeline.registry import list_ingredients, read_trials
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 
 # Trials of some seconds, so that one is surely under way when the signal comes.
 LONGER = (
@@ -49,7 +49,7 @@ def an_epoch_is_done(output: Path, recorded: list[IngredientRecord]) -> bool:
 
 
 def finish(running: Background) -> str:
-    assert running.process.wait(timeout=400) == 0, running.output()
+    assert running.process.wait(timeout=900) == 0, running.output()
     return running.output()
 
 

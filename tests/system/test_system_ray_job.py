@@ -3,24 +3,23 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from program import CONFIG, ROOT, SMALL, Background, Finished, environment, wait_for
+from program import CONFIG, ROOT, SMALL, Background, Finished, environment, free_ports, wait_for
 
 from pipeline.registry import list_ingredients, read_trials
 
 RAY = Path(sys.executable).with_name("ray")
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(not RAY.exists(), reason="the ray command is not installed beside this Python"),
 ]
 # One method of each kind, to save the time.
@@ -40,19 +39,11 @@ class Head:
         extra = () if settings is None else ("--runtime-env-json", json.dumps({"env_vars": settings}))
         return subprocess.run(
             [RAY, "job", "submit", "--working-dir", ".", *extra, "--", "python", "pipeline/run.py", *arguments],
-            cwd=ROOT, env={**self.env, "RAY_ADDRESS": self.address}, capture_output=True, text=True, timeout=500,
+            cwd=ROOT, env={**self.env, "RAY_ADDRESS": self.address}, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
 
     def working_copies(self) -> list[Path]:
         return [path for path in (self.session / "runtime_resources" / "working_dir_files").iterdir() if path.is_dir()]
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @pytest.fixture(scope="module")
