@@ -73,15 +73,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
-    """Write ``state`` as safetensors with ``metadata`` in its header, atomically; returns the file's SHA-256."""
+    """Write ``state`` as safetensors with ``metadata`` in its header, atomically; returns the file's SHA-256.
+
+    The same weights and metadata give the same bytes, so that an upload may be repeated.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = safetensors.torch.save(
-        {name: value.detach().cpu().contiguous() for name, value in state.items()}, dict(metadata)
-    )
+    data = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    digest = hashlib.sha256()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
+    with partial.open("wb") as file:
+        for part in _with_metadata(data, metadata):
+            digest.update(part)
+            file.write(part)
     partial.replace(path)
-    return hashlib.sha256(data).hexdigest()
+    return digest.hexdigest()
+
+
+def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+    """A safetensors file's header with ``metadata``, and the rest of the file, not copied."""
+    # safetensors itself writes metadata in an order that changes from call to call.
+    length = int.from_bytes(data[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + length])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of eight
+    return len(text).to_bytes(8, "little") + text, memoryview(data)[8 + length :]
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

@@ -93,6 +93,14 @@ def test_saved_weights_come_back_with_their_metadata(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def test_the_same_weights_and_metadata_give_the_same_file(tmp_path):
+    # A repeated upload must not look like a changed file; safetensors alone shuffles the metadata.
+    metadata = {f"key {number}": str(number) for number in range(8)}
+    hashes = {save_weights(STATE, tmp_path / "model.safetensors", metadata) for _ in range(10)}
+    hashes.add(save_weights(dict(reversed(STATE.items())), tmp_path / "a", dict(reversed(metadata.items()))))
+    assert len(hashes) == 1
+
+
 def test_tied_tensors_are_stored_once_and_stay_tied(tmp_path):
     torch.manual_seed(1)
     source, target = Tied(), Tied()

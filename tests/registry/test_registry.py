@@ -83,11 +83,12 @@ def runs(sweep, role):
     return sweep.client().search_runs([sweep.experiment_id], f"tags.role = '{role}'")
 
 
-def test_upload_and_record_twice_double_nothing(sweep, recorder):
-    for _ in range(2):
+def test_upload_and_record_again_double_and_change_nothing(sweep, recorder, tmp_path):
+    for _ in range(4):
         record_trial(recorder, 0)
         recorder.upload_theta0(weights(9))
     assert len(versions(sweep, "demo-ingredient")) == 2
+    assert len(fetch_ingredients(list_ingredients(sweep), tmp_path)) == 2
     (run,) = runs(sweep, "trial")
     assert len(runs(sweep, "initialization")) == 1
     assert len(sweep.client().get_metric_history(run.info.run_id, "val_accuracy")) == 1
