@@ -1,8 +1,7 @@
 """Small settings, images and records for tests."""
 
-from functools import cache
-
-from pipeline.config import Config, Known, ModelConfig, SearchConfig
+from pipeline.command_line import known_names
+from pipeline.config import Config, ModelConfig, SearchConfig
 from pipeline.records import Hyperparameters, IngredientRecord
 
 VISION = {"image_size": 8, "patch_size": 2, "width": 16, "layers": 1, "head_width": 8, "mlp_ratio": 2.0}
@@ -10,21 +9,6 @@ TEXT = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layer
 TOWER = {"embed_dim": 16, "vision_cfg": VISION}
 CLIP = {**TOWER, "text_cfg": TEXT}
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-
-@cache
-def known_names() -> Known:
-    from pipeline.data import SOURCES
-    from pipeline.models import BACKBONES
-    from pipeline.search.spaces import SPACES
-    from pipeline.soups import METHODS
-
-    return Known(
-        sources={name: source.needs for name, source in SOURCES.items()},
-        backbones=BACKBONES,
-        spaces=SPACES,
-        methods={name: method.defaults for name, method in METHODS.items()},
-    )
 
 
 def model_config(**settings) -> ModelConfig:

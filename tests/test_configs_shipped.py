@@ -1,0 +1,91 @@
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.config import dump_config, load_config
+from pipeline.data import read_table
+from pipeline.records import CoefficientRecord, IngredientRecord, SoupRecord
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+SHIPPED = sorted(FOLDER.glob("*.yaml"))
+
+
+def test_the_papers_settings_are_shipped():
+    assert {"digits", "cifar10-vit-b-32", "cifar100-vit-l-14", "cifar100-resnet101", "imagenet-vit-b-32"} <= {
+        path.stem for path in SHIPPED
+    }
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_config_loads_and_opens_with_its_command(path, known, write_config):
+    config = load_config(path, [], known)
+    assert config.name == path.stem
+    assert load_config(write_config(dump_config(config)), [], known) == config
+    comment = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line)
+    assert any(line.startswith(f"#   python pipeline/run.py --config configs/{path.name}") for line in comment)
+    assert any(line.startswith("# Needs") for line in comment)
+
+
+def coloured_images(path: Path, count: int) -> Path:
+    """PNG images of two classes, reddish and bluish."""
+    generator = np.random.default_rng(count)
+    images, labels = [], []
+    for row in range(count):
+        pixels = generator.integers(0, 120, (20, 20, 3), dtype=np.uint8)
+        pixels[..., 0 if row % 2 else 2] += 120
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        images.append(buffer.getvalue())
+        labels.append(row % 2)
+    pq.write_table(pa.table({"image": images, "label": labels}), path)
+    return path
+
+
+def test_the_cifar10_config_runs_on_a_small_parquet_set(session_ray, migrated_store, tmp_path, known):
+    # With theta0 as an ingredient and without a select split, which is the papers' protocol.
+    from pipeline import run
+    from pipeline.state import STAGES
+
+    shutil.copy(migrated_store, tmp_path / "mlflow.db")
+    overrides = [
+        f"output={tmp_path / 'run'}",
+        f"registry.tracking_uri=sqlite:///{tmp_path / 'mlflow.db'}",
+        "data.source=parquet",
+        f"data.train={coloured_images(tmp_path / 'train.parquet', 80)}",
+        f"data.test={coloured_images(tmp_path / 'test.parquet', 20)}",
+        "data.class_names=[red, blue]",
+        "data.image_size=16",
+        "data.validation_size=20",
+        "data.select_fraction=0",
+        "model.name=null",
+        "model.pretrained=null",
+        "model.architecture.embed_dim=16",
+        "model.architecture.vision_cfg={image_size: 16, patch_size: 8, width: 16, layers: 1, head_width: 8}",
+        "search.num_trials=2",
+        "search.distributions={epochs: 1, batch_size: 20, lr: 1e-3}",
+        "soup.include_initialization=true",
+    ]
+    config = load_config(FOLDER / "cifar10-vit-b-32.yaml", overrides, known)
+    run.run_stages(config, STAGES, fresh=False)
+    output = config.output
+    trials = read_table(output / "ingredients.parquet", IngredientRecord)
+    assert [row.status for row in trials] == ["finished", "finished"]
+    assert all(row.select_accuracy is None for row in trials)
+    soups = read_table(output / "soups.parquet", SoupRecord)
+    assert [row.method for row in soups] == config.soup.methods
+    assert all(row.select_accuracy is None for row in soups)
+    assert max(row.test_accuracy for row in soups) > 0.8
+    uniform = read_table(output / "coefficients" / "uniform.parquet", CoefficientRecord)
+    assert {row.trial_index for row in uniform} == {0, 1, -1}
+    assert sum(row.coefficient for row in uniform) == pytest.approx(1)
+    assert (output / "report.html").exists()

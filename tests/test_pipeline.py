@@ -1,0 +1,398 @@
+"""The whole line on a few digits: real trials in Ray, a real MLflow store, every record read back."""
+
+import dataclasses
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from samples import known_names
+
+from pipeline import run, stages
+from pipeline.config import Config, load_config
+from pipeline.data import load_splits, read_table
+from pipeline.errors import ConfigError, SearchError
+from pipeline.evaluation import accuracy, predict
+from pipeline.models import build_classifier, read_weights, weights_sha256
+from pipeline.records import (
+    CoefficientRecord,
+    CostRecord,
+    IngredientRecord,
+    PredictionRecord,
+    RunRecord,
+    SoupRecord,
+    cumulative_gpu_hours,
+)
+from pipeline.registry import Sweep, connect, list_ingredients
+from pipeline.registry.client import local_path
+from pipeline.soups import IngredientSet, soup_from_coefficients
+from pipeline.state import STAGES
+
+MODELS = ["best-individual", "uniform", "greedy", "mehl", "mehl-plus"]
+METHODS = [*MODELS, "ensemble"]
+SETTINGS = """
+name: digits-tiny
+seed: 9
+output: {folder}/run
+data:
+  {{source: digits, image_size: 16, store: {folder}/prepared, train_size: 200, validation_size: 200, test_size: 150}}
+model:
+  backbone: open_clip
+  architecture:
+    {{embed_dim: 16, vision_cfg: {{image_size: 16, patch_size: 4, width: 16, layers: 1, head_width: 8}}}}
+search:
+  num_trials: 5
+  distributions:  # one in three diverges
+    {{lr: {{choice: [3.0e-3, 1.0e-2, 1.0e+30]}}, epochs: {{randint: [1, 3]}}, batch_size: 50, augmentation: minimal}}
+soup:
+  settings: {{mehl: {{inner_iterations: 4}}, mehl-plus: {{inner_iterations: 4, block_size: 2}}}}
+study:
+  cost_accuracy: {{methods: [greedy, uniform], step: 2}}
+registry: {{tracking_uri: "sqlite:///{folder}/mlflow.db"}}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A finished run: the folder that it is repeated in, and a copy of the outputs and the database to look at."""
+
+    folder: Path
+
+    @property
+    def live(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "kept" / "run"
+
+    def config(self, *overrides) -> Config:
+        return load_config(self.folder / "config.yaml", overrides, known_names())
+
+    def record(self) -> RunRecord:
+        return RunRecord.model_validate_json((self.output / "run.json").read_text())
+
+    def trials(self) -> list[IngredientRecord]:
+        return read_table(self.output / "ingredients.parquet", IngredientRecord)
+
+    def ingredients(self) -> list[IngredientRecord]:
+        return [row for row in self.trials() if row.status == "finished"]
+
+    def soups(self) -> dict[str, SoupRecord]:
+        return {row.method: row for row in read_table(self.output / "soups.parquet", SoupRecord)}
+
+    def restore(self) -> None:
+        shutil.rmtree(self.live)
+        shutil.copytree(self.output, self.live)
+        copy_database(self.folder / "kept" / "mlflow.db", self.folder / "mlflow.db")
+
+
+def copy_database(source: Path, target: Path) -> None:
+    # As SQLite copies: MLflow holds connections open.
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+
+
+@pytest.fixture(scope="module")
+def finished(session_ray, migrated_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    (folder / "config.yaml").write_text(SETTINGS.format(folder=folder))
+    done = Finished(folder)
+    run.run_stages(done.config(), STAGES, fresh=False)
+    shutil.copytree(done.live, done.output)
+    copy_database(folder / "mlflow.db", folder / "kept" / "mlflow.db")
+    return done
+
+
+@pytest.fixture
+def again(finished):
+    """Repeats the run as it was finished, with other settings."""
+    finished.restore()
+
+    def again(*overrides, only=STAGES):
+        run.run_stages(finished.config(*overrides), only, fresh=False)
+
+    return again
+
+
+@pytest.fixture(scope="module")
+def splits(finished):
+    config = finished.config()
+    return load_splits(config.data, config.seed)
+
+
+def client_of(finished):
+    return connect(str(finished.config().registry.tracking_uri))
+
+
+def open_ingredients(finished) -> IngredientSet:
+    return IngredientSet.open([local_path(row.path) for row in finished.ingredients()])
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("ingredients.parquet", IngredientRecord),
+        ("soups.parquet", SoupRecord),
+        ("cost_accuracy.parquet", CostRecord),
+        *[(f"coefficients/{method}.parquet", CoefficientRecord) for method in MODELS],
+        *[(f"predictions/{method}.parquet", PredictionRecord) for method in METHODS],
+    ],
+)
+def test_tables_have_the_columns_of_the_design(finished, file, kind):
+    path = finished.output / file
+    names = pq.read_schema(path).names
+    assert [name for name in names if not name.endswith("_accuracy") or name in kind.model_fields] == list(
+        kind.model_fields
+    )
+    assert read_table(path, kind)
+
+
+def test_every_file_of_the_design_is_there_and_nothing_unfinished(finished):
+    files = {str(path.relative_to(finished.output)) for path in finished.output.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "state.json", "run.json", "theta0.safetensors", "report.html"}
+    expected |= {"ingredients.parquet", "soups.parquet", "cost_accuracy.parquet"}
+    expected |= {f"figures/{name}.{form}" for name in ("cost_accuracy", "ingredients") for form in ("png", "svg")}
+    expected |= {
+        f"{kind}/{method}.{form}"
+        for method in MODELS
+        for kind, form in (("coefficients", "parquet"), ("soups", "safetensors"))
+    }
+    expected |= {f"predictions/{method}.parquet" for method in METHODS}
+    assert expected <= files
+    assert not [file for file in files if "partial" in file or "trials/" in file or "ensemble.safetensors" in file]
+
+
+def test_the_report_opens_without_a_network(finished):
+    page = (finished.output / "report.html").read_text()
+    assert all(word in page for word in ("Greedy", "CPU core hours"))
+    assert 'src="http' not in page
+    assert "url(http" not in page
+
+
+def test_every_trial_is_a_row_in_search_order(finished):
+    rows = finished.trials()
+    assert [row.trial_index for row in rows] == list(range(5))
+    assert {row.status for row in rows} == {"finished", "rejected"}
+    assert len(finished.ingredients()) >= 3
+    for row in rows:
+        assert (row.device, row.attempts, row.theta0_sha256) == ("cpu", 1, finished.record().theta0_sha256)
+        assert (row.status == "rejected") == (row.lr == 1e30)
+        if row.status == "finished":
+            assert row.images_seen == 200 * row.epochs
+            assert row.model_version is not None
+
+
+def test_ingredients_are_what_their_rows_say(finished, splits):
+    config = finished.config()
+    for row in finished.ingredients():
+        path = local_path(row.path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        assert metadata["theta0_sha256"] == row.theta0_sha256
+        assert json.loads(metadata["class_names"]) == list(splits.class_names)
+        model = build_classifier(config.model, 10)
+        model.load_state_dict(load_file(path))
+        for split, measured in (
+            ("fit", row.val_accuracy),
+            ("select", row.select_accuracy),
+            ("test", row.test_accuracy),
+        ):
+            images, labels = getattr(splits, split).tensors()
+            assert accuracy(predict(model, images, "cpu"), labels) == pytest.approx(measured)
+
+
+def test_theta0_is_recorded_by_its_hash(finished):
+    record = finished.record()
+    assert weights_sha256(read_weights(finished.output / "theta0.safetensors")) == record.theta0_sha256
+    assert record.theta0_gpu_hours > 0
+    sizes = {split.name: split.size for split in record.splits}
+    assert sizes == {"train": 200, "fit": 160, "select": 40, "test": 150}
+
+
+@pytest.mark.parametrize("method", MODELS)
+def test_the_coefficients_give_the_soup_bit_for_bit(finished, method):
+    rows = read_table(finished.output / "coefficients" / f"{method}.parquet", CoefficientRecord)
+    layers = tuple(dict.fromkeys(row.layer for row in rows))
+    trials = [row.trial_index for row in finished.ingredients()]
+    table = {(row.trial_index, row.layer): row.coefficient for row in rows}
+    assert len(table) == len(rows) == len(trials) * len(layers)
+    coefficients = torch.tensor([[table[trial, layer] for layer in layers] for trial in trials], dtype=torch.float64)
+    torch.testing.assert_close(coefficients.sum(0), torch.ones(len(layers), dtype=torch.float64))
+    rebuilt = soup_from_coefficients(open_ingredients(finished), coefficients, layers)
+    stored = load_file(finished.output / "soups" / f"{method}.safetensors")
+    assert stored.keys() == rebuilt.keys()
+    for name, value in stored.items():
+        assert torch.equal(value, rebuilt[name]), name
+    assert (len(layers) > 1) == (method == "mehl-plus")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_predictions_give_the_recorded_accuracies(finished, splits, method):
+    rows = read_table(finished.output / "predictions" / f"{method}.parquet", PredictionRecord)
+    record = finished.soups()[method]
+    for split, measured in (
+        ("fit", record.val_accuracy),
+        ("select", record.select_accuracy),
+        ("test", record.test_accuracy),
+    ):
+        part = [row for row in rows if row.split == split]
+        assert [row.image_index for row in part] == list(range(len(part)))
+        assert [row.label for row in part] == getattr(splits, split).labels.tolist()
+        assert sum(row.label == row.prediction for row in part) / len(part) == pytest.approx(measured)
+
+
+def test_the_soups_predict_what_is_recorded(finished, splits):
+    images = splits.test.tensors()[0]
+    config, total = finished.config(), 0
+    model = build_classifier(config.model, 10)
+    expected = {}
+    for method in MODELS:
+        model.load_state_dict(load_file(finished.output / "soups" / f"{method}.safetensors"))
+        expected[method] = predict(model, images, "cpu").argmax(1).tolist()
+    for row in finished.ingredients():
+        model.load_state_dict(load_file(local_path(row.path)))
+        total = total + predict(model, images, "cpu")
+    expected["ensemble"] = total.argmax(1).tolist()
+    for method, predictions in expected.items():
+        rows = read_table(finished.output / "predictions" / f"{method}.parquet", PredictionRecord)
+        assert [row.prediction for row in rows if row.split == "test"] == predictions
+
+
+def test_rows_of_the_soups_carry_cost_time_and_memory(finished):
+    soups, trials = finished.soups(), finished.trials()
+    assert list(soups) == METHODS
+    count = len(finished.ingredients())
+    for row in soups.values():
+        assert row.num_ingredients == count
+        assert row.gpu_hours == pytest.approx(cumulative_gpu_hours(trials, count))
+        assert 1 <= row.num_selected <= count
+        assert row.peak_memory_kind == "anon"
+        assert row.construction_seconds > 0
+    assert soups["best-individual"].num_selected == 1
+    assert soups["uniform"].num_selected == soups["ensemble"].num_selected == count
+    best = max(row.val_accuracy for row in finished.ingredients())
+    assert soups["best-individual"].val_accuracy == pytest.approx(best)
+    assert soups["greedy"].val_accuracy >= best
+
+
+def test_the_champion_is_the_best_model_on_select(finished):
+    soups = finished.soups()
+    champion = soups[finished.record().champion]
+    assert champion.method in MODELS  # an ensemble is no model
+    assert champion.select_accuracy == max(soups[method].select_accuracy for method in MODELS)
+
+
+def test_the_curve_ends_at_the_soups_and_its_cost_counts_rejected_trials(finished):
+    points = read_table(finished.output / "cost_accuracy.parquet", CostRecord)
+    trials, count = finished.trials(), len(finished.ingredients())
+    sizes = [*range(2, count, 2), count]
+    assert [(point.method, point.num_ingredients) for point in points] == [
+        (method, size) for method in ("greedy", "uniform") for size in sizes
+    ]
+    for point in points:
+        assert point.gpu_hours == pytest.approx(cumulative_gpu_hours(trials, point.num_ingredients))
+        if point.num_ingredients == count:
+            soup = finished.soups()[point.method]
+            assert (point.val_accuracy, point.test_accuracy) == (soup.val_accuracy, soup.test_accuracy)
+
+
+def test_the_registry_holds_ingredients_theta0_soups_and_champion(finished, again):
+    client, record = client_of(finished), finished.record()
+    sweep = Sweep(str(finished.config().registry.tracking_uri), "digits-tiny", record.sweep_id, "", "")
+    versions = list_ingredients(sweep)
+    assert [version.trial_index for version in versions] == [None, *(row.trial_index for row in finished.ingredients())]
+    assert [version.sha256 for version in versions[1:]] == [row.sha256 for row in finished.ingredients()]
+    aliases = client.get_registered_model("digits-tiny-soup").aliases
+    assert set(aliases) == {*MODELS, "champion"}
+    assert aliases["champion"] == aliases[record.champion]
+
+
+def test_the_same_command_again_runs_nothing(finished, again, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise AssertionError("nothing is left to do")
+
+    for name in ("run_pending", "start_ray", "load_splits", "open_sweep"):
+        monkeypatch.setattr(stages, name, refuse)
+    before = contents(finished.live)
+    again()
+    assert contents(finished.live) == before
+    assert "best-individual" in capsys.readouterr().out.lower().replace(" ", "-")
+
+
+def test_other_soup_settings_run_soup_study_and_report_again(finished, again, monkeypatch):
+    monkeypatch.setitem(stages._RUN_STAGE, "search", None)  # calling it would fail
+    before, ran = contents(finished.live), []
+    for stage in ("soup", "study", "report"):
+        original = stages._RUN_STAGE[stage]
+        monkeypatch.setitem(
+            stages._RUN_STAGE, stage, lambda made, stage=stage, original=original: (ran.append(stage), original(made))
+        )
+    again("soup.methods=[uniform, mehl-plus]", "soup.settings.mehl-plus.learning_rate=0.5")
+    after = contents(finished.live)
+    assert ran == ["soup", "study", "report"]
+    assert after["ingredients.parquet"] == before["ingredients.parquet"]
+    assert after["soups/uniform.safetensors"] == before["soups/uniform.safetensors"]
+    assert after["soups/mehl-plus.safetensors"] != before["soups/mehl-plus.safetensors"]
+    rows = read_table(finished.live / "soups.parquet", SoupRecord)
+    assert [row.method for row in rows] == ["uniform", "mehl-plus"]
+    record = RunRecord.model_validate_json((finished.live / "run.json").read_text())
+    assert record.champion in {"uniform", "mehl-plus"}
+    # greedy is no soup of the run any more, yet still on the curve
+    points = read_table(finished.live / "cost_accuracy.parquet", CostRecord)
+    assert points == read_table(finished.output / "cost_accuracy.parquet", CostRecord)
+
+
+def test_a_larger_sweep_keeps_its_trials(finished, again):
+    again("search.num_trials=6", "soup.methods=[uniform]", "study.cost_accuracy.methods=[uniform]")
+    rows = read_table(finished.live / "ingredients.parquet", IngredientRecord)
+    assert rows[:5] == finished.trials()
+    assert rows[5].trial_index == 5
+    (soup,) = read_table(finished.live / "soups.parquet", SoupRecord)
+    assert soup.num_ingredients == sum(row.status == "finished" for row in rows)
+    record = RunRecord.model_validate_json((finished.live / "run.json").read_text())
+    assert record.sweep_id == finished.record().sweep_id
+
+
+def test_a_smaller_sweep_and_another_seed_are_refused(finished, again):
+    before = contents(finished.live)
+    with pytest.raises(ConfigError, match="a sweep can grow, not shrink"):
+        again("search.num_trials=4")
+    with pytest.raises(ConfigError, match="other settings: seed"):
+        again("seed=5")
+    assert contents(finished.live) == before
+
+
+def test_a_larger_sweep_without_the_search_stage_is_refused(again):
+    with pytest.raises(ConfigError, match=r"^--stages: 'soup' needs 'search', which is not done; add it$"):
+        again("search.num_trials=6", only=["soup"])
+
+
+def test_the_soup_stage_alone_on_a_new_folder_is_a_one_line_error(finished, tmp_path):
+    with pytest.raises(ConfigError, match=r"^--stages: 'soup' needs 'search', which is not done; add it$"):
+        run.run_stages(finished.config(f"output={tmp_path / 'new'}"), ["soup"], fresh=False)
+
+
+def test_a_sweep_without_a_finished_trial_ends_the_run(finished, tmp_path):
+    config = finished.config(
+        f"output={tmp_path / 'bad'}", "search.num_trials=1", "search.distributions.lr={choice: [1e+30]}"
+    )
+    for _ in range(2):  # the second time from the records
+        with pytest.raises(SearchError) as caught:
+            run.run_stages(config, STAGES, fresh=False)
+        message = str(caught.value)
+        assert message.startswith("none of the 1 trials finished; the first: loss or weights are not finite in epoch 1")
+        assert len(message.splitlines()) == 1
+    assert not (tmp_path / "bad" / "soups.parquet").exists()
+    assert json.loads((tmp_path / "bad" / "state.json").read_text())["done"] == {}
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
