@@ -5,17 +5,25 @@ import shutil
 from pathlib import Path
 
 import pytest
-from samples import known_names
 
+# Before anything imports torch: on small models threads cost more than they bring, and their number changes results.
 # No test may reach for a network, and what the caller's shell says about stores and folders is not for tests.
 os.environ.update({"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"})
 for _name in ("MLFLOW_TRACKING_URI", "PIPELINE_HOME", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
     os.environ.pop(_name, None)
 
 
+@pytest.fixture(autouse=True)
+def _no_tracking_server(monkeypatch):
+    # MLflow keeps the store that it was last connected to in the environment, where settings look for one.
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="session")
 def known():
     """The names that the command line hands to `load_config`."""
+    from pipeline.command_line import known_names
+
     return known_names()
 
 

@@ -27,22 +27,17 @@ class SmallConvNet(nn.Module):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Two networks, far from one another, that have learned the digits."""
+    """A network that has learned the digits."""
     images, labels = digit_images(0, 600).tensors()
-    networks = []
-    for seed in (0, 1):
-        torch.manual_seed(0)
-        network = SmallConvNet()
-        torch.manual_seed(seed)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2 if seed else 4e-3)
-        network.train()
-        for _ in range(6):
-            for index in torch.randperm(len(labels)).split(50):
-                optimizer.zero_grad()
-                F.cross_entropy(network(images[index]), labels[index]).backward()
-                optimizer.step()
-        networks.append(network.eval())
-    return networks
+    torch.manual_seed(0)
+    network = SmallConvNet().train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    for _ in range(6):
+        for index in torch.randperm(len(labels)).split(50):
+            optimizer.zero_grad()
+            F.cross_entropy(network(images[index]), labels[index]).backward()
+            optimizer.step()
+    return network.eval()
 
 
 def average(first, second):
@@ -54,29 +49,25 @@ def average(first, second):
 
 
 def test_recalibration_brings_back_the_accuracy_of_an_average(trained):
-    first = trained[0]
+    first = trained
     images, labels = digit_images(600, 1000).tensors()
+    # Statistics far from those of the weights, as averaged ones are for averaged weights.
     soup = copy.deepcopy(first)
-    # Weights halfway to a copy whose activations are ten times as large: the averaged statistics are far off.
-    scaled = copy.deepcopy(first)
-    with torch.no_grad():
-        for layer in scaled.body:
-            if isinstance(layer, nn.Conv2d):
-                layer.weight.mul_(10)
-                layer.bias.mul_(10)
-    soup.load_state_dict({**average(first, scaled), **{k: v for k, v in first.state_dict().items() if "running" in k}})
+    for layer in soup.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean[::2] += 5 * layer.running_var[::2].sqrt()
     before = accuracy(predict(soup, images, "cpu"), labels)
     recalibrate_batchnorm(soup, digit_images(0, 600).tensors()[0], "cpu")
     after = accuracy(predict(soup, images, "cpu"), labels)
     alone = accuracy(predict(first, images, "cpu"), labels)
-    assert alone > 0.85
-    assert before < alone - 0.1
-    assert after > alone - 0.03
+    assert alone > 0.7
+    assert before < alone - 0.2
+    assert after > alone - 0.05
 
 
 def test_recalibration_sets_the_statistics_of_the_images_and_nothing_else(trained):
     soup = SmallConvNet()
-    soup.load_state_dict(average(*trained))
+    soup.load_state_dict(average(trained, SmallConvNet()))
     soup.train()
     before = copy.deepcopy(soup.state_dict())
     images = digit_images(0, 600).tensors()[0]
@@ -107,7 +98,7 @@ def test_a_model_without_batchnorm_is_left_as_it_is():
 
 
 def test_predictions_do_not_depend_on_batches_or_the_mode_of_the_model(trained):
-    model = copy.deepcopy(trained[0]).train()
+    model = copy.deepcopy(trained).train()
     images = digit_images(0, 600).tensors()[0]
     logits = predict(model, images, "cpu")
     assert logits.shape == (600, 10)

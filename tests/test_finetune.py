@@ -175,17 +175,14 @@ def test_without_warm_up_the_peak_comes_first():
 
 
 @pytest.mark.parametrize(
-    ("package", "foreign"),
+    ("packages", "foreign"),
     [
-        ("pipeline.finetune", ("ray", "mlflow")),
-        ("pipeline.evaluation", ("ray", "mlflow")),
-        ("pipeline.soups", ("ray", "mlflow", "torchvision", "pydantic", "open_clip")),
-        ("pipeline.records", ("ray", "mlflow", "torch", "numpy")),
-        ("pipeline.config", ("ray", "mlflow", "torch", "numpy")),
+        ("pipeline.finetune, pipeline.evaluation, pipeline.models", ("ray", "mlflow")),
+        ("pipeline.records, pipeline.config, pipeline.state", ("ray", "mlflow", "torch", "numpy", "pyarrow")),
     ],
 )
-def test_importing_a_part_pulls_in_no_more_than_it_needs(package, foreign):
-    code = f"import sys, {package}; print([name for name in {foreign!r} if name in sys.modules])"
+def test_importing_a_part_pulls_in_no_more_than_it_needs(packages, foreign):
+    code = f"import sys, {packages}; print([name for name in {foreign!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from samples import known_names
 
 from pipeline import run, stages
+from pipeline.command_line import known_names
 from pipeline.config import Config, load_config
 from pipeline.data import load_splits, read_table
 from pipeline.errors import ConfigError, SearchError
