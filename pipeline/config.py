@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -363,6 +364,11 @@ class Config(Section):
             object.__setattr__(self, "data", self.data.model_copy(update={"store": store}))
         uri = self.registry.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         uri = uri or f"sqlite:///{self.output.parent / 'mlflow.db'}"
+        if urlsplit(uri).password is not None:
+            raise ValueError(
+                "registry.tracking_uri: holds a password, which would be saved with the run; set it in the environment "
+                "as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL"
+            )
         if uri.startswith("sqlite:///"):  # workers have other working directories
             uri = f"sqlite:///{home() / uri.removeprefix('sqlite:///')}"
         object.__setattr__(self, "registry", self.registry.model_copy(update={"tracking_uri": uri}))

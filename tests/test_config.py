@@ -304,3 +304,10 @@ def test_help_describes_every_setting_with_its_default():
     assert "study.cost_accuracy.step [4]" in lines
     assert "model.contrastive.lr [0.001]" in lines
     assert not any(os.sep in key for key in lines)
+
+
+@pytest.mark.parametrize("uri", ["http://me:secret@mlflow:5000", "postgresql://me:secret@db/mlflow"])
+def test_a_password_in_the_tracking_uri_is_refused_and_not_repeated(load, uri):
+    with pytest.raises(ConfigError, match=r"registry\.tracking_uri: holds a password") as caught:
+        load(BASE, f"registry.tracking_uri={uri}")
+    assert "secret" not in str(caught.value)

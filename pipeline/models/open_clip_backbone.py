@@ -28,7 +28,12 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
     clip = _build(config, architecture, tag)
     has_text = "text_cfg" in (config.architecture or {"text_cfg": None})
     if pretrained and local:
-        _load_local(clip, Path(str(config.pretrained)), has_text=has_text)
+        text_loaded = _load_local(clip, Path(str(config.pretrained)), has_text=has_text)
+        if config.head == "zero_shot" and config.contrastive is None and not text_loaded:
+            raise ModelError(
+                f"model.head: 'zero_shot' needs a text tower, but {config.pretrained} holds an image tower alone; "
+                "use 'linear_probe'"
+            )
     by_tag = config.name is not None and config.pretrained is not None and not local
     trained_with = open_clip.get_pretrained_cfg(config.name, config.pretrained) if by_tag else {}
     return Backbone(
@@ -83,17 +88,18 @@ def _build(config: ModelConfig, architecture: dict[str, Any], tag: str | None) -
     return model
 
 
-def _load_local(clip: nn.Module, path: Path, *, has_text: bool) -> None:
+def _load_local(clip: nn.Module, path: Path, *, has_text: bool) -> bool:
     """Load a whole CLIP model, or its image tower alone (with or without the prefix ``visual.``).
 
-    Of a whole one, a model that ``has_text`` not takes the tower.
+    Of a whole one, a model that ``has_text`` not takes the tower. Returns whether the text tower was loaded too.
     """
     state = read_weights(path)
     tower = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
     if has_text and tower and len(tower) < len(state):
         load_weights(clip, state, source=str(path))
-    else:
-        load_weights(clip.get_submodule("visual"), tower or state, source=str(path))
+        return True
+    load_weights(clip.get_submodule("visual"), tower or state, source=str(path))
+    return False
 
 
 def _tokenizer(config: ModelConfig, architecture: dict[str, Any]) -> Any:

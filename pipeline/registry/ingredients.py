@@ -45,9 +45,16 @@ class IngredientRecorder:
     save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
 
     def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
-        """Log the weights as an artifact of the trial's run; returns the file's URI and SHA-256."""
+        """Log the weights as an artifact of the trial's run; returns the file's URI and SHA-256.
+
+        The weights of a recorded trial stay as they are: its worker may have died before it could tell Tune.
+        """
         client = self.sweep.client()
         run_id = self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
+        if recorded := client.get_run(run_id).data.tags.get("record"):
+            row = IngredientRecord.model_validate_json(recorded)
+            if row.path is not None and row.sha256 is not None:
+                return row.path, row.sha256
         return self._log(client, run_id, state, {"trial_index": str(trial_index)})
 
     def record(self, row: IngredientRecord) -> None:

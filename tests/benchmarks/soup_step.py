@@ -31,7 +31,6 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--delta-dtype", default="float32", choices=tuple(DELTA_DTYPES))
     options = parser.parse_args()
-    torch.set_num_threads(1 if options.device == "cpu" else torch.get_num_threads())
     model = build(options.size).to(options.device).eval()
     weights = dict(model.named_parameters())
     batch, descent = images(options.batch, options.device), Descent(1)

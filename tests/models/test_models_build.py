@@ -105,6 +105,14 @@ def test_local_open_clip_weights_in_every_form(tmp_path, wrap):
     assert_tower_is(theta0(architecture=CLIP, pretrained=str(path)), visual)
 
 
+def test_a_tower_alone_has_no_text_for_a_zero_shot_head(tmp_path):
+    visual = open_clip.model.CLIP(**copy.deepcopy(CLIP)).visual.state_dict()
+    save_file(visual, path := tmp_path / "tower.safetensors")
+    message = refused(architecture=CLIP, pretrained=str(path), head="zero_shot")
+    assert message.startswith("model.head: 'zero_shot' needs a text tower")
+    assert str(path) in message
+
+
 @pytest.mark.parametrize("wrap", ["pt", "safetensors"])
 def test_a_whole_clip_gives_its_tower_to_an_architecture_without_text(tmp_path, wrap):
     clip = open_clip.model.CLIP(**copy.deepcopy(CLIP))

@@ -141,6 +141,12 @@ def test_recorded_trials_are_read_back_equal_in_search_order(sweep, recorder):
         assert row.model_copy(update={"model_version": None}) == by_index[row.trial_index]
 
 
+def test_the_weights_of_a_recorded_trial_are_not_overwritten(sweep, recorder, tmp_path):
+    row = record_trial(recorder, 0)
+    assert recorder.upload(0, weights(7)) == (row.path, row.sha256)
+    assert fetch_ingredients(list_ingredients(sweep), tmp_path)
+
+
 def test_an_uploaded_trial_that_was_not_recorded_does_not_count(sweep, recorder):
     recorder.upload(0, weights(0))
     assert read_trials(sweep) == []
