@@ -1,12 +1,17 @@
-"""What all commands share: the names that settings may take, quiet logs, and errors without tracebacks."""
+"""What all commands share: the names and the list of settings, quiet logs, errors without tracebacks."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
 
-from pipeline.config import Known
+import yaml
+
+from pipeline.config import Config, Distribution, Known, Section, is_section
 from pipeline.data.sources import SOURCES
 from pipeline.errors import PipelineError
 from pipeline.models.backbone import BACKBONES
@@ -40,3 +45,48 @@ def guarded(job: Callable[[], None]) -> int:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def describe_settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
+    """All settings as ``key [default]: description``, a line each."""
+    for name, field in section.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        nested = next((kind for kind in kinds if is_section(kind)), None)
+        if nested is Distribution:
+            yield f"{prefix}{name}: {' '.join((field.description or '').split())}"
+            yield from describe_settings(nested, f"{prefix}{name}.NAME.")
+        elif nested is not None:
+            yield from describe_settings(nested, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() or field.default in (None, Path()) else f" [{_as_yaml(field.default)}]"
+            yield f"{prefix}{name}{default}: {' '.join((field.description or '').split())}"
+
+
+def format_settings(width: int) -> str:
+    """The settings with their defaults in brackets, by section and in two columns, for the command line's help."""
+    rows = []
+    for line in describe_settings():
+        head, _, description = line.partition(": ")
+        key, _, default = head.partition(" ")
+        rows.append((key, f"{description} {default}".rstrip()))
+    column = max(len(key) for key, _ in rows) + 4
+    lines, section = [], None
+    for key, description in rows:
+        top, _, below = key.partition(".")
+        if below and top != section:
+            section = top
+            kind = Config.model_fields[top].annotation
+            lines += ["", f"{top}: {(kind.__doc__ or '').strip()}"]
+        lines += textwrap.wrap(
+            description,
+            width,
+            initial_indent=f"  {key}".ljust(column),
+            subsequent_indent=" " * column,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def _as_yaml(value: Any) -> str:
+    """As one would write it on the command line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")

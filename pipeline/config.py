@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import os
 import re
-import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -421,52 +420,8 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def describe_settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """All settings as ``key [default]: description``, a line each."""
-    for name, field in section.model_fields.items():
-        kinds = (field.annotation, *get_args(field.annotation))
-        nested = next((kind for kind in kinds if _is_section(kind)), None)
-        if nested is Distribution:
-            yield f"{prefix}{name}: {' '.join((field.description or '').split())}"
-            yield from describe_settings(nested, f"{prefix}{name}.NAME.")
-        elif nested is not None:
-            yield from describe_settings(nested, f"{prefix}{name}.")
-        else:
-            default = "" if field.is_required() or field.default in (None, Path()) else f" [{_as_yaml(field.default)}]"
-            yield f"{prefix}{name}{default}: {' '.join((field.description or '').split())}"
-
-
-def format_settings(width: int) -> str:
-    """The settings with their defaults in brackets, by section and in two columns, for the command line's help."""
-    rows = []
-    for line in describe_settings():
-        head, _, description = line.partition(": ")
-        key, _, default = head.partition(" ")
-        rows.append((key, f"{description} {default}".rstrip()))
-    column = max(len(key) for key, _ in rows) + 4
-    lines, section = [], None
-    for key, description in rows:
-        top, _, below = key.partition(".")
-        if below and top != section:
-            section = top
-            kind = Config.model_fields[top].annotation
-            lines += ["", f"{top}: {(kind.__doc__ or '').strip()}"]
-        lines += textwrap.wrap(
-            description,
-            width,
-            initial_indent=f"  {key}".ljust(column),
-            subsequent_indent=" " * column,
-            break_on_hyphens=False,
-        )
-    return "\n".join(lines)
-
-
-def _as_yaml(value: Any) -> str:
-    """As one would write it on the command line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
-
-
-def _is_section(kind: Any) -> bool:
+def is_section(kind: Any) -> bool:
+    """Whether a type is a group of settings with names of their own."""
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
@@ -527,5 +482,5 @@ def _keys_at(location: tuple[int | str, ...]) -> Collection[str]:
     for part in location:
         field = section.model_fields.get(str(part))
         kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-        section = next((kind for kind in kinds if _is_section(kind)), section)
+        section = next((kind for kind in kinds if is_section(kind)), section)
     return list(section.model_fields)

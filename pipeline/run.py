@@ -15,8 +15,8 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.command_line import guarded, known_names
-from pipeline.config import Config, format_settings, load_config
+from pipeline.command_line import format_settings, guarded, known_names
+from pipeline.config import Config, load_config
 from pipeline.data.tables import read_table
 from pipeline.errors import ConfigError
 from pipeline.records import IngredientRecord, RunRecord, SoupRecord

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from torch import Tensor
 
 from pipeline.cluster import Cluster, check_store, git_commit, library_versions, machine, start_ray, trial_resources
-from pipeline.config import Config
+from pipeline.config import Config, ModelConfig
 from pipeline.data import Splits, load_splits, read_table, write_table
 from pipeline.errors import PipelineError, SearchError
 from pipeline.evaluation import accuracy, predict
@@ -61,13 +62,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """What the stages of a run share."""
+    """What the stages of a run share; ``splits_ref`` is ``splits`` in Ray's object store, once for all tasks."""
 
     config: Config
     state: RunState
     sweep: Sweep
     cluster: Cluster
     splits: Splits
+    splits_ref: ray.ObjectRef
 
     def path(self, *parts: str) -> Path:
         """A path in the run's folder."""
@@ -93,7 +95,7 @@ def search_stage(run: Run) -> None:
     context = TrialContext(
         trials=tuple(sample_trials(config.search, config.seed)),
         build_model=run.build_model(),
-        splits=ray.put(splits),
+        splits=run.splits_ref,
         theta0=ray.put(theta0),
         theta0_sha256=record.theta0_sha256,
         settings=config.search,
@@ -123,23 +125,13 @@ def _theta0(run: Run) -> RunRecord:
     file = run.path("run.json")
     if file.exists() and run.path("theta0.safetensors").exists():
         return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
-    config, splits, device = run.config, run.splits, run.cluster.device
-
-    def task() -> tuple[dict[str, Any], float, float]:
-        start = time.monotonic()
-        pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
-        model = make_theta0(
-            config.model, splits.class_names, splits.train.tensors(), pretrain, device=device, seed=config.seed
-        )
-        images, labels = splits.test.tensors()
-        measured = accuracy(predict(model.to(device), images, device), labels) or 0.0
-        return unique_state(model.cpu()), time.monotonic() - start, measured
-
+    config, splits = run.config, run.splits
     reserved = 1 if run.cluster.use_gpu else run.cluster.cpus
     logger.info("search: making theta0 (%s head)", config.model.head.replace("_", "-"))
     options = {"num_gpus": 1} if run.cluster.use_gpu else {"num_cpus": reserved}
+    task = ray.remote(_theta0_task).options(max_retries=0, **options)
     try:
-        state, seconds, measured = ray.get(ray.remote(task).options(max_retries=0, **options).remote())
+        state, seconds, measured = ray.get(task.remote(config.model, run.splits_ref, run.cluster.device, config.seed))
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, PipelineError) else error from error
     save_weights(state, run.path("theta0.safetensors"), {"class_names": "\n".join(splits.class_names)})
@@ -160,6 +152,16 @@ def _theta0(run: Run) -> RunRecord:
     write_text(file, record.model_dump_json(indent=1))
     logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
     return record
+
+
+def _theta0_task(config: ModelConfig, splits: Splits, device: str, seed: int) -> tuple[dict[str, Tensor], float, float]:
+    """theta0's weights, the seconds that it took, its test accuracy."""
+    start = time.monotonic()
+    pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
+    model = make_theta0(config, splits.class_names, splits.train.tensors(), pretrain, device=device, seed=seed)
+    images, labels = splits.test.tensors()
+    measured = accuracy(predict(model.to(device), images, device), labels) or 0.0
+    return unique_state(model.cpu()), time.monotonic() - start, measured
 
 
 def soup_stage(run: Run) -> None:
@@ -243,7 +245,7 @@ def _soup_context(run: Run, rows: Sequence[IngredientRecord]) -> SoupContext:
     config = run.config
     return SoupContext(
         sweep=run.sweep,
-        splits=ray.put(run.splits),
+        splits=run.splits_ref,
         build_model=run.build_model(),
         save=save_weights,
         val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
@@ -268,7 +270,7 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
     artifacts = config.output.parent / "mlartifacts" if uri.startswith("sqlite:") else None
     tags = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
     sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, tags)
-    run = Run(config, state, sweep, cluster, splits)
+    run = Run(config, state, sweep, cluster, splits, ray.put(splits))
     for stage in todo:
         _RUN_STAGE[stage](run)
         state.done[stage] = wanted[stage]

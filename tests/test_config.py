@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import describe_settings, dump_config, load_config
+from pipeline.command_line import describe_settings
+from pipeline.config import dump_config, load_config
 from pipeline.errors import ConfigError
 
 BASE = """
