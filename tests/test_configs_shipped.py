@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.config import dump_config, load_config
 from pipeline.data import read_table
-from pipeline.records import CoefficientRecord, IngredientRecord, SoupRecord
+from pipeline.records import CoefficientRecord, CostRecord, IngredientRecord, SoupRecord
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 SHIPPED = sorted(FOLDER.glob("*.yaml"))
@@ -88,4 +88,7 @@ def test_the_cifar10_config_runs_on_a_small_parquet_set(session_ray, migrated_st
     uniform = read_table(output / "coefficients" / "uniform.parquet", CoefficientRecord)
     assert {row.trial_index for row in uniform} == {0, 1, -1}
     assert sum(row.coefficient for row in uniform) == pytest.approx(1)
+    assert {row.num_ingredients for row in soups} == {3}
+    points = read_table(output / "cost_accuracy.parquet", CostRecord)
+    assert [(row.method, row.num_ingredients) for row in points] == [("greedy", 2), ("mehl-plus", 2)]
     assert (output / "report.html").exists()

@@ -23,7 +23,8 @@ def cost_accuracy(
     """
     finished = [row.trial_index for row in ingredients if row.status == "finished"]
     sizes = [*range(step, len(finished), step), len(finished)]
-    known = {row.method: row for row in soups if row.num_ingredients == len(finished)}
+    theta0 = int(context.include_initialization)  # an ingredient too, but no trial
+    known = {row.method: row for row in soups if row.num_ingredients == len(finished) + theta0}
     requests = [
         SoupRequest(method, tuple(finished[:size]), cumulative_gpu_hours(ingredients, size))
         for size in sizes
@@ -32,14 +33,14 @@ def cost_accuracy(
     ]
     if requests:
         for result in build_soups(dataclasses.replace(context, register=False), requests, cpus):
-            yield _point(result.record)
-    yield from (_point(known[method]) for method in methods if method in known)
+            yield _point(result.record, theta0)
+    yield from (_point(known[method], theta0) for method in methods if method in known)
 
 
-def _point(row: SoupRecord) -> CostRecord:
+def _point(row: SoupRecord, theta0: int) -> CostRecord:
     return CostRecord(
         method=row.method,
-        num_ingredients=row.num_ingredients,
+        num_ingredients=row.num_ingredients - theta0,
         gpu_hours=row.gpu_hours,
         val_accuracy=row.val_accuracy,
         select_accuracy=row.select_accuracy,
