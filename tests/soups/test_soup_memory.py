@@ -52,19 +52,21 @@ def folder(tmp_path_factory):
     return path
 
 
-def run(folder, **options):
+def run(folder, environment=(), **options):
     """One soup in a process of its own: memory freed by earlier tests would hide what this one takes."""
     command = [sys.executable, "-c", SCRIPT, str(folder), str(WIDTH), json.dumps(options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1", **dict(environment)})
     return json.loads(done.stdout)
 
 
 def test_peak_memory_is_b_and_a_few_models_whatever_k(folder):
     model_bytes = 4 * WIDTH * WIDTH * 4
-    few, many = run(folder, count=4, block_size=2), run(folder, count=16, block_size=2)
-    assert many["peak"] < few["peak"] + 0.75 * model_bytes, "twelve models more must not take the memory of one"
-    # Two directions, the fixed part and the gradients are four; a few MB are scratch and the interpreter's.
-    assert many["peak"] < 5.5 * model_bytes
+    # glibc would keep some freed arrays, more or fewer from run to run: it is told to give all of them back.
+    exact = {"MALLOC_MMAP_THRESHOLD_": "100000"}
+    few, many = (run(folder, exact, count=count, block_size=2) for count in (4, 16))
+    assert many["peak"] < few["peak"] + 0.25 * model_bytes, "twelve models more must take no memory"
+    # Two directions, the fixed part and the gradients are four models.
+    assert many["peak"] < 4.5 * model_bytes
 
 
 def test_the_smallest_budget_that_would_do_does_and_is_kept(folder):
