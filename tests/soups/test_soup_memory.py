@@ -55,7 +55,8 @@ def folder(tmp_path_factory):
 def run(folder, environment=(), **options):
     """One soup in a process of its own: memory freed by earlier tests would hide what this one takes."""
     command = [sys.executable, "-c", SCRIPT, str(folder), str(WIDTH), json.dumps(options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1", **dict(environment)})
+    variables = {"OMP_NUM_THREADS": "1", **dict(environment)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
     return json.loads(done.stdout)
 
 
