@@ -79,6 +79,10 @@ class Run:
         """A picklable function that builds the architecture."""
         return functools.partial(build_classifier, self.config.model, len(self.splits.class_names))
 
+    def record(self) -> RunRecord:
+        """What the run was made with, as last written."""
+        return RunRecord.model_validate_json(self.path("run.json").read_text(encoding="utf-8"))
+
     def ingredients(self) -> list[IngredientRecord]:
         """The recorded trials."""
         return read_table(self.path("ingredients.parquet"), IngredientRecord)
@@ -122,9 +126,8 @@ def search_stage(run: Run) -> None:
 
 def _theta0(run: Run) -> RunRecord:
     """The run's record; makes theta0 in a Ray task of its own the first time."""
-    file = run.path("run.json")
-    if file.exists() and run.path("theta0.safetensors").exists():
-        return RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
+    if run.path("run.json").exists() and run.path("theta0.safetensors").exists():
+        return run.record()
     config, splits = run.config, run.splits
     reserved = 1 if run.cluster.use_gpu else run.cluster.cpus
     logger.info("search: making theta0 (%s head)", config.model.head.replace("_", "-"))
@@ -149,7 +152,7 @@ def _theta0(run: Run) -> RunRecord:
         theta0_gpu_hours=seconds / 3600 * reserved,
         theta0_test_accuracy=measured,
     )
-    write_text(file, record.model_dump_json(indent=1))
+    write_text(run.path("run.json"), record.model_dump_json(indent=1))
     logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
     return record
 
@@ -194,7 +197,7 @@ def soup_stage(run: Run) -> None:
         # `select` decides; `fit`, which the soups learned from, only where there is no `select` or it cannot.
         champion = max(models, key=lambda row: (row.select_accuracy or 0.0, row.val_accuracy)).method
         set_champion(run.sweep, champion)
-        record = RunRecord.model_validate_json(run.path("run.json").read_text(encoding="utf-8"))
+        record = run.record()
         write_text(run.path("run.json"), record.model_copy(update={"champion": champion}).model_dump_json(indent=1))
 
 
@@ -227,13 +230,13 @@ def study_stage(run: Run) -> None:
 
 def report_stage(run: Run) -> None:
     """``report.html`` and the figures, also logged to the sweep's MLflow run."""
-    record = RunRecord.model_validate_json(run.path("run.json").read_text(encoding="utf-8"))
+    record, rows = run.record(), run.ingredients()
     soups = read_table(run.path("soups.parquet"), SoupRecord)
     curve = run.path("cost_accuracy.parquet")
     costs = read_table(curve, CostRecord) if curve.exists() else []
-    files = write_report(run.config.output, record, run.ingredients(), soups, costs)
+    files = write_report(run.config.output, record, rows, soups, costs)
     records = (run.path("config.yaml"), run.path("run.json"), *run.path().glob("*.parquet"))
-    table = methods_table(soups, run.ingredients(), record.champion)
+    table = methods_table(soups, rows, record.champion)
     tags = {"champion": record.champion or "", "seed": str(record.seed), "mlflow.note.content": f"```\n{table}\n```"}
     log_files(run.sweep, [*files, *records], tags)
 
