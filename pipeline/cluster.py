@@ -1,13 +1,9 @@
-"""The Ray cluster that a run is on, and the machine, versions and commit that made it."""
+"""The Ray cluster that a run is on."""
 
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 
 # Ray reads these when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -17,8 +13,6 @@ import ray
 
 from pipeline.config import SearchConfig
 from pipeline.errors import RegistryError, SearchError
-
-_RECORDED_LIBRARIES = ("ray", "mlflow", "torch", "torchvision", "open_clip_torch", "numpy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -73,31 +67,3 @@ def check_store(cluster: Cluster, tracking_uri: str) -> None:
             f"registry.tracking_uri: {tracking_uri} is a file of this node, but the cluster has {cluster.nodes} nodes; "
             "give the address of an MLflow server"
         )
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that results depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_LIBRARIES}}
-
-
-def machine() -> str:
-    """This machine in words: processor, cores, memory."""
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        processor = models[0] if models else processor
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB"
-
-
-def git_commit() -> str | None:
-    """The commit of this code, with ``-dirty`` for uncommitted changes; None outside a git checkout."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from torch import Tensor
 
-from pipeline.cluster import Cluster, check_store, git_commit, library_versions, machine, start_ray, trial_resources
+from pipeline.cluster import Cluster, check_store, start_ray, trial_resources
 from pipeline.config import Config, ModelConfig
 from pipeline.data import Splits, load_splits, read_table, write_table
 from pipeline.errors import PipelineError, SearchError
@@ -28,6 +28,7 @@ from pipeline.models import (
     unique_state,
     weights_sha256,
 )
+from pipeline.provenance import git_commit, library_versions, machine
 from pipeline.records import (
     CoefficientRecord,
     CostRecord,

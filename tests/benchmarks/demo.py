@@ -9,7 +9,6 @@ cost curve of that run). Prints the README's table.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -17,16 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.cluster import git_commit, machine
+from recording import RESULTS, record
+
 from pipeline.data import read_table
 from pipeline.records import RunRecord, SoupRecord
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    RESULTS.mkdir(exist_ok=True)
     command = ["pipeline/run.py", "--config", "configs/digits.yaml"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "runs" / "digits"
@@ -38,18 +36,14 @@ def main() -> None:
         soups = read_table(output / "soups.parquet", SoupRecord)
         run = RunRecord.model_validate_json((output / "run.json").read_text(encoding="utf-8"))
         shutil.copyfile(output / "figures" / "cost_accuracy.svg", RESULTS / "demo.svg")
-    record = {
-        "command": f"python {' '.join(command)}",
-        "machine": machine(),
-        "commit": git_commit(),
-        "seed": run.seed,
-        "versions": run.versions,
-        "seconds": seconds[0],
-        "seconds_when_done": seconds[1],
-        "champion": run.champion,
-        "soups": [row.model_dump() for row in soups],
-    }
-    (RESULTS / "demo.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record(
+        "demo",
+        seed=run.seed,
+        seconds=seconds[0],
+        seconds_when_done=seconds[1],
+        champion=run.champion,
+        soups=[row.model_dump() for row in soups],
+    )
     print("\n| method | validation % | select % | test % | ingredients used | construction | peak memory |")
     print("|---|---|---|---|---|---|---|")
     for row in soups:
@@ -59,7 +53,7 @@ def main() -> None:
             f"| {100 * row.test_accuracy:.2f} | {row.num_selected} of {row.num_ingredients} "
             f"| {row.construction_seconds:.1f} s | {row.peak_memory_bytes / 2**20:.1f} MiB |"
         )
-    print(f"\n{seconds[0]} s, again {seconds[1]} s, on {record['machine']}, commit {record['commit']}")
+    print(f"\n{seconds[0]} s, again {seconds[1]} s, on {run.machine}, commit {run.git_commit}")
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
     python tests/benchmarks/greedy.py --size ti --count 8 --images 128
 
 The released way: K passes for the order, then K - 1 for candidates, each over all images, each candidate averaged anew
-from the files. Random ingredients around one model mostly fail early, as those of another basin would. Prints JSON.
+from the files. Random ingredients around one model mostly fail early, as those of another basin would.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from recording import record
 from vision_transformers import build, images, write_ingredients
 
 from pipeline.soups import IngredientSet, accuracy_scorer, greedy_soup
@@ -61,7 +61,8 @@ def main() -> None:
         "same_ingredients": sorted(chosen) == sorted(soup.selected),
         "accuracies": accuracies,
     }
-    print(json.dumps({"options": vars(options) | {"folder": str(options.folder)}, **result}, indent=1))
+    shown = {key: value for key, value in vars(options).items() if key != "folder"}
+    record(f"greedy-{options.size}-{torch.device(options.device).type}", options.device, options=shown, **result)
 
 
 if __name__ == "__main__":

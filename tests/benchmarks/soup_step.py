@@ -3,17 +3,17 @@
     python tests/benchmarks/soup_step.py --size b --block 18 --batch 8
     python tests/benchmarks/soup_step.py --size b --block 18 --batch 128 --device cuda
 
-Prints JSON: seconds (medians) and ratios within this run. The floor is the plain step plus reading the b directions
+Records seconds (medians) and ratios within this run. The floor is the plain step plus reading the b directions
 twice, as two float32 matrix-vector products over one flat matrix of as many bytes. Needs b + 4 models of memory.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from recording import record
 from vision_transformers import build, images
 
 from pipeline.soups.descent import Descent, soup_gradient
@@ -57,7 +57,8 @@ def main() -> None:
         "mix": median(lambda: directions.mix(alpha, fixed, weights), options),
     }
     ratios = {"step_over_plain": whole / plain, "step_over_floor": whole / (plain + reading)}
-    print(json.dumps({"options": vars(options), "torch": torch.__version__, "seconds": seconds, **ratios}, indent=1))
+    name = f"soup_step-{options.size}-{options.delta_dtype}-{torch.device(options.device).type}"
+    record(name, options.device, options=vars(options), seconds=seconds, **ratios)
 
 
 def read_twice(numel: int, options: argparse.Namespace) -> float:

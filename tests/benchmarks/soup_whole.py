@@ -4,7 +4,7 @@
     python tests/benchmarks/soup_whole.py --size b --counts 18 36 72 --block 18 --batch 128 --steps 1015 --device cuda
 
 Each count runs in a process of its own, so that memory freed by one does not hide what the next takes. Ingredients are
-written to --folder once and kept. Prints JSON; ratios are against the first count.
+written to --folder once and kept. Ratios are against the first count.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from recording import record
 from vision_transformers import build, images, write_ingredients
 
 from pipeline.soups import IngredientSet, MehlSettings, mehl_soup
@@ -48,7 +49,9 @@ def main() -> None:
     for result in results:
         result["seconds_per_block_over_first"] = result["seconds_per_block"] / first["seconds_per_block"]
         result["memory_over_first"] = result["peak_memory_bytes"] / first["peak_memory_bytes"]
-    print(json.dumps({"options": vars(options) | {"folder": str(options.folder)}, "results": results}, indent=1))
+    name = f"soup_whole-{options.size}-{torch.device(options.device).type}"
+    shown = {key: value for key, value in vars(options).items() if key not in ("folder", "only")}
+    record(name, options.device, options=shown, results=results)
 
 
 def measure(model: torch.nn.Module, paths: list[Path], options: argparse.Namespace) -> dict[str, float]:
