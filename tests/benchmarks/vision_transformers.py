@@ -38,7 +38,7 @@ def write_ingredients(folder: Path, model: nn.Module, count: int) -> list[Path]:
         paths.append(folder / f"{k}.safetensors")
         if not paths[-1].exists():
             generator = torch.Generator().manual_seed(k)
-            spread = 1e-5 * 10 ** (k % 3)  # near, further and far: some of them join a greedy soup, others ruin it
+            spread = 1e-3 if k % 4 else 1e-5  # a quarter is near and joins a greedy soup, the others ruin it
             state = {
                 name: tensor + spread * torch.randn(tensor.shape, generator=generator)
                 for name, tensor in model.state_dict().items()
