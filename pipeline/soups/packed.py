@@ -13,7 +13,7 @@ DeltaDtype = Literal["float32", "bfloat16", "int8"]
 DELTA_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 # Columns unpacked at a time: few enough to stay in a CPU's cache, many enough to keep a GPU busy.
-_CPU_COLUMNS, _CUDA_COLUMNS = 1 << 16, 1 << 22
+_CPU_COLUMNS, _CUDA_COLUMNS = 1 << 16, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,33 @@ class Packed:
             torch.addmv(fixed, self.rows.t(), weight, out=out)
             return
         weight = weight if self.quantum is None else weight * self.quantum
-        for columns in self._pieces():
-            torch.addmv(fixed[columns], self.rows[:, columns].to(out.dtype).t(), weight, out=out[columns])
+        for columns, piece in self._unpacked(out.dtype):
+            torch.addmv(fixed[columns], piece.t(), weight, out=out[columns])
 
     def dot(self, vector: Tensor) -> Tensor:
         """Inner products (b,) of the rows with a flat vector of the full type."""
         if self.rows.dtype == vector.dtype:
             return self.rows.mv(vector)
         total = vector.new_zeros(len(self.rows))
-        for columns in self._pieces():
-            total += self.rows[:, columns].to(vector.dtype).mv(vector[columns])
+        for columns, piece in self._unpacked(vector.dtype):
+            total += piece.mv(vector[columns])
         return total if self.quantum is None else total * self.quantum
 
     def square_norms(self, dtype: torch.dtype) -> Tensor:
         """Squared length (b,) of each row."""
         total = torch.zeros(len(self.rows), dtype=dtype, device=self.rows.device)
-        for columns in self._pieces():
-            total += self.rows[:, columns].to(dtype).square().sum(dim=1)
+        for _, piece in self._unpacked(dtype):
+            total += piece.square_().sum(dim=1)
         return total if self.quantum is None else total * self.quantum.square()
+
+    def _unpacked(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """Pieces in ``dtype``, each in the memory of the one before: fresh memory would cost more than the product."""
+        pieces = self._pieces()
+        width = pieces[0].stop if len(pieces) > 1 else self.rows.shape[1]
+        buffer = torch.empty(len(self.rows), width, dtype=dtype, device=self.rows.device)
+        for columns in pieces:
+            part = self.rows[:, columns]
+            yield columns, buffer[:, : part.shape[1]].copy_(part)
 
     def _pieces(self) -> list[slice]:
         size = _CUDA_COLUMNS if self.rows.is_cuda else _CPU_COLUMNS
