@@ -3,8 +3,9 @@
     python tests/benchmarks/soup_step.py --size b --block 18 --batch 8
     python tests/benchmarks/soup_step.py --size b --block 18 --batch 128 --device cuda
 
-Records seconds (medians) and ratios within this run. The floor is the plain step plus reading the b directions
-twice, as two float32 matrix-vector products over one flat matrix of as many bytes. Needs b + 4 models of memory.
+The floor is the plain step plus reading the b directions twice, as two float32 matrix-vector products over one flat
+matrix of as many bytes. Each round measures everything once; recorded are medians over the rounds, of seconds and of the
+ratios within a round. Needs 2b + 4 models of memory.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--size", default="s", choices=("ti", "s", "b"))
     parser.add_argument("--block", type=int, default=18)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--delta-dtype", default="float32", choices=tuple(DELTA_DTYPES))
     options = parser.parse_args()
@@ -35,8 +36,6 @@ def main() -> None:
     weights = dict(model.named_parameters())
     batch, descent = images(options.batch, options.device), Descent(1)
 
-    plain = median(lambda: soup_gradient(model, weights, batch, descent), options)
-    reading = read_twice(sum(tensor.numel() for tensor in weights.values()), options)
     directions = random_directions(weights, options)
     fixed = {name: tensor.detach().clone() for name, tensor in weights.items()}
     alpha = torch.zeros(options.block, len(weights), device=options.device)
@@ -47,26 +46,32 @@ def main() -> None:
         optimizer.step(alpha, directions.project(gradients), 1e-6)
         directions.mix(alpha, fixed, weights)
 
-    whole = median(step, options)
     _, gradients = soup_gradient(model, weights, batch, descent)
-    seconds = {
-        "plain": plain,
-        "reading": reading,
-        "step": whole,
-        "project": median(lambda: directions.project(gradients), options),
-        "mix": median(lambda: directions.mix(alpha, fixed, weights), options),
+    works = {
+        "plain": lambda: soup_gradient(model, weights, batch, descent),
+        "reading": reading(sum(tensor.numel() for tensor in weights.values()), options),
+        "step": step,
+        "project": lambda: directions.project(gradients),
+        "mix": lambda: directions.mix(alpha, fixed, weights),
     }
-    ratios = {"step_over_plain": whole / plain, "step_over_floor": whole / (plain + reading)}
+    for work in works.values():  # to warm up
+        work()
+    rounds = [{part: timed(work, options.device) for part, work in works.items()} for _ in range(options.rounds)]
+    seconds = {part: statistics.median(times[part] for times in rounds) for part in works}
+    ratios = {
+        "step_over_plain": statistics.median(times["step"] / times["plain"] for times in rounds),
+        "step_over_floor": statistics.median(times["step"] / (times["plain"] + times["reading"]) for times in rounds),
+    }
     name = f"soup_step-{options.size}-{options.delta_dtype}-{torch.device(options.device).type}"
     record(name, options.device, options=vars(options), seconds=seconds, **ratios)
 
 
-def read_twice(numel: int, options: argparse.Namespace) -> float:
-    """Seconds of two float32 matrix-vector products over one flat matrix of as many bytes as the directions."""
+def reading(numel: int, options: argparse.Namespace) -> Callable[[], object]:
+    """Two float32 matrix-vector products over one flat matrix of as many bytes as the directions."""
     columns = numel * DELTA_DTYPES[options.delta_dtype].itemsize // 4
     flat = torch.randn(options.block, columns, device=options.device)
     row, column = flat[0].clone(), flat[:, 0].clone()
-    return median(lambda: (flat.mv(row), flat.t().mv(column)), options)
+    return lambda: (flat.mv(row), flat.t().mv(column))
 
 
 def random_directions(weights: dict[str, torch.Tensor], options: argparse.Namespace) -> Directions:
@@ -80,16 +85,13 @@ def random_directions(weights: dict[str, torch.Tensor], options: argparse.Namesp
     return Directions(matrices, layer_of, next(iter(weights.values())), len(weights))
 
 
-def median(work: Callable[[], object], options: argparse.Namespace) -> float:
-    """Median seconds of a call, after one to warm up."""
-    times = []
-    for _ in range(options.steps + 1):
-        start = time.perf_counter()
-        work()
-        if options.device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+def timed(work: Callable[[], object], device: str) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
