@@ -4,8 +4,8 @@
     python tests/benchmarks/soup_step.py --size b --block 18 --batch 128 --device cuda
 
 The floor is the plain step plus reading the b directions twice, as two float32 matrix-vector products over one flat
-matrix of as many bytes. Each round measures everything once; recorded are medians over the rounds, of seconds and of the
-ratios within a round. Needs 2b + 4 models of memory.
+matrix of as many bytes. Each round measures everything once; recorded are medians over the rounds, of seconds and of
+the ratios within a round. Needs 2b + 4 models of memory.
 """
 
 import argparse
