@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-system
+.PHONY: help install demo evidence check test test-system
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ install: $(READY)  ## Create .venv and install the project
 
 demo: $(READY)  ## Run the whole pipeline on the digits that ship with scikit-learn
 	@$(BIN)/python pipeline/run.py --config configs/digits.yaml $(ARGS)
+
+evidence: $(READY)  ## Repeat the study of the README on CIFAR-10 (hours; goes on where it stopped)
+	@$(BIN)/python tests/benchmarks/evidence.py $(ARGS)
 
 check: $(READY)  ## Lint, types and import layers
 	$(BIN)/ruff check .

@@ -42,7 +42,7 @@ def test_interval_of_one_sweep_is_that_of_a_paired_proportion():
 
 
 def test_interval_grows_when_sweeps_disagree():
-    first, second = answers(800, 60, 40, 100)
+    first, second = answers(8000, 600, 400, 1000)
     agreeing = accuracy_difference(np.stack([first] * 3), np.stack([second] * 3))
     mixed = accuracy_difference(np.stack([first, first, second]), np.stack([second, second, first]))
     assert mixed.high - mixed.low > 1.5 * (agreeing.high - agreeing.low)

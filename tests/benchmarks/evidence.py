@@ -1,0 +1,220 @@
+"""The evidence study: independently seeded sweeps over CIFAR-10, all methods, pooled.
+
+    make evidence
+
+Runs `configs/cifar10-small-vit.yaml` once per seed, then writes `results/evidence.json`, its two figures, and the table
+in the README. After an interruption call it again: what is done is not done again. Everything after the runs is a
+function of their records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from recording import RESULTS, record
+
+from pipeline.data import read_table
+from pipeline.records import CostRecord, IngredientRecord, PredictionRecord, RunRecord, SoupRecord, cost_unit
+from pipeline.report.figures import save
+from pipeline.report.styles import style
+from pipeline.studies.statistics import accuracy_difference, cost_ratio, mcnemar
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "cifar10-small-vit"
+BASELINES = ("greedy", "best-individual", "uniform", "ensemble", "greedy-ensemble")
+METHOD = "mehl-plus"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The records of a finished run; ``correct`` says for each method which test images it got right."""
+
+    run: RunRecord
+    ingredients: list[IngredientRecord]
+    soups: dict[str, SoupRecord]
+    costs: list[CostRecord]
+    correct: dict[str, np.ndarray]
+
+
+def main() -> None:
+    """Run, pool, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the config's")
+    options = parser.parse_args()
+    folders = []
+    for seed in options.seeds:
+        folders.append(options.runs / f"{CONFIG}-{seed}")
+        settings = [f"seed={seed}", f"name={CONFIG}-{seed}", f"output={folders[-1].absolute()}", *options.overrides]
+        command = [sys.executable, "pipeline/run.py", "--config", f"configs/{CONFIG}.yaml", *settings]
+        if status := subprocess.run(command, cwd=ROOT).returncode:
+            sys.exit(status)
+    sweeps = [read_sweep(folder) for folder in folders]
+    figures = {"evidence-effects": effects_figure(sweeps), "evidence-cost": cost_figure(sweeps)}
+    for name, figure in figures.items():
+        save(figure, "svg", RESULTS / f"{name}.svg")
+    record("evidence", config=CONFIG, **pooled(sweeps))
+    write_readme(ROOT / "README.md", markdown(sweeps))
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """The records of a run."""
+    soups = read_table(folder / "soups.parquet", SoupRecord)
+    correct = {}
+    for row in soups:
+        predictions = read_table(folder / "predictions" / f"{row.method}.parquet", PredictionRecord)
+        test = sorted((p for p in predictions if p.split == "test"), key=lambda p: p.image_index)
+        correct[row.method] = np.array([p.label == p.prediction for p in test])
+    return Sweep(
+        run=RunRecord.model_validate_json((folder / "run.json").read_text(encoding="utf-8")),
+        ingredients=read_table(folder / "ingredients.parquet", IngredientRecord),
+        soups={row.method: row for row in soups},
+        costs=read_table(folder / "cost_accuracy.parquet", CostRecord),
+        correct=correct,
+    )
+
+
+def pooled(sweeps: Sequence[Sweep]) -> dict[str, object]:
+    """Every figure of the study."""
+    return {
+        "seeds": [sweep.run.seed for sweep in sweeps],
+        "commits_of_the_runs": sorted({str(sweep.run.git_commit) for sweep in sweeps}),
+        "machines_of_the_runs": sorted({sweep.run.machine for sweep in sweeps}),
+        "cost_unit": cost_unit(sweeps[0].ingredients),
+        "effects_pp": {name: effect(sweeps, METHOD, name) for name in BASELINES if name in sweeps[0].soups},
+        "cost_ratios": [cost_ratio(sweep.costs, METHOD, "greedy") for sweep in sweeps],
+        "sweeps": [
+            {
+                "seed": sweep.run.seed,
+                "theta0_test_accuracy": sweep.run.theta0_test_accuracy,
+                "champion": sweep.run.champion,
+                "cost": sum(row.gpu_hours for row in sweep.ingredients),
+                "trials": [
+                    row.model_dump(exclude={"sha256", "theta0_sha256", "path", "model_version"})
+                    for row in sweep.ingredients
+                ],
+                "soups": [row.model_dump() for row in sweep.soups.values()],
+                "cost_accuracy": [row.model_dump() for row in sweep.costs],
+            }
+            for sweep in sweeps
+        ],
+    }
+
+
+def effect(sweeps: Sequence[Sweep], method: str, baseline: str) -> dict[str, object]:
+    """What ``method`` adds to the test accuracy of ``baseline``, in percentage points."""
+    ours, theirs = (np.stack([sweep.correct[name] for sweep in sweeps]) for name in (method, baseline))
+    interval = accuracy_difference(ours, theirs)
+    return {
+        **{key: 100 * value for key, value in dataclasses.asdict(interval).items()},
+        "per_sweep": [100 * float(a.mean() - b.mean()) for a, b in zip(ours, theirs, strict=True)],
+        "mcnemar_p": [mcnemar(a, b) for a, b in zip(ours, theirs, strict=True)],
+    }
+
+
+def markdown(sweeps: Sequence[Sweep]) -> str:
+    """The README's table: means over the sweeps, best test accuracy first."""
+    lines = [
+        "| method | validation % | select % | test % | time per epoch | epochs | construction | peak memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows = []
+    for method in sweeps[0].soups:
+        soups = [sweep.soups[method] for sweep in sweeps]
+        means = {
+            name: statistics.mean(float(getattr(row, name) or 0) for row in soups)
+            for name in ("val_accuracy", "select_accuracy", "test_accuracy", "construction_seconds", "epochs")
+        }
+        memory = statistics.mean(row.peak_memory_bytes for row in soups) / 2**20
+        per_epoch = f"{means['construction_seconds'] / means['epochs']:.1f} s" if means["epochs"] else "-"
+        rows.append(
+            (
+                means["test_accuracy"],
+                f"| {style(method).label} | {100 * means['val_accuracy']:.2f} | {100 * means['select_accuracy']:.2f} "
+                f"| {100 * means['test_accuracy']:.2f} | {per_epoch} | {means['epochs']:.0f} "
+                f"| {means['construction_seconds']:.0f} s | {memory:.0f} MiB |",
+            )
+        )
+    lines += [line for _, line in sorted(rows, reverse=True)]
+    lines += [
+        "",
+        "| MEHL-Soup+ against | effect on test accuracy, pp (95 % interval) | per sweep | McNemar p per sweep |",
+    ]
+    lines += ["|---|---|---|---|"]
+    for baseline in (name for name in BASELINES if name in sweeps[0].soups):
+        found = effect(sweeps, METHOD, baseline)
+        per_sweep = ", ".join(f"{value:+.2f}" for value in found["per_sweep"])
+        tests = ", ".join(f"{value:.2g}" for value in found["mcnemar_p"])
+        interval = f"{found['estimate']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+        lines.append(f"| {style(baseline).label} | {interval} | {per_sweep} | {tests} |")
+    return "\n".join(lines)
+
+
+def write_readme(path: Path, table: str) -> None:
+    """Put the table between the README's marks."""
+    marks = re.compile(r"(<!-- evidence -->\n).*?(<!-- /evidence -->)", re.DOTALL)
+    text = path.read_text(encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text), encoding="utf-8")
+    partial.replace(path)
+
+
+def effects_figure(sweeps: Sequence[Sweep]) -> Figure:
+    """Effect of MEHL-Soup+ over each baseline, pooled with its interval, and each sweep as a dot."""
+    figure = Figure(figsize=(6.8, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    names = [name for name in BASELINES if name in sweeps[0].soups][::-1]
+    for place, name in enumerate(names):
+        found = effect(sweeps, METHOD, name)
+        axes.plot([found["low"], found["high"]], [place, place], color="#404040", linewidth=2)
+        axes.plot(found["estimate"], place, marker="D", color=style(METHOD).colour, markersize=8)
+        axes.plot(found["per_sweep"], [place - 0.25] * len(sweeps), "o", color="#808080", markersize=4)
+    axes.axvline(0, color="#404040", linewidth=1)
+    axes.set_yticks(range(len(names)), [f"over {style(name).label}" for name in names])
+    axes.set_xlabel("Gain of MEHL-Soup+ in test accuracy (percentage points, 95 % interval; dots: single sweeps)")
+    axes.xaxis.label.set_fontsize(9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
+
+
+def cost_figure(sweeps: Sequence[Sweep]) -> Figure:
+    """Fig. 2: mean over the sweeps by number of ingredients, and each sweep as a thin line."""
+    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for method in dict.fromkeys(row.method for row in sweeps[0].costs):
+        look = style(method)
+        lines = [
+            sorted((row for row in sweep.costs if row.method == method), key=lambda row: row.num_ingredients)
+            for sweep in sweeps
+        ]
+        for line in lines:
+            hours, accuracies = [row.gpu_hours for row in line], [100 * row.test_accuracy for row in line]
+            axes.plot(hours, accuracies, color=look.colour, linewidth=0.8, alpha=0.45)
+        steps = list(zip(*lines, strict=False))  # sweeps with failed trials have fewer points
+        axes.plot(
+            [statistics.mean(row.gpu_hours for row in step) for step in steps],
+            [100 * statistics.mean(row.test_accuracy for row in step) for step in steps],
+            color=look.colour, marker=look.marker, markersize=7, linewidth=2.4, label=look.label,
+        )  # fmt: skip
+    axes.set_xlabel(f"Cost of the trials so far ({cost_unit(sweeps[0].ingredients)})")
+    axes.set_ylabel("Test accuracy (%)")
+    axes.grid(color="#DDDDDD", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
