@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 
 # Ray reads these when it is imported.
@@ -37,6 +38,8 @@ def start_ray() -> Cluster:
     if not ray.is_initialized():
         local = {} if "RAY_ADDRESS" in os.environ else {"address": "local", "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level="error", **local)
+        # `ray job stop`, Slurm and Kubernetes end a job so: stop as after Ctrl-C. Ray's own handler prints C++ frames.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return Cluster(
         use_gpu=ray.cluster_resources().get("GPU", 0) > 0,

@@ -32,7 +32,7 @@ def known_names() -> Known:
 def guarded(job: Callable[[], None]) -> int:
     """Run ``job`` with its progress on standard output; returns the exit status.
 
-    0 when it is done, 2 with a message on standard error after a mistake of the user, 130 after Ctrl-C.
+    0 when it is done, 2 with a message on standard error after a mistake of the user, 130 after Ctrl-C or SIGTERM.
     """
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("pipeline").setLevel(logging.INFO)

@@ -72,6 +72,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
+def tower_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a classifier that this pipeline saved (an ingredient, a soup) the image tower; other weights as they are."""
+    tower = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}
+    return tower or dict(state)
+
+
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
     """Write ``state`` as safetensors with ``metadata`` in its header, atomically; returns the file's SHA-256.
 

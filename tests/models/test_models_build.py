@@ -9,7 +9,7 @@ from samples import CLIP, DIGIT_NAMES, TEXT, TOWER, VISION, digit_images, model_
 from torch import nn
 
 from pipeline.errors import ModelError
-from pipeline.models import build_classifier, make_theta0
+from pipeline.models import build_classifier, make_theta0, save_weights
 from pipeline.models.backbone import load_backbone
 
 IMAGES = digit_images(0, 40).tensors()
@@ -176,6 +176,15 @@ def test_the_last_layer_of_a_torchvision_network_is_replaced(name, dim):
     assert model.head.in_features == dim
     assert model(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 7)
     assert not model.normalize_features
+
+
+@pytest.mark.parametrize("settings", [{}, {"backbone": "torchvision", "name": "resnet18"}], ids=["open_clip", "resnet"])
+def test_a_soup_of_another_run_is_a_starting_point(tmp_path, settings):
+    soup = build_classifier(model_config(head="random", **settings), 3)
+    save_weights(soup.state_dict(), path := tmp_path / "soup.safetensors", {})
+    found = theta0(pretrained=str(path), **settings)
+    assert_tower_is(found, soup.tower.state_dict())
+    assert found.head.out_features == len(DIGIT_NAMES)
 
 
 def test_local_torchvision_weights_with_a_head_of_other_classes(tmp_path):

@@ -111,18 +111,23 @@ def test_killed_in_the_search_and_again_while_souping(start, warm_home):
     assert {child.info.status for child in children} == {"FINISHED"}
 
 
-def test_stopped_by_ctrl_c(start, warm_home):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_ctrl_c_or_by_the_scheduler(start, warm_home, number):
     run = Finished(warm_home)
     with start(1, "--stages", "search", "search.num_trials=3") as running:
         running.wait_for_output("(1 of 3 done")
         wait_for(lambda: an_epoch_is_done(run.output, read_trials(run.sweep())), "an epoch of the next trial")
         begun = time.monotonic()
-        os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does
+        if number == signal.SIGINT:
+            os.killpg(running.process.pid, number)  # as a terminal does
+        else:
+            running.process.send_signal(number)  # as `ray job stop`, Slurm and Kubernetes do
         assert running.process.wait(timeout=60) == 130, running.output()
         assert time.monotonic() - begun < 30
         last = running.output().splitlines()[-1]
         assert last == "stopped; the same command goes on from here"
         assert "Traceback" not in running.output()
+        assert "SIGTERM" not in running.output()
     recorded = read_trials(the_sweep(run.uri))
     assert 1 <= len(recorded) < 3
     lost = lost_attempts(run.output, recorded)
