@@ -151,7 +151,7 @@ class ModelConfig(Section):
     architecture: dict[str, Any] | None = None
     """A small open_clip model instead of a name: `embed_dim`, `vision_cfg` and, for zero-shot heads, `text_cfg`."""
     pretrained: str | None = None
-    """Pretrained tag (`openai`, `DEFAULT`; downloaded once) or path of local weights, a soup of another run's among them;
+    """Pretrained tag (`openai`, `DEFAULT`; downloaded once) or path of local weights, such as a soup of another run;
     default: random weights."""
     head: Literal["linear_probe", "zero_shot", "random"] = "linear_probe"
     """How the classification head of theta0 starts; the model-soups paper uses a linear probe."""
