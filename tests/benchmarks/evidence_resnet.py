@@ -1,0 +1,76 @@
+"""The evidence study with BatchNorm: a ResNet-18 trained on five classes of CIFAR-10, soups on the other five.
+
+    python tests/benchmarks/evidence_resnet.py
+
+Cuts CIFAR-10 into two halves by class, trains a ResNet-18 from random weights on the first as a run of one trial, and
+runs `configs/cifar10-small-resnet.yaml` on the second from there. What is done is not done again. Writes
+`results/evidence_resnet.json`.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from evidence import ROOT, markdown, pooled, read_sweep
+from recording import record
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CONFIG = "cifar10-small-resnet"
+START = (
+    "name=cifar10-resnet-start",
+    f"data.class_names=[{', '.join(CLASSES[:5])}]",
+    "data.train_size=22000",
+    "data.validation_size=3000",
+    "model.pretrained=null",
+    "model.head=random",
+    "search.num_trials=1",
+    "search.cpus_per_trial=2",
+    "search.distributions={lr: 1e-3, weight_decay: 0.05, label_smoothing: 0.1, epochs: 12, batch_size: 128, mixup: 0}",
+    "soup.methods=[best-individual]",
+)
+
+
+def main() -> None:
+    """Cut, train, run, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of CIFAR-10's files")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: %(default)s)")
+    options = parser.parse_args()
+    runs: Path = options.runs.absolute()
+    halves = runs / "cifar10-halves"
+    for part in ("train", "test"):
+        cut(options.data / f"cifar10_{part}.parquet", halves, part)
+    run("search,soup", runs / "cifar10-resnet-start", halves, "first", START)
+    weights = runs / "cifar10-resnet-start" / "soups" / "best-individual.safetensors"
+    run("search,soup,study,report", runs / CONFIG, halves, "second", (f"model.pretrained={weights}",))
+    sweep = read_sweep(runs / CONFIG)
+    record("evidence_resnet", config=CONFIG, start=START, **pooled([sweep]))
+    print(markdown([sweep]))
+
+
+def cut(source: Path, folder: Path, part: str) -> None:
+    """Write the images of the first and of the last five classes as files of their own, labels from 0 on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pq.read_table(source)
+    for half, first in (("first", 0), ("second", 5)):
+        path = folder / f"{half}-{part}.parquet"
+        if not path.exists():
+            labels = table["label"]
+            rows = table.filter(pc.and_(pc.greater_equal(labels, first), pc.less(labels, first + 5)))
+            rows = rows.set_column(rows.schema.get_field_index("label"), "label", pc.subtract(rows["label"], first))
+            pq.write_table(rows, path)
+
+
+def run(stages: str, output: Path, halves: Path, half: str, settings: tuple[str, ...]) -> None:
+    """The config on one half; ends the program if the run fails."""
+    paths = [f"data.{part}={halves / f'{half}-{part}.parquet'}" for part in ("train", "test")]
+    command = [sys.executable, "pipeline/run.py", "--config", f"configs/{CONFIG}.yaml", "--stages", stages]
+    if status := subprocess.run([*command, f"output={output}", *paths, *settings], cwd=ROOT).returncode:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
