@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline import __version__, run, soup_command
+from pipeline import __version__, run, search_command, soup_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run.add_arguments(commands.add_parser("run", **run.HELP))
+    search_command.add_arguments(commands.add_parser("search", **search_command.HELP))
     soup_command.add_arguments(commands.add_parser("soup", **soup_command.HELP))
     parsed = run.parse(parser, arguments)
     status: int = parsed.execute(parsed)

@@ -43,7 +43,7 @@ class Known:
 
     sources: Mapping[str, Collection[str]]
     backbones: Collection[str]
-    spaces: Collection[str]
+    spaces: Mapping[str, Space]
     methods: Mapping[str, Any]
 
 
@@ -188,7 +188,7 @@ class ModelConfig(Section):
 
 
 class Distribution(Section):
-    """How a hyperparameter is drawn, in Tune's terms: exactly one of the four; a plain value stands for a constant."""
+    """How a hyperparameter is drawn, in Tune's terms: exactly one of the five; a plain value stands for a constant."""
 
     uniform: tuple[float, float] | None = None
     """Between two values."""
@@ -198,6 +198,8 @@ class Distribution(Section):
     """An integer from the first value up to, but without, the second."""
     choice: list[Number] | None = None
     """One of these, with equal probability."""
+    grid: list[Number] | None = None
+    """Each of these, in all combinations with the other grids of the space; then all again with other seeds."""
     probability: float = Field(1.0, gt=0, le=1)
     """With the remaining probability the value is 0."""
 
@@ -208,18 +210,33 @@ class Distribution(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Distribution:
-        kinds = [kind for kind in ("uniform", "loguniform", "randint", "choice") if getattr(self, kind) is not None]
+        names = ("uniform", "loguniform", "randint", "choice", "grid")
+        kinds = [kind for kind in names if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            raise ValueError("give exactly one of uniform, loguniform, randint, choice")
+            raise ValueError(f"give exactly one of {', '.join(names)}")
         bounds = getattr(self, kinds[0])
-        if kinds[0] == "choice":
+        if kinds[0] in ("choice", "grid"):
             if not bounds:
-                raise ValueError("choice is empty")
+                raise ValueError(f"{kinds[0]} is empty")
+            if kinds[0] == "grid" and self.probability < 1:
+                raise ValueError("a grid has no probability; put 0 into the grid instead")
         elif bounds[0] >= bounds[1] or (kinds[0] == "loguniform" and bounds[0] <= 0):
             raise ValueError(
                 f"{kinds[0]} {list(bounds)}: the first bound must be below the second, and positive for loguniform"
             )
         return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """A search space: how each hyperparameter is drawn, and what a sweep over it is unless the settings say otherwise.
+
+    ``include_initialization`` offers theta0 as an ingredient.
+    """
+
+    distributions: Mapping[str, Distribution]
+    num_trials: int
+    include_initialization: bool = False
 
 
 def _unfit(name: str, distribution: Distribution) -> Iterator[str]:
@@ -231,7 +248,9 @@ def _unfit(name: str, distribution: Distribution) -> Iterator[str]:
     if distribution.randint:
         extremes: list[Any] = [distribution.randint[0], distribution.randint[1] - 1]
     else:
-        extremes = list(distribution.choice or distribution.uniform or distribution.loguniform or ())
+        extremes = list(
+            distribution.choice or distribution.grid or distribution.uniform or distribution.loguniform or ()
+        )
     extremes += [0] if distribution.probability < 1 else []
     kind: Any = Annotated[field.annotation, field]
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
@@ -246,11 +265,13 @@ class SearchConfig(Section):
     """The sweep: what is drawn, how often, and what each trial may use."""
 
     space: Annotated[str, _known("spaces")] = "random"
-    """`random` (App. J.2.1 of the model-soups paper) or `vit-l-14` (App. B of the MEHL-Soup paper)."""
+    """`random`, `standard-grid`, `extreme-grid` (App. J.2.1 of the model-soups paper) or `vit-l-14` (App. B of the
+    MEHL-Soup paper)."""
     distributions: dict[str, Distribution] = {}
     """Hyperparameters drawn otherwise than the space says, e.g. `{lr: {loguniform: [1e-4, 1e-2]}, batch_size: 64}`."""
     num_trials: int = Field(72, ge=1)
-    """Size of the sweep; raised later, the sweep is extended."""
+    """Size of the sweep; raised later, the sweep is extended. Default: what the space has in the paper (`random` 72,
+    grids 48, `vit-l-14` 32)."""
     gpus_per_trial: float | None = Field(None, ge=0)
     """GPUs reserved for a trial, fractions share one; default: 1 where the cluster has GPUs, else 0."""
     cpus_per_trial: int = Field(1, ge=1)
@@ -261,6 +282,14 @@ class SearchConfig(Section):
     """Share of the steps over which the learning rate rises before its cosine decay."""
     gradient_clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_of_the_space(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict) or "num_trials" in values:
+            return values
+        space = _context(info).spaces.get(values.get("space", "random"))
+        return values if space is None else {**values, "num_trials": space.num_trials}
 
     @field_validator("distributions")
     @classmethod
@@ -283,7 +312,7 @@ class SoupConfig(Section):
     settings: dict[MethodName, dict[str, Any]] = {}
     """Settings of a method where they differ from its defaults, e.g. `{mehl-plus: {learning_rate: 0.05}}`."""
     include_initialization: bool = False
-    """Offer theta0 as an ingredient too."""
+    """Offer theta0 as an ingredient too; default: only in the space `extreme-grid`."""
 
     @field_validator("methods")
     @classmethod
@@ -351,9 +380,15 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _sections(cls, values: Any) -> Any:
-        # `soup` has defaults that depend on the table of methods: build it even where the file leaves it out.
-        return {**values, "soup": values.get("soup") or {}} if isinstance(values, dict) else values
+    def _sections(cls, values: Any, info: ValidationInfo) -> Any:
+        # `soup` has defaults that depend on tables: build it even where the file leaves it out.
+        if not isinstance(values, dict):
+            return values
+        soup, search = values.get("soup") or {}, values.get("search") or {}
+        if isinstance(soup, dict) and isinstance(search, dict) and "include_initialization" not in soup:
+            space = _context(info).spaces.get(search.get("space", "random"))
+            soup = {**soup, "include_initialization": space is not None and space.include_initialization}
+        return {**values, "soup": soup}
 
     @model_validator(mode="after")
     def _resolve_paths(self) -> Config:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.config import SearchConfig
 from pipeline.data import Splits
-from pipeline.data.augmentation import augment, mixup
+from pipeline.data.augmentation import augment, mix
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import accuracy, predict
 from pipeline.records import Hyperparameters
@@ -45,26 +46,36 @@ def finetune(
 ) -> Finetuned:
     """Fine-tune ``model`` (theta0's weights, changed in place) on ``splits.train`` with AdamW, then evaluate it.
 
-    Cosine learning rate after a warm-up, clipped gradients, augmentation and mixup drawn per image, label smoothing;
-    bf16 autocast on GPUs. ``on_epoch`` gets the number of finished epochs and a state to ``resume`` from, with which
-    the result is the same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
+    Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix drawn per image, label
+    smoothing; bf16 autocast and channels-last convolutions on GPUs. With ``hyper.ema_decay`` the moving average of the
+    weights is what comes out. ``on_epoch`` gets the number of finished epochs and a state to ``resume`` from, with
+    which the result is the same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
 
     Raises TrialRejected when the loss or a weight is not finite.
     """
     model.to(device)
     if device == "cuda":
+        model.to(memory_format=torch.channels_last)
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     optimizer = torch.optim.AdamW(model.parameters(), lr=hyper.lr, weight_decay=hyper.weight_decay)
+    average = None
+    if hyper.ema_decay:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(hyper.ema_decay), use_buffers=True)
     first_epoch = 0
     if resume is not None:
         model.load_state_dict(resume["model"])
         optimizer.load_state_dict(resume["optimizer"])
+        if average is not None:
+            average.load_state_dict(resume["average"])
         first_epoch = resume["epoch"]
     for epoch in range(first_epoch, hyper.epochs):
-        _train_epoch(model, optimizer, splits, hyper, settings, device, epoch)
+        _train_epoch(model, optimizer, average, splits, hyper, settings, device, epoch)
         if on_epoch is not None:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
-            on_epoch(epoch + 1, state)
+            on_epoch(epoch + 1, state if average is None else {**state, "average": average.state_dict()})
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
     accuracies = {}
     for name in ("fit", "select", "test"):
         split_images, split_labels = getattr(splits, name).tensors()
@@ -81,6 +92,7 @@ def finetune(
 def _train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
     splits: Splits,
     hyper: Hyperparameters,
     settings: SearchConfig,
@@ -101,7 +113,7 @@ def _train_epoch(
             group["lr"] = rate
         batch = augment(images[index].to(device, non_blocking=True), hyper, generator).float() / 255
         target = F.one_hot(labels[index].to(device), len(splits.class_names)).float()
-        batch, target = mixup(batch, target, hyper.mixup, generator)
+        batch, target = mix(batch, target, hyper, generator)
         with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
             logits = model(batch)
         loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
@@ -109,6 +121,8 @@ def _train_epoch(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
         optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
         losses += loss.detach()
     finite = torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all()
     if not (math.isfinite(losses.item()) and finite.item()):

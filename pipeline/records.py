@@ -22,9 +22,11 @@ class Record(BaseModel):
 class Hyperparameters(Record):
     """What a trial draws from the search space (App. J.2.1 of the model-soups paper).
 
-    ``mixup`` is the parameter alpha of the Beta distribution, 0 for none. ``augmentation`` is ``minimal`` (a random
-    crop of 90-100 % of the area) or ``randaugment`` (that crop, then ``randaugment_n`` operations of magnitude
-    ``randaugment_m`` out of 30).
+    ``mixup`` and ``cutmix`` are the parameters alpha of Beta distributions, 0 for none. ``augmentation`` is ``minimal``
+    (a random crop of 90-100 % of the area), ``medium`` (timm's default: a crop of 8-100 %, flip, colour jitter) or
+    ``randaugment`` (the minimal crop, then ``randaugment_n`` operations of magnitude ``randaugment_m`` out of 30);
+    ``strong`` is ``randaugment`` with N = 2, M = 15. ``ema_decay`` above 0 makes the exponential moving average of the
+    weights the ingredient (App. L).
     """
 
     lr: float = Field(ge=0)
@@ -33,10 +35,12 @@ class Hyperparameters(Record):
     batch_size: int = Field(ge=1)
     label_smoothing: float = Field(ge=0, le=1)
     mixup: float = Field(ge=0)
-    augmentation: Literal["minimal", "randaugment"]
+    augmentation: Literal["minimal", "medium", "strong", "randaugment"]
     randaugment_m: int = Field(ge=0, le=30)
     randaugment_n: int = Field(ge=0)
     seed: int
+    cutmix: float = Field(0.0, ge=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
 
 
 class TrialOutcome(Record):

@@ -75,9 +75,9 @@ def test_same_seed_same_bits_other_seed_other_bits(splits, theta0, drawn):
     assert not torch.equal(states[0]["head.weight"], states[2]["head.weight"])
 
 
-@pytest.mark.parametrize("stop_after", [1, 2])
-def test_an_interrupted_and_resumed_trial_gives_the_same_bits(splits, theta0, stop_after):
-    hyper = hyperparameters(epochs=3, mixup=0.3)
+@pytest.mark.parametrize(("stop_after", "ema_decay"), [(1, 0), (2, 0), (1, 0.9)])
+def test_an_interrupted_and_resumed_trial_gives_the_same_bits(splits, theta0, stop_after, ema_decay):
+    hyper = hyperparameters(epochs=3, mixup=0.3, cutmix=0.5, ema_decay=ema_decay)
     whole = fresh(theta0)
     expected = finetune(whole, splits, hyper, SETTINGS, device="cpu")
     saved = io.BytesIO()
@@ -104,6 +104,26 @@ def test_an_interrupted_and_resumed_trial_gives_the_same_bits(splits, theta0, st
     assert epochs == list(range(stop_after + 1, 4))
     assert_same(model.state_dict(), whole.state_dict())
     assert done == expected
+
+
+def test_the_moving_average_of_the_weights_is_what_comes_out(splits, theta0):
+    steps = []
+    hyper = hyperparameters(epochs=4, batch_size=len(splits.train), ema_decay=0.75)  # a step is an epoch
+    model = fresh(theta0)
+    finetune(
+        model,
+        splits,
+        hyper,
+        SETTINGS,
+        device="cpu",
+        on_epoch=lambda _, state: steps.append(copy.deepcopy(state["model"])),
+    )
+    average = steps[0]
+    for state in steps[1:]:
+        average = {name: 0.75 * average[name] + 0.25 * state[name] for name in average}
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, average[name])
+    assert not torch.equal(model.state_dict()["head.weight"], steps[-1]["head.weight"])
 
 
 def test_a_diverging_trial_is_rejected_with_its_epoch_and_learning_rate(splits, theta0):

@@ -16,7 +16,7 @@ from pipeline.records import (
 COLUMNS = {
     IngredientRecord: "trial_index status reason val_accuracy select_accuracy test_accuracy gpu_hours attempts "
     "images_seen peak_memory_bytes device sha256 theta0_sha256 path model_version lr weight_decay epochs batch_size "
-    "label_smoothing mixup augmentation randaugment_m randaugment_n seed",
+    "label_smoothing mixup augmentation randaugment_m randaugment_n seed cutmix ema_decay",
     SoupRecord: "method num_ingredients num_selected val_accuracy select_accuracy test_accuracy gpu_hours "
     "construction_seconds epochs peak_memory_bytes peak_memory_kind",
     CostRecord: "method num_ingredients gpu_hours val_accuracy select_accuracy test_accuracy order_seed",

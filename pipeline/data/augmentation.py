@@ -16,7 +16,10 @@ from torchvision.transforms.v2 import functional as F
 
 from pipeline.records import Hyperparameters
 
-_MIN_AREA = 0.9  # of the image, for a crop; App. J.2.1 of the model-soups paper
+# Of the image, for a crop: App. J.2.1 of the model-soups paper, and timm's default.
+_MIN_AREA, _MIN_AREA_MEDIUM = 0.9, 0.08
+_MAX_RATIO = 4 / 3  # of the sides of a crop
+_JITTER = 0.4  # of brightness, contrast and saturation; timm's default
 _MAX_MAGNITUDE = 30
 
 Operation = Callable[[Tensor, float], Tensor]
@@ -25,15 +28,31 @@ Operation = Callable[[Tensor, float], Tensor]
 def augment(images: Tensor, hyper: Hyperparameters, generator: torch.Generator) -> Tensor:
     """Augmented copies of ``images``, uint8 (B, 3, H, W), in the same form and on the same device.
 
-    ``hyper.augmentation`` is ``minimal``: a random crop of 90-100 % of the area, resized back; or ``randaugment``: that
-    crop, then ``randaugment_n`` rounds of one of the 14 operations of RandAugment with magnitude ``randaugment_m`` of
-    30. Crop, operation and sign are drawn for each image from ``generator``, which may be on another device.
+    ``hyper.augmentation`` is ``minimal``: a random crop of 90-100 % of the area, resized back; ``medium``: a crop of
+    8-100 %, a flip for every other image, brightness, contrast and saturation changed by up to 40 %; or ``randaugment``
+    and ``strong``: the minimal crop, then ``randaugment_n`` rounds of one of the 14 operations of RandAugment with
+    magnitude ``randaugment_m`` of 30. All is drawn for each image from ``generator``, which may be on another device.
     """
-    images = _random_resized_crop(images, generator)
-    if hyper.augmentation == "randaugment":
-        for _ in range(hyper.randaugment_n):
-            images = _randaugment_round(images, hyper.randaugment_m, generator)
+    if hyper.augmentation == "medium":
+        images = _random_resized_crop(images, _MIN_AREA_MEDIUM, generator)
+        return _colour_jitter(_random_flip(images, generator), generator)
+    images = _random_resized_crop(images, _MIN_AREA, generator)
+    for _ in range(hyper.randaugment_n):
+        images = _randaugment_round(images, hyper.randaugment_m, generator)
     return images
+
+
+def mix(images: Tensor, targets: Tensor, hyper: Hyperparameters, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mixup or CutMix as ``hyper`` says, of float images (B, 3, H, W) and targets (B, C); of both, one by chance."""
+    if hyper.mixup and hyper.cutmix:
+        chosen = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
+        mixed, pasted = mixup(images, targets, hyper.mixup, generator), cutmix(images, targets, hyper.cutmix, generator)
+        return (
+            torch.where(chosen[:, None, None, None], mixed[0], pasted[0]),
+            torch.where(chosen[:, None], mixed[1], pasted[1]),
+        )
+    images, targets = mixup(images, targets, hyper.mixup, generator)
+    return cutmix(images, targets, hyper.cutmix, generator)
 
 
 def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -43,11 +62,7 @@ def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Genera
     """
     if alpha == 0:
         return images, targets
-    # torch draws from the Beta distribution with its global generator only.
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    shares = np.random.default_rng(seed).beta(alpha, alpha, size=len(images))
-    share = torch.from_numpy(shares).to(images.device, images.dtype)
-    other = torch.randperm(len(images), generator=generator, device=generator.device).to(images.device)
+    share, other = _partners(images, alpha, generator)
     share_image, share_target = share[:, None, None, None], share.to(targets.dtype)[:, None]
     return (
         torch.lerp(images[other], images, share_image),
@@ -55,12 +70,62 @@ def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Genera
     )
 
 
-def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Area uniform in 90-100 %, log aspect ratio uniform in what fits into the image, position uniform."""
+def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Paste a box of another image of the batch into each image, float (B, 3, H, W), and mix targets by its area.
+
+    The share of the image itself is drawn from Beta(alpha, alpha) and the centre of the box uniformly, for each image;
+    what the border cuts off is given back (Yun et al., 2019). With ``alpha`` 0 nothing is pasted.
+    """
+    if alpha == 0:
+        return images, targets
+    share, other = _partners(images, alpha, generator)
+    side = (1 - share).sqrt() / 2
+    centre = torch.rand(2, len(images), generator=generator, device=generator.device).to(images.device)
+    rows, columns = (
+        (torch.arange(length, device=images.device) + 0.5 - (centre[axis] * length)[:, None]).abs()
+        <= (side * length)[:, None]
+        for axis, length in enumerate(images.shape[-2:])
+    )
+    box = rows[:, None, :, None] & columns[:, None, None, :]
+    kept = 1 - box.to(targets.dtype).mean(dim=(2, 3))
+    return torch.where(box, images[other], images), torch.lerp(targets[other], targets, kept)
+
+
+def _partners(images: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """For each image a share from Beta(alpha, alpha) and the index of another image of the batch."""
+    # torch draws from the Beta distribution with its global generator only.
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    shares = np.random.default_rng(seed).beta(alpha, alpha, size=len(images))
+    share = torch.from_numpy(shares).to(images.device, images.dtype)
+    return share, torch.randperm(len(images), generator=generator, device=generator.device).to(images.device)
+
+
+def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    flip = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
+    return torch.where(flip[:, None, None, None], images.flip(-1), images)
+
+
+def _colour_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation by factors of 1 - 0.4 to 1 + 0.4, in a random order."""
+    draws = torch.rand(6, len(images), generator=generator, device=generator.device).to(images.device)
+    factors = 1 + _JITTER * (2 * draws[:3] - 1)[:, :, None, None, None]
+    order = draws[3:].argsort(dim=0)
+    pixels = images.float()
+    for place in range(3):
+        grey = F.rgb_to_grayscale(pixels)
+        black = torch.zeros_like(grey)
+        for number, blank in enumerate((black, grey.mean(dim=(2, 3), keepdim=True).expand_as(grey), grey)):
+            changed = torch.lerp(blank.expand_as(pixels), pixels, factors[number]).clamp(0, 255)
+            pixels = torch.where((order[place] == number)[:, None, None, None], changed, pixels)
+    return pixels.round().to(torch.uint8)
+
+
+def _random_resized_crop(images: Tensor, min_area: float, generator: torch.Generator) -> Tensor:
+    """Area uniform from ``min_area`` to 1, log aspect ratio uniform in what fits and is below 4/3, position uniform."""
     draws = torch.rand(4, len(images), generator=generator, device=generator.device).to(images.device)
-    area = _MIN_AREA + (1 - _MIN_AREA) * draws[0]
+    area = min_area + (1 - min_area) * draws[0]
     # width, height = sqrt(area * ratio), sqrt(area / ratio) are at most 1 for ratios between area and 1 / area.
-    root_ratio = torch.exp(area.log() * (draws[1] - 0.5))
+    root_ratio = torch.exp(area.log().clamp(min=-math.log(_MAX_RATIO)) * (draws[1] - 0.5))
     width, height = area.sqrt() * root_ratio, area.sqrt() / root_ratio
     x = ((2 * draws[2] - 1) * (1 - width))[:, None] + width[:, None] * _centres(images.shape[-1], images.device)
     y = ((2 * draws[3] - 1) * (1 - height))[:, None] + height[:, None] * _centres(images.shape[-2], images.device)

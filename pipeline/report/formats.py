@@ -90,7 +90,7 @@ def setting(value: object) -> str:
 
 
 def augmentation(row: IngredientRecord) -> str:
-    """The augmentation in short: ``minimal``, or RandAugment with its number of operations and magnitude."""
-    if row.augmentation == "minimal":
-        return "minimal"
+    """The augmentation in short: its name, of RandAugment with the number of operations and their magnitude."""
+    if row.augmentation != "randaugment":
+        return row.augmentation
     return f"RandAugment n={row.randaugment_n} m={row.randaugment_m}"

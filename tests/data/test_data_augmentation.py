@@ -2,22 +2,23 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from pipeline.data.augmentation import _randaugment_round, augment, mixup
+from pipeline.data.augmentation import _randaugment_round, _random_resized_crop, augment, cutmix, mix, mixup
 from pipeline.records import Hyperparameters
 
 
-def hyper(augmentation, m=9, n=2):
+def hyper(augmentation="minimal", m=9, n=2, **more):
     return Hyperparameters(
         lr=1e-3,
         weight_decay=0.1,
         epochs=1,
         batch_size=8,
         label_smoothing=0.0,
-        mixup=0.0,
+        mixup=more.pop("mixup", 0.0),
         augmentation=augmentation,
         randaugment_m=m,
-        randaugment_n=n,
+        randaugment_n=n if augmentation in ("randaugment", "strong") else 0,
         seed=0,
+        **more,
     )
 
 
@@ -35,7 +36,7 @@ def same_photo(batch, size=24):
     return photos(1, size).expand(batch, -1, -1, -1).clone()
 
 
-@pytest.mark.parametrize("augmentation", ["minimal", "randaugment"])
+@pytest.mark.parametrize("augmentation", ["minimal", "medium", "randaugment"])
 def test_form_is_kept_seed_decides_and_input_stays(augmentation):
     images = photos(16)
     before = images.clone()
@@ -47,7 +48,7 @@ def test_form_is_kept_seed_decides_and_input_stays(augmentation):
     assert not torch.equal(first, augment(images, hyper(augmentation), seeded(2)))
 
 
-@pytest.mark.parametrize("augmentation", ["minimal", "randaugment"])
+@pytest.mark.parametrize("augmentation", ["minimal", "medium", "randaugment"])
 def test_each_image_of_a_batch_gets_its_own_draw(augmentation):
     result = augment(same_photo(8), hyper(augmentation), seeded())
     assert len({image.numpy().tobytes() for image in result}) == 8
@@ -126,3 +127,76 @@ def test_mixup_with_alpha_zero_returns_its_inputs():
 def test_mixup_keeps_the_types():
     mixed, targets = mixup(torch.rand(4, 3, 2, 2).to(torch.bfloat16), torch.eye(4), 0.5, seeded())
     assert (mixed.dtype, targets.dtype) == (torch.bfloat16, torch.float32)
+
+
+def test_medium_flips_half_of_the_images():
+    ramp = (torch.arange(64) * 2 + 60).to(torch.uint8).expand(400, 3, 64, 64)
+    result = augment(ramp, hyper("medium"), seeded()).float()
+    flipped = result[..., :8].mean(dim=(1, 2, 3)) > result[..., -8:].mean(dim=(1, 2, 3))
+    assert flipped.float().mean() == pytest.approx(0.5, abs=0.08)
+    upright = augment(ramp.transpose(2, 3), hyper("medium"), seeded()).float()
+    assert (upright[:, :, :8].mean(dim=(1, 2, 3)) < upright[:, :, -8:].mean(dim=(1, 2, 3))).all()
+
+
+def test_medium_crops_keep_8_to_100_percent_and_sides_of_at_most_4_to_3():
+    size = 128
+    ramp = 2 * torch.arange(size)
+    image = torch.stack((ramp.expand(size, size), ramp[:, None].expand(size, size), torch.zeros(size, size)))
+    crops = _random_resized_crop(image.to(torch.uint8).expand(2000, -1, -1, -1), 0.08, seeded()) / 2
+    near, far = size // 4, 3 * size // 4
+    width = (crops[:, 0, near, far] - crops[:, 0, near, near]) / (far - near)
+    height = (crops[:, 1, far, near] - crops[:, 1, near, near]) / (far - near)
+    area, ratio = width * height, width / height
+    assert (area.min(), area.mean(), area.max()) == pytest.approx((0.08, 0.54, 1.0), abs=0.03)
+    assert (ratio.min(), ratio.max()) == pytest.approx((3 / 4, 4 / 3), abs=0.06)
+    assert ((width < 1.02) & (height < 1.02)).all()
+
+
+def test_medium_changes_colours_by_up_to_40_percent_each():
+    grey = torch.full((500, 3, 8, 8), 100, dtype=torch.uint8)  # contrast and saturation leave a grey image as it is
+    brightness = augment(grey, hyper("medium"), seeded())[:, 0, 0, 0].float() / 100
+    assert brightness.min() == pytest.approx(0.6, abs=0.02)
+    assert brightness.max() == pytest.approx(1.4, abs=0.02)
+    assert brightness.mean() == pytest.approx(1.0, abs=0.04)
+
+
+def numbered(batch=32, size=16):
+    """Image k holds the value k everywhere; its target is class k."""
+    values = torch.arange(batch, dtype=torch.float32)
+    return values[:, None, None, None].expand(-1, 3, size, size).clone(), torch.eye(batch)
+
+
+def test_cutmix_pastes_a_box_and_mixes_targets_by_its_area():
+    images, targets = numbered()
+    mixed, soft = cutmix(images, targets, 1.0, seeded())
+    areas = set()
+    for k, (image, target) in enumerate(zip(mixed, soft, strict=True)):
+        pasted = image[0] != k
+        assert torch.equal(image[0], image[2])
+        for value in image.unique().tolist():
+            assert target[int(value)] == pytest.approx((image[0] == value).float().mean().item())
+        assert target.sum() == pytest.approx(1)
+        if pasted.any():
+            rows, columns = pasted.any(1).nonzero()[:, 0], pasted.any(0).nonzero()[:, 0]
+            assert pasted[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()  # one whole box
+            areas.add(pasted.sum().item())
+    assert len(areas) > 8
+    assert cutmix(images, targets, 0, seeded()) == (images, targets)
+
+
+def test_the_box_of_cutmix_has_the_drawn_share_less_what_the_border_cuts_off():
+    images, _ = numbered(2000, 32)
+    mixed, _ = cutmix(images, torch.ones(2000, 1), 1.0, seeded())
+    kept = (mixed[:, 0] == torch.arange(2000)[:, None, None]).float().mean(dim=(1, 2))
+    # A side s, s^2 ~ U(0, 1), with its centre anywhere keeps s - s^2 / 4 of its length on average, both ways.
+    side = torch.rand(200_000, generator=seeded(5)).sqrt()
+    assert kept.mean() == pytest.approx(1 - ((side - side**2 / 4) ** 2).mean().item(), abs=0.02)
+
+
+def test_with_mixup_and_cutmix_each_image_gets_one_of_them():
+    images, targets = numbered(200)
+    mixed, soft = mix(images, targets, hyper(mixup=0.5, cutmix=1.0), seeded())
+    blended = torch.tensor([len(image.unique()) == 1 and image[0, 0, 0] != image[0, 0, 0].round() for image in mixed])
+    assert 0.3 < blended.float().mean() < 0.6
+    assert torch.allclose(soft.sum(1), torch.ones(200))
+    assert torch.equal(mix(images, targets, hyper(), seeded())[0], images)

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -5,10 +6,17 @@ import pytest
 from samples import search_config
 from scipy import stats
 
+from pipeline.config import load_config
 from pipeline.records import Hyperparameters
 from pipeline.search.spaces import SPACES, sample_trials
 
 DRAWS = 2000
+EXTREME = """
+name: extreme
+data: {source: digits, image_size: 16, test_size: 0.2}
+model: {backbone: torchvision, name: resnet18}
+search: {space: extreme-grid}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +105,54 @@ def test_vit_l_14_space_is_the_grid_of_the_mehl_soup_paper():
     }
 
 
+def combination(trial):
+    return trial.hyper.lr, trial.hyper.augmentation, trial.hyper.mixup
+
+
+def test_standard_grid_is_every_combination_with_two_seeds():
+    trials = sample_trials(search_config(space="standard-grid"), seed=0)
+    once, again = ({combination(trial) for trial in half} for half in (trials[:24], trials[24:]))
+    assert len(trials) == 48
+    assert (
+        once == again == set(itertools.product([3e-5, 2e-5, 1e-5, 3e-6], ["minimal", "medium", "strong"], [0.0, 0.5]))
+    )
+    assert len({trial.hyper.seed for trial in trials}) == 48
+    assert {(trial.hyper.epochs, trial.hyper.batch_size) for trial in trials} == {(10, 512)}
+    strengths = {(t.hyper.augmentation, t.hyper.randaugment_m, t.hyper.randaugment_n) for t in trials}
+    assert strengths == {("minimal", 0, 0), ("medium", 0, 0), ("strong", 15, 2)}
+
+
+def test_a_grid_comes_in_another_order_for_each_seed_and_pass_and_a_smaller_sweep_is_its_beginning():
+    config = search_config(space="standard-grid")
+    trials = sample_trials(config, seed=0)
+    other = sample_trials(config, seed=1)
+    orders = {tuple(map(combination, part)) for part in (trials[:24], trials[24:], other[:24])}
+    assert len(orders) == 3
+    assert sample_trials(search_config(space="standard-grid", num_trials=7), seed=0) == trials[:7]
+
+
+def test_extreme_grid_has_the_initialization_in_it(write_config, known):
+    config = load_config(write_config(EXTREME), [], known)
+    trials = sample_trials(config.search, seed=0)
+    assert len({combination(trial) for trial in trials}) == len(trials) == 48
+    assert {1e-7, 3e-4} <= {trial.hyper.lr for trial in trials}
+    assert config.soup.include_initialization
+    assert not load_config(
+        write_config(EXTREME), ["soup.include_initialization=false"], known
+    ).soup.include_initialization
+    assert not load_config(write_config(EXTREME), ["search.space=random"], known).soup.include_initialization
+
+
+def test_a_users_own_grid_multiplies_with_random_draws():
+    grids = {"lr": {"grid": [1e-4, 1e-3]}, "epochs": {"grid": [1, 2, 3]}}
+    trials = sample_trials(search_config(num_trials=12, distributions=grids), seed=0)
+    assert {(t.hyper.lr, t.hyper.epochs) for t in trials[:6]} == set(itertools.product([1e-4, 1e-3], [1, 2, 3]))
+    assert len({trial.hyper.weight_decay for trial in trials}) == 12
+
+
 def test_every_space_draws_every_hyperparameter_but_the_seed():
     for space in SPACES.values():
-        assert set(space) == set(Hyperparameters.model_fields) - {"seed"}
+        assert set(space.distributions) == set(Hyperparameters.model_fields) - {"seed"}
 
 
 def test_values_that_yaml_reads_as_text_become_numbers():
