@@ -354,6 +354,13 @@ class StudyConfig(Section):
     """The cost curve."""
 
 
+class ReportConfig(Section):
+    """What the report says beside the records."""
+
+    price_per_gpu_hour: float | None = Field(None, gt=0)
+    """Price of an hour of a GPU (of a CPU core, where trials ran without GPUs), in any currency."""
+
+
 class RegistryConfig(Section):
     """Where trials, ingredients and soups are recorded."""
 
@@ -376,6 +383,7 @@ class Config(Section):
     search: SearchConfig = SearchConfig.model_construct()
     soup: SoupConfig
     study: StudyConfig = StudyConfig.model_construct()
+    report: ReportConfig = ReportConfig.model_construct()
     registry: RegistryConfig = RegistryConfig.model_construct()
 
     @model_validator(mode="before")

@@ -137,7 +137,8 @@ class RunRecord(Record):
     """What a run was made with: everything needed to repeat it or to explain its figures.
 
     ``champion`` is the method of the soup with the best select accuracy, once there is one. ``theta0_gpu_hours`` is the
-    cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial.
+    cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial. ``price_per_gpu_hour`` is
+    the price of such a unit, in any currency.
     """
 
     name: str
@@ -153,6 +154,7 @@ class RunRecord(Record):
     theta0_gpu_hours: float
     theta0_test_accuracy: float
     champion: str | None = None
+    price_per_gpu_hour: float | None = None
 
 
 def cost_unit(ingredients: Iterable[IngredientRecord]) -> str:

@@ -231,7 +231,9 @@ def study_stage(run: Run) -> None:
 
 def report_stage(run: Run) -> None:
     """``report.html`` and the figures, also logged to the sweep's MLflow run."""
-    record, rows = run.record(), run.ingredients()
+    rows = run.ingredients()
+    record = run.record().model_copy(update=run.config.report.model_dump())
+    write_text(run.path("run.json"), record.model_dump_json(indent=1))
     soups = read_table(run.path("soups.parquet"), SoupRecord)
     curve = run.path("cost_accuracy.parquet")
     costs = read_table(curve, CostRecord) if curve.exists() else []

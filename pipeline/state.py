@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 STAGES = ("search", "soup", "study", "report")
 
 # What the ingredients do not depend on: changing it leaves the sweep as it is.
-_FREE = {"output", "soup", "study", "data.store"} | {
+_FREE = {"output", "soup", "study", "report", "data.store"} | {
     f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures")
 }
 
@@ -121,7 +121,7 @@ def fingerprints(config: Config) -> dict[str, str]:
         "search": {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"},
         "soup": values["soup"],
         "study": values["study"],
-        "report": {},
+        "report": values["report"],
     }
     chain, found = "", {}
     for stage in STAGES:

@@ -103,7 +103,8 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
     ]
     outcome = ", ".join(f"{number} {status}" for status, number in kinds if number)
     total = cost(sum(row.gpu_hours for row in ingredients), unit)
-    text = f"The sweep of {count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''} cost {total}."
+    trials = f"{count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''}"
+    text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}."
     text += (
         f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
         f"{percent(run.theta0_test_accuracy)} % test accuracy."
@@ -112,3 +113,12 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
         text += f" Building the champion from {count(champion.num_ingredients, 'ingredient')} "
         text += f"took {duration(champion.construction_seconds)}."
     return text
+
+
+def _money(run: RunRecord, ingredients: Sequence[IngredientRecord]) -> str:
+    """What the sweep's hours cost where their price is known."""
+    if run.price_per_gpu_hour is None:
+        return ""
+    total = sum(row.gpu_hours for row in ingredients) * run.price_per_gpu_hour
+    unit = cost_unit(ingredients).removesuffix("s")
+    return f" ({significant(total)} at {significant(run.price_per_gpu_hour)} per {unit})"

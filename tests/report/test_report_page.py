@@ -165,3 +165,9 @@ def test_the_table_of_the_command_line():
     assert "16 of 18 trials finished, 0.0" in lines[-1]
     assert "CPU core hours" in lines[-1]
     assert "GPU" in methods_table([a_soup(peak_memory_kind="cuda")], a_sweep(device="cuda"), None)
+
+
+def test_with_a_price_the_sweep_costs_money():
+    sweep = [an_ingredient(index, gpu_hours=hours, device="H200") for index, hours in enumerate((1.5, 2.5))]
+    assert "cost 4 GPU hours (10 at 2.5 per GPU hour)." in text_of(a_page(a_run(price_per_gpu_hour=2.5), sweep))
+    assert " per GPU hour" not in text_of(a_page(a_run(), sweep))
