@@ -98,13 +98,13 @@ class DataConfig(Section):
     """Which images, and how they are split. A size is a count (500) or a fraction (0.1)."""
 
     source: Annotated[str, _known("sources")]
-    """`digits`, `cifar10`, `cifar100`, `image_folder` or `parquet`."""
+    """`digits`, `cifar10`, `cifar100`, `imagenet`, `image_folder` or `parquet`."""
     train: AbsolutePath | None = None
     """Training images: a Parquet file (`parquet`) or a folder with one folder per class (`image_folder`)."""
     test: AbsolutePath | None = None
     """Test images, in the same form as `train`."""
     root: AbsolutePath | None = None
-    """Where torchvision keeps (or downloads) `cifar10` and `cifar100`."""
+    """Where torchvision keeps (or downloads) `cifar10` and `cifar100`; the folder of `imagenet` with `train`, `val`."""
     store: AbsolutePath | None = None
     """Where decoded, resized images are kept, shared by all runs; default: `prepared-data` beside the output folder."""
     image_size: int = Field(gt=0)
@@ -155,8 +155,9 @@ class ModelConfig(Section):
     default: random weights."""
     head: Literal["linear_probe", "zero_shot", "random"] = "linear_probe"
     """How the classification head of theta0 starts; the model-soups paper uses a linear probe."""
-    templates: list[str] = Field(["a photo of a {}."], min_length=1)
-    """Captions for zero-shot heads and contrastive training; `{}` stands for the class name."""
+    templates: list[str] | None = Field(None, min_length=1)
+    """Captions for zero-shot heads and contrastive training; `{}` stands for the class name. Default:
+    `a photo of a {}.`, for ImageNet's classes the 80 templates and the names that CLIP was evaluated with."""
     mean: tuple[float, float, float] | None = None
     """Input normalisation; default: what the pretrained weights were trained with."""
     std: tuple[float, float, float] | None = None
@@ -172,8 +173,8 @@ class ModelConfig(Section):
 
     @field_validator("templates")
     @classmethod
-    def _placeholder(cls, value: list[str]) -> list[str]:
-        for template in value:
+    def _placeholder(cls, value: list[str] | None) -> list[str] | None:
+        for template in value or ():
             if "{}" not in template:
                 raise ValueError(f"'{template}' lacks the placeholder {{}} for the class name")
         return value

@@ -70,7 +70,7 @@ def test_unknown_name_names_its_place_and_the_nearest_name(load, override, place
 
 def test_a_name_like_no_other_lists_all(load):
     message = refused(load, "data.source=qqqqq")
-    assert "choose from: digits, cifar10, cifar100, image_folder, parquet" in message
+    assert "choose from: digits, cifar10, cifar100, image_folder, imagenet, parquet" in message
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.models import ResNet18_Weights
 
 from pipeline.config import ContrastiveConfig, ModelConfig
 from pipeline.errors import ModelError
@@ -36,12 +37,26 @@ def make_theta0(
     if config.contrastive is not None:
         if pretrain is None:
             raise ModelError("model.contrastive: there is no pretrain split; set data.pretrain_size")
-        _train_contrastive(model, backbone, config.contrastive, config.templates, class_names, pretrain, device)
+        _train_contrastive(model, backbone, config.contrastive, *captions(config, class_names), pretrain, device)
     if config.head == "zero_shot":
-        _zero_shot_head(model, backbone, config.templates, class_names, device)
+        _zero_shot_head(model, backbone, *captions(config, class_names), device)
     elif config.head == "linear_probe":
         _linear_probe(model, *train, device)
     return model.cpu()
+
+
+def captions(config: ModelConfig, class_names: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Templates with ``{}`` for a class name, and the class names to put in.
+
+    Where the classes are ImageNet's, both are those that CLIP was evaluated with, unless the settings give templates.
+    """
+    if config.templates is not None:
+        return config.templates, class_names
+    if list(class_names) != ResNet18_Weights.IMAGENET1K_V1.meta["categories"]:
+        return ["a photo of a {}."], class_names
+    import open_clip  # slow to import, and only this case needs it
+
+    return [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES], open_clip.IMAGENET_CLASSNAMES
 
 
 @torch.no_grad()

@@ -379,3 +379,23 @@ def test_decode_takes_every_common_kind_of_image(tmp_path):
     assert np.array_equal(decode(path, 16), expected)
     Image.fromarray(grey).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
     assert np.abs(decode(tmp_path / "cmyk.jpg", 16).astype(int) - expected).max() < 12
+
+
+def test_imagenet_as_its_archives_unpack(tmp_path, store):
+    root = tmp_path / "imagenet"
+    for number in range(1000):
+        for part, count in (("train", 1), ("val", 1)):
+            folder = root / part / f"n{number:08d}"
+            folder.mkdir(parents=True)
+            for image in range(count):
+                Image.fromarray(flat_image(number % 256, (4, 4))).save(folder / f"{number}_{image}.JPEG")
+    data = data_config(source="imagenet", root=root, store=store, image_size=4, validation_size=0.1)
+    splits = load_splits(data, seed=0)
+    assert (len(splits.train), len(splits.test)) == (900, 1000)
+    assert splits.class_names[:2] == ("tench", "goldfish")
+    assert splits.test.labels.tolist() == list(range(1000))
+    for part in ("train", "val"):
+        shutil.rmtree(root / part / "n00000007")
+    assert "has 999 class folders, ImageNet has 1000" in error_of(data)
+    shutil.rmtree(root / "val")
+    assert f"data.root: {root} has no folder 'val'" in error_of(data)

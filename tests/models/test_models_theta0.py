@@ -5,11 +5,13 @@ import torch
 from samples import CLIP, DIGIT_NAMES, TOWER, digit_images, model_config
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
+from torchvision.models import ResNet18_Weights
 
 from pipeline.errors import ModelError
 from pipeline.evaluation import accuracy, predict
 from pipeline.models import make_theta0, weights_sha256
 from pipeline.models.backbone import load_backbone
+from pipeline.models.theta0 import captions
 
 TRAIN = digit_images(0, 500).tensors()
 TEST = digit_images(500, 900).tensors()
@@ -98,3 +100,13 @@ def test_contrastive_training_makes_zero_shot_heads_better_than_chance():
 def test_what_the_backbone_cannot_give_is_an_error(settings, pretrain, said):
     with pytest.raises(ModelError, match=said):
         theta0(0, pretrain, **settings)
+
+
+def test_captions_are_those_of_clip_where_the_classes_are_those_of_imagenet():
+    imagenet = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    templates, names = captions(model_config(), imagenet)
+    assert (len(templates), len(names)) == (80, 1000)
+    assert all("{}" in template for template in templates)
+    assert names[2] == "great white shark"
+    assert captions(model_config(templates=["my {}"]), imagenet) == (["my {}"], imagenet)
+    assert captions(model_config(), ["cat", "dog"]) == (["a photo of a {}."], ["cat", "dog"])

@@ -4,6 +4,7 @@ from pipeline.data.sources.base import Chunk, RawImage, RawImages, Source
 from pipeline.data.sources.cifar import CIFAR10, CIFAR100
 from pipeline.data.sources.digits import DIGITS
 from pipeline.data.sources.image_folder import IMAGE_FOLDER
+from pipeline.data.sources.imagenet import IMAGENET
 from pipeline.data.sources.parquet import PARQUET
 
 SOURCES: dict[str, Source] = {
@@ -11,6 +12,7 @@ SOURCES: dict[str, Source] = {
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
     "image_folder": IMAGE_FOLDER,
+    "imagenet": IMAGENET,
     "parquet": PARQUET,
 }
 
