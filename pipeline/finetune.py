@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.data import Splits
 from pipeline.data.augmentation import augment, mix
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import accuracy, predict
-from pipeline.records import Hyperparameters
+from pipeline.records import EpochRecord, Hyperparameters
 
 # What goes on from the last finished epoch: plain tensors and numbers, loadable with `weights_only=True`.
 TrainState = dict[str, Any]
@@ -42,14 +43,14 @@ def finetune(
     *,
     device: str,
     resume: TrainState | None = None,
-    on_epoch: Callable[[int, TrainState], None] | None = None,
+    on_epoch: Callable[[EpochRecord, TrainState], None] | None = None,
 ) -> Finetuned:
     """Fine-tune ``model`` (theta0's weights, changed in place) on ``splits.train`` with AdamW, then evaluate it.
 
     Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix drawn per image, label
     smoothing; bf16 autocast and channels-last convolutions on GPUs. With ``hyper.ema_decay`` the moving average of the
-    weights is what comes out. ``on_epoch`` gets the number of finished epochs and a state to ``resume`` from, with
-    which the result is the same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
+    weights is what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume`` from, with which the
+    result is the same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
 
     Raises TrialRejected when the loss or a weight is not finite.
     """
@@ -70,10 +71,10 @@ def finetune(
             average.load_state_dict(resume["average"])
         first_epoch = resume["epoch"]
     for epoch in range(first_epoch, hyper.epochs):
-        _train_epoch(model, optimizer, average, splits, hyper, settings, device, epoch)
+        went = _train_epoch(model, optimizer, average, splits, hyper, settings, device, epoch)
         if on_epoch is not None:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
-            on_epoch(epoch + 1, state if average is None else {**state, "average": average.state_dict()})
+            on_epoch(went, state if average is None else {**state, "average": average.state_dict()})
     if average is not None:
         model.load_state_dict(average.module.state_dict())
     accuracies = {}
@@ -98,7 +99,8 @@ def _train_epoch(
     settings: SearchConfig,
     device: str,
     epoch: int,
-) -> None:
+) -> EpochRecord:
+    start, waited = time.perf_counter(), 0.0
     images, labels = splits.train.tensors()
     steps_per_epoch = math.ceil(len(labels) / hyper.batch_size)
     generator = torch.Generator(device).manual_seed(hyper.seed * 1_000_003 + epoch)
@@ -108,12 +110,14 @@ def _train_epoch(
     losses = torch.zeros((), device=device)
     # Of nearly equal size: BatchNorm cannot train on a last batch of one image.
     for step, index in enumerate(order.tensor_split(steps_per_epoch)):
+        asked = time.perf_counter()
         rate = learning_rate(hyper.lr, epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = augment(images[index].to(device, non_blocking=True), hyper, generator).float() / 255
         target = F.one_hot(labels[index].to(device), len(splits.class_names)).float()
         batch, target = mix(batch, target, hyper, generator)
+        waited += time.perf_counter() - asked
         with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
             logits = model(batch)
         loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
@@ -124,9 +128,18 @@ def _train_epoch(
         if average is not None:
             average.update_parameters(model)
         losses += loss.detach()
+    loss_of_epoch = losses.item() / steps_per_epoch
     finite = torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all()
-    if not (math.isfinite(losses.item()) and finite.item()):
+    if not (math.isfinite(loss_of_epoch) and finite.item()):
         raise TrialRejected(f"loss or weights are not finite in epoch {epoch + 1} (learning rate {hyper.lr:.3g})")
+    seconds = time.perf_counter() - start
+    return EpochRecord(
+        epoch=epoch + 1,
+        train_loss=loss_of_epoch,
+        learning_rate=rate,
+        images_per_second=len(labels) / seconds,
+        data_wait=waited / seconds,
+    )
 
 
 def learning_rate(peak: float, step: int, steps: int, settings: SearchConfig) -> float:

@@ -71,6 +71,19 @@ class IngredientRecord(Hyperparameters, TrialOutcome):
     """A row of ``ingredients.parquet``: one trial in search order, its outcome, then its hyperparameters."""
 
 
+class EpochRecord(Record):
+    """How an epoch of a trial went: logged while the trial runs, in no table.
+
+    ``data_wait`` is the share of the time that went into reading and augmenting images; on a GPU, into asking for it.
+    """
+
+    epoch: int
+    train_loss: float
+    learning_rate: float
+    images_per_second: float
+    data_wait: float
+
+
 class SoupRecord(Record):
     """A row of ``soups.parquet``: one method.
 

@@ -83,7 +83,7 @@ def test_an_interrupted_and_resumed_trial_gives_the_same_bits(splits, theta0, st
     saved = io.BytesIO()
 
     def interrupt(epoch, state):
-        if epoch == stop_after:
+        if epoch.epoch == stop_after:
             torch.save(state, saved)
             raise KeyboardInterrupt
 
@@ -99,11 +99,21 @@ def test_an_interrupted_and_resumed_trial_gives_the_same_bits(splits, theta0, st
         SETTINGS,
         device="cpu",
         resume=torch.load(saved, weights_only=True),
-        on_epoch=lambda epoch, state: epochs.append(epoch),
+        on_epoch=lambda epoch, state: epochs.append(epoch.epoch),
     )
     assert epochs == list(range(stop_after + 1, 4))
     assert_same(model.state_dict(), whole.state_dict())
     assert done == expected
+
+
+def test_each_epoch_tells_how_it_went(splits, theta0):
+    epochs = []
+    hyper = hyperparameters(epochs=3, lr=1e-3)
+    finetune(fresh(theta0), splits, hyper, SETTINGS, device="cpu", on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
+    assert epochs[0].train_loss > epochs[-1].train_loss > 0
+    assert hyper.lr > epochs[1].learning_rate > epochs[2].learning_rate > 0
+    assert all(0 < epoch.data_wait < 1 and epoch.images_per_second > 0 for epoch in epochs)
 
 
 def test_the_moving_average_of_the_weights_is_what_comes_out(splits, theta0):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param
 from torch import Tensor
 
 from pipeline.errors import RegistryError
-from pipeline.records import Hyperparameters, IngredientRecord
-from pipeline.registry.client import MlflowClient, as_tags, file_sha256, local_path
+from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
+from pipeline.registry.client import MlflowClient, MlflowException, as_tags, file_sha256, local_path
 from pipeline.registry.sweeps import Sweep
 
 FILE_NAME = "model.safetensors"
@@ -44,6 +46,25 @@ class IngredientRecorder:
     class_names: tuple[str, ...]
     save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
 
+    def begin(self, trial_index: int, hyper: Hyperparameters) -> None:
+        """Start the trial's run with its hyperparameters; left to `record` where the store cannot be reached."""
+        with contextlib.suppress(RegistryError, MlflowException):
+            client = self.sweep.client()
+            run_id = self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
+            self._log_parameters(client, run_id, hyper)
+
+    def log_epochs(self, trial_index: int, epochs: Sequence[EpochRecord]) -> None:
+        """Log metrics per epoch, step = epoch. What a store that cannot be reached misses is lost."""
+        metrics = [
+            Metric(key, value, timestamp=int(1000 * time.time()), step=row.epoch)
+            for row in epochs
+            for key, value in row.model_dump(exclude={"epoch"}).items()
+        ]
+        with contextlib.suppress(RegistryError, MlflowException):
+            client = self.sweep.client()
+            run_id = self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
+            client.log_batch(run_id, metrics=metrics)
+
     def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
         """Log the weights as an artifact of the trial's run; returns the file's URI and SHA-256.
 
@@ -64,10 +85,7 @@ class IngredientRecorder:
         if row.status == "finished":
             version = _version(client, self.sweep, run_id, {"trial_index": row.trial_index, **row.model_dump()})
             row = row.model_copy(update={"model_version": version})
-        run = client.get_run(run_id)
-        parameters = {name: str(getattr(row, name)) for name in _PARAMETERS if name not in run.data.params}
-        for name, value in parameters.items():
-            client.log_param(run_id, name, value)
+        self._log_parameters(client, run_id, row)
         values = {name: getattr(row, name) for name in _METRICS}
         metrics = [Metric(key, value, timestamp=0, step=0) for key, value in values.items() if value is not None]
         client.log_batch(run_id, metrics=metrics)
@@ -84,6 +102,11 @@ class IngredientRecorder:
         tags = {"role": "initialization", "path": uri, "sha256": sha256, "theta0_sha256": self.theta0_sha256}
         _version(client, self.sweep, run_id, tags)
         client.set_terminated(run_id)
+
+    def _log_parameters(self, client: MlflowClient, run_id: str, hyper: Hyperparameters) -> None:
+        there = client.get_run(run_id).data.params
+        missing = [Param(name, str(getattr(hyper, name))) for name in _PARAMETERS if name not in there]
+        client.log_batch(run_id, params=missing)
 
     def _log(
         self, client: MlflowClient, run_id: str, state: Mapping[str, Tensor], metadata: dict[str, str]

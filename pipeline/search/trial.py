@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,13 +18,23 @@ from pipeline.config import SearchConfig
 from pipeline.errors import TrialRejected
 from pipeline.finetune import finetune
 from pipeline.models import load_weights, unique_state
-from pipeline.records import IngredientRecord
+from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import AttemptClock, read_attempts
 from pipeline.search.spaces import Trial
+
+_LOG_SECONDS = 5  # between two reports of a trial to the registry, so that short epochs do not wait for it
 
 
 class Recorder(Protocol):
     """Where trials are recorded; called in the workers, so it must be picklable."""
+
+    def begin(self, trial_index: int, hyper: Hyperparameters) -> None:
+        """Show that a trial is running; may fail in silence, and be repeated."""
+        ...
+
+    def log_epochs(self, trial_index: int, epochs: Sequence[EpochRecord]) -> None:
+        """Show how the trial gets on; may fail in silence."""
+        ...
 
     def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
         """Store the weights of a trial; returns their URI and the SHA-256 of the file."""
@@ -67,15 +78,27 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     trial = context.trials[config["trial"]]
     folder = context.folder(trial)
     clock = AttemptClock(folder, torch.cuda.get_device_name() if context.use_gpu else "cpu")
+    unlogged: list[EpochRecord] = []
+    logged = time.monotonic()
 
-    def on_epoch(epoch: int, state: dict[str, Any]) -> None:
+    def log_epochs() -> None:
+        nonlocal logged
+        context.recorder.log_epochs(trial.index, tuple(unlogged))
+        unlogged.clear()
+        logged = time.monotonic()
+
+    def on_epoch(went: EpochRecord, state: dict[str, Any]) -> None:
         partial = folder / "last.partial"
         torch.save(state, partial)
         partial.replace(folder / "last.pt")
         clock.tick()
-        tune.report({"epoch": epoch})
+        unlogged.append(went)
+        if time.monotonic() - logged > _LOG_SECONDS:
+            log_epochs()
+        tune.report({"epoch": went.epoch})
 
     try:
+        context.recorder.begin(trial.index, trial.hyper)
         torch.set_num_threads(context.settings.cpus_per_trial)
         model = context.build_model()
         load_weights(model, ray.get(context.theta0), source="theta0")
@@ -89,6 +112,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
             resume=torch.load(last, map_location="cpu", weights_only=True) if last.exists() else None,
             on_epoch=on_epoch,
         )
+        log_epochs()
         path, sha256 = context.recorder.upload(trial.index, unique_state(model))
         ended = {"status": "finished", **vars(done), "path": path, "sha256": sha256}
     except TrialRejected as rejection:

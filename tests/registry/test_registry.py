@@ -3,6 +3,7 @@ import os
 import shutil
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from samples import ingredient
 
 from pipeline.errors import RegistryError
 from pipeline.models import save_weights
-from pipeline.records import CostRecord, IngredientRecord, SoupRecord
+from pipeline.records import CostRecord, EpochRecord, IngredientRecord, SoupRecord
 from pipeline.registry import (
     IngredientRecorder,
     connect,
@@ -111,6 +112,36 @@ def test_a_version_carries_the_columns_of_the_design_as_tags(sweep, recorder):
         assert file.metadata() == {
             "trial_index": "4", "theta0_sha256": THETA0, "class_names": json.dumps(["cat", "dög"]),
         }  # fmt: skip
+
+
+def an_epoch(number, **values):
+    return EpochRecord(epoch=number, train_loss=1 / number, learning_rate=0.1, images_per_second=50, data_wait=0.01)
+
+
+def test_a_running_trial_shows_its_hyperparameters_and_epochs(sweep, recorder):
+    hyper = ingredient(3)
+    for _ in range(2):  # a second attempt begins again
+        recorder.begin(3, hyper)
+    recorder.log_epochs(3, [an_epoch(1), an_epoch(2)])
+    recorder.log_epochs(3, [])
+    (run,) = runs(sweep, "trial")
+    assert (run.info.status, run.info.run_name) == ("RUNNING", "trial 3")
+    assert run.data.params["lr"] == str(hyper.lr)
+    history = sweep.client().get_metric_history(run.info.run_id, "train_loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5)]
+    assert read_trials(sweep) == []
+    record_trial(recorder, 3)
+    (ended,) = runs(sweep, "trial")
+    assert (ended.info.run_id, ended.info.status) == (run.info.run_id, "FINISHED")
+    assert ended.info.start_time == run.info.start_time
+
+
+def test_a_store_that_is_away_stops_no_trial(sweep):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        away = recorder_of(replace(sweep, tracking_uri=f"http://127.0.0.1:{free.getsockname()[1]}"))
+    away.begin(0, ingredient(0))
+    away.log_epochs(0, [an_epoch(1)])
 
 
 def test_a_trial_is_a_run_with_parameters_metrics_and_its_end(sweep, recorder):

@@ -18,6 +18,13 @@ class FolderRecorder:
     folder: Path
     faults: dict[int, str] = field(default_factory=dict)
 
+    def begin(self, trial_index, hyper):
+        (self.folder / f"begun-{trial_index}").write_text(hyper.model_dump_json())
+
+    def log_epochs(self, trial_index, epochs):
+        with (self.folder / f"epochs-{trial_index}").open("a") as file:
+            file.writelines(f"{row.epoch}\n" for row in epochs)
+
     def upload(self, trial_index, state):
         calls = self.folder / f"uploads-{trial_index}"
         with calls.open("a") as file:

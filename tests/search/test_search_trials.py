@@ -80,6 +80,14 @@ def test_a_finished_trial_is_recorded_as_it_was_measured(troubled):
     assert row.model_dump(include=set(type(made.trials[0].hyper).model_fields)) == made.trials[0].hyper.model_dump()
 
 
+def test_a_trial_is_shown_from_its_beginning_epoch_by_epoch(troubled):
+    made, _, _ = troubled
+    for index in (0, 1):
+        begun = (made.recorder.folder / f"begun-{index}").read_text()
+        assert begun == made.trials[index].hyper.model_dump_json()
+    assert (made.recorder.folder / "epochs-0").read_text().split() == ["1", "2"]
+
+
 @pytest.mark.parametrize("index", [1, 3], ids=["exception", "os._exit"])
 def test_a_trial_that_fails_once_goes_on_from_its_last_epoch(troubled, index):
     made, rows, messages = troubled
@@ -139,7 +147,7 @@ def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path)
         finetune(model, splits, trial.hyper, made.settings, device="cpu", on_epoch=on_epoch)
         return model
 
-    def stop(epoch, state):
+    def stop(went, state):
         torch.save(state, folder / "last.pt")
         raise KeyboardInterrupt
 
