@@ -6,7 +6,7 @@ import functools
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +51,7 @@ from pipeline.registry import (
     set_champion,
 )
 from pipeline.report import methods_table, write_report
+from pipeline.report.formats import memory
 from pipeline.search.spaces import sample_trials
 from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
@@ -59,6 +60,10 @@ from pipeline.state import RunState, save_state, write_text
 from pipeline.studies import cost_accuracy
 
 logger = logging.getLogger(__name__)
+
+
+# Weights and two moments of AdamW, the old and the new file together.
+_STATE_COPIES = 6
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def search_stage(run: Run) -> None:
     recorder.upload_theta0(theta0)
     use_gpu, reserved = trial_resources(run.cluster, config.search)
     context = TrialContext(
+        name=config.name,
         trials=tuple(sample_trials(config.search, config.seed)),
         build_model=run.build_model(),
         splits=run.splits_ref,
@@ -109,8 +115,10 @@ def search_stage(run: Run) -> None:
         storage=run.path("trials"),
         recorder=recorder,
     )
-    recorded = {row.trial_index for row in read_trials(run.sweep)}
+    recorded = read_trials(run.sweep)
     logger.info("search: %d trials, %d of them recorded", len(context.trials), len(recorded))
+    if len(recorded) < len(context.trials):
+        _check_disk(run, theta0, len(context.trials) - len(recorded))
     run_trials(context, recorded, experiment=f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     rows = read_trials(run.sweep)
     write_table(run.path("ingredients.parquet"), rows, IngredientRecord)
@@ -123,6 +131,21 @@ def search_stage(run: Run) -> None:
         )
     cost = sum(row.gpu_hours for row in rows)
     logger.info("search: %d of %d trials finished, %.3g %s", len(finished), len(rows), cost, cost_unit(rows))
+
+
+def _check_disk(run: Run, theta0: Mapping[str, Tensor], trials: int) -> None:
+    """Say what the sweep leaves on disk; raises SearchError where ingredients stay on this one and cannot fit."""
+    size = sum(value.nbytes for value in theta0.values())
+    free = shutil.disk_usage(run.path()).free
+    logger.info(
+        "search: %d ingredients take %s on disk, each running trial %s to go on from; %s are free in %s",
+        trials, memory(trials * size), memory(_STATE_COPIES * size), memory(free), run.path(),
+    )  # fmt: skip
+    if str(run.config.registry.tracking_uri).startswith("sqlite:") and trials * size > free:
+        raise SearchError(
+            f"{run.path()}: {trials} ingredients take {memory(trials * size)}, but {memory(free)} are free; "
+            "free some space, or give another `output` or fewer search.num_trials"
+        )
 
 
 def _theta0(run: Run) -> RunRecord:

@@ -49,11 +49,12 @@ class Recorder(Protocol):
 class TrialContext:
     """What all trials share.
 
-    ``splits`` and ``theta0`` are references into Ray's object store, read there without a copy. ``reserved`` GPUs (CPU
-    cores where ``use_gpu`` is False) are what an hour of a trial is multiplied by. ``storage`` keeps the state of
-    unfinished trials.
+    ``name`` is the run's. ``splits`` and ``theta0`` are references into Ray's object store, read there without a copy.
+    ``reserved`` GPUs (CPU cores where ``use_gpu`` is False) are what an hour of a trial is multiplied by. ``storage``
+    keeps the state of unfinished trials.
     """
 
+    name: str
     trials: tuple[Trial, ...]
     build_model: Callable[[], nn.Module]
     splits: ray.ObjectRef

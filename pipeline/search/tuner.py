@@ -1,21 +1,20 @@
-"""Runs trials with Ray Tune and tells how the sweep gets on."""
+"""Runs trials with Ray Tune."""
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
-import time
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Sequence
 
 from ray import tune
 
 from pipeline.errors import SearchError
-from pipeline.records import IngredientRecord, cost_unit
+from pipeline.records import IngredientRecord
+from pipeline.search.progress import Progress
 from pipeline.search.trial import TrialContext, outcome, run_trial
 
-logger = logging.getLogger(__name__)
-
+_AGAIN = "give the same command again to go on"
+_NO_SPACE = os.strerror(errno.ENOSPC)
 _SETTINGS_OF_TUNE = {
     # Our own progress line replaces Tune's tables; its log files of every trial would repeat the records.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -26,19 +25,20 @@ _SETTINGS_OF_TUNE = {
 }
 
 
-def run_trials(context: TrialContext, recorded: Collection[int], experiment: str) -> None:
-    """Run the trials of ``context`` whose index is not ``recorded`` yet, as many at once as the cluster holds.
+def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], experiment: str) -> None:
+    """Run the trials of ``context`` that are not ``recorded`` yet, as many at once as the cluster holds.
 
     A crashed trial is tried again ``max_failures`` times from its last epoch and then recorded as failed; the sweep
-    goes on. Raises SearchError when Tune itself stops; the same call then goes on with what is left.
+    goes on. Raises SearchError when Tune itself stops or a disk is full; the same call then goes on with what is left.
     """
-    pending = [place for place, trial in enumerate(context.trials) if trial.index not in recorded]
+    done = {row.trial_index for row in recorded}
+    pending = [place for place, trial in enumerate(context.trials) if trial.index not in done]
     if not pending:
         return
     os.environ.update(_SETTINGS_OF_TUNE)
     settings = context.settings
     resources = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
-    progress = _Progress(done=len(context.trials) - len(pending), total=len(context.trials))
+    progress = Progress(recorded, len(context.trials), context.name)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, context=context), resources),
         param_space={"trial": tune.grid_search(pending)},
@@ -54,38 +54,16 @@ def run_trials(context: TrialContext, recorded: Collection[int], experiment: str
     try:
         results = tuner.fit()
     except (RuntimeError, tune.TuneError) as error:
-        raise SearchError(f"the sweep stopped: {_reason(error)}; give the same command again to go on") from error
-    for result in results:
-        if result.error is not None:
-            trial = context.trials[result.config["trial"]]
-            row = outcome(trial, context, status="failed", reason=_reason(result.error))
-            context.recorder.record(row)
-            progress.tell(row)
-
-
-class _Progress(tune.Callback):  # type: ignore[misc]
-    """A line per ended trial: what came out, what it cost, how long the rest may take."""
-
-    def __init__(self, done: int, total: int) -> None:
-        self._resumed, self._done, self._total = done, done, total
-        self._start = time.monotonic()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called by Tune in the driver."""
-        if row := trial.last_result.get("row"):
-            self.tell(IngredientRecord.model_validate_json(row))
-
-    def tell(self, row: IngredientRecord) -> None:
-        """Log the line of ``row``."""
-        self._done += 1
-        elapsed = time.monotonic() - self._start
-        left = elapsed / (self._done - self._resumed) * (self._total - self._done)
-        said = f"validation {row.val_accuracy:.2%}" if row.val_accuracy is not None else f"{row.status}: {row.reason}"
-        logger.info(
-            "trial %d: %s, lr %.1e, %d epochs, %.3g %s (%d of %d done, about %s left)",
-            row.trial_index, said, row.lr, row.epochs, row.gpu_hours, cost_unit([row]),
-            self._done, self._total, f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min",
-        )  # fmt: skip
+        raise SearchError(f"the sweep stopped: {_reason(error)}; {_AGAIN}") from error
+    failed = [result for result in results if result.error is not None]
+    if full := [_reason(result.error) for result in failed if _NO_SPACE in str(result.error)]:
+        # No fault of the trials: they are left to be gone on with, not recorded as failed.
+        raise SearchError(f"the disk is full ({full[0]}); finished ingredients are kept. Free some space and {_AGAIN}")
+    for result in failed:
+        trial = context.trials[result.config["trial"]]
+        row = outcome(trial, context, status="failed", reason=_reason(result.error))
+        context.recorder.record(row)
+        progress.tell(row)
 
 
 def _reason(error: BaseException) -> str:

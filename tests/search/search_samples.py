@@ -1,5 +1,6 @@
 """What the tests of `run_trials` hand to Tune workers; a module, because workers import it by name."""
 
+import errno
 import json
 import os
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class FolderRecorder:
         match self.faults.get(trial_index):
             case "once" if len(calls.read_text()) == 1:
                 raise ConnectionError("the registry was away for a moment")
+            case "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
             case "always":
                 raise ConnectionError("the registry is away for good\n" + "y" * 9000)
             case "killed once" if len(calls.read_text()) == 1:

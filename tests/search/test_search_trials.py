@@ -1,17 +1,19 @@
 import logging
+import re
 from dataclasses import replace
 
 import pytest
 import ray
 import search_samples
 import torch
-from samples import digit_splits, search_config
+from samples import digit_splits, ingredient, search_config
 from search_samples import FolderRecorder
 
 from pipeline.errors import SearchError
 from pipeline.evaluation import accuracy, predict
 from pipeline.finetune import finetune
 from pipeline.models import load_weights, read_weights, unique_state
+from pipeline.search.progress import Progress
 from pipeline.search.spaces import sample_trials
 from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
@@ -27,6 +29,7 @@ def context(tmp_path, num_trials, faults=None, **settings):
     recorder = FolderRecorder(tmp_path / "records", faults or {})
     recorder.folder.mkdir(exist_ok=True)
     return TrialContext(
+        name="sweep",
         trials=tuple(sample_trials(config, seed=0)),
         build_model=search_samples.build,
         splits=ray.put(digit_splits(train=128)),
@@ -49,7 +52,7 @@ def troubled(session_ray, tmp_path_factory):
     diverging = made.trials[5]
     trials = (*made.trials[:5], type(diverging)(5, diverging.hyper.model_copy(update={"lr": 1e30})))
     made = replace(made, trials=trials)
-    logger, messages = logging.getLogger("pipeline.search.tuner"), []
+    logger, messages = logging.getLogger("pipeline.search.progress"), []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
     logger.addHandler(handler)
@@ -95,7 +98,7 @@ def test_a_trial_that_fails_once_goes_on_from_its_last_epoch(troubled, index):
     assert made.recorder.uploads(index) == 2
     assert rows[index].images_seen == EPOCHS * 128
     assert not made.folder(made.trials[index]).exists()  # its unfinished state is not needed any more
-    assert any(message.startswith(f"trial {index}: validation ") for message in messages)
+    assert any(re.match(rf" +{index} .* \d\d\.\d\d ", message) for message in messages)
 
 
 @pytest.mark.parametrize("index", [2, 4], ids=["exception", "os._exit"])
@@ -109,7 +112,7 @@ def test_a_trial_that_always_fails_is_recorded_with_reason_and_cost(troubled, in
     assert row.reason
     assert len(row.reason) <= 500
     assert len(row.reason.splitlines()) == 1
-    assert any(message.startswith(f"trial {index}: failed: ") for message in messages)
+    assert any(re.match(rf" +{index} .* failed .*{re.escape(row.reason)}$", message) for message in messages)
 
 
 def test_the_reason_of_a_failed_trial_tells_what_happened(troubled):
@@ -123,13 +126,40 @@ def test_a_rejected_trial_is_not_tried_again(troubled):
     assert rows[5].attempts == 1
     assert made.recorder.uploads(5) == 0
     assert "not finite in epoch 1 (learning rate 1e+30)" in rows[5].reason
-    assert any(message.startswith("trial 5: rejected: ") for message in messages)
+    assert any(re.match(r" +5 .* rejected .*not finite in epoch 1", message) for message in messages)
 
 
-def test_progress_counts_to_the_end(troubled):
-    _, _, messages = troubled
-    assert len(messages) == 6
-    assert "(6 of 6 done, about 0 s left)" in messages[-1]
+def test_progress_is_a_table_that_counts_to_the_end(troubled):
+    _, rows, (headings, *lines) = troubled
+    assert headings.split()[:4] == ["trial", "lr", "decay", "epochs"]
+    assert "core hours" in headings
+    assert len(lines) == 6
+    assert all(line.startswith(line[: len(headings)]) and len(line) >= len(headings) for line in lines)
+    assert lines[-1][: len(headings)].split()[-3:] == ["6/6", "0", "s"]
+    best = max(row.val_accuracy for row in rows if row.val_accuracy)
+    assert f" {100 * best:.2f} " in lines[-1]
+
+
+def test_a_resumed_sweep_counts_what_was_recorded_before(caplog):
+    progress = Progress([ingredient(0, val_accuracy=0.95), ingredient(1)], total=4, sweep="resumed")
+    with caplog.at_level(logging.INFO, "pipeline.search.progress"):
+        progress.tell(ingredient(2, val_accuracy=0.5))
+    cells = caplog.messages[-1].split()
+    assert {"50.00", "95.00", "3/4"} <= set(cells)
+
+
+def test_a_full_disk_ends_the_sweep_and_fails_no_trial(session_ray, tmp_path):
+    made = context(tmp_path, 3, {1: "full"}, max_failures=0)
+    with pytest.raises(
+        SearchError, match=r"^the disk is full .*No space left on device.*finished ingredients are kept"
+    ):
+        run_trials(made, [], "full")
+    assert sorted(row.trial_index for row in made.recorder.rows()) == [0, 2]
+    again = replace(made, recorder=FolderRecorder(made.recorder.folder))
+    run_trials(again, made.recorder.rows(), "again")
+    rows = {row.trial_index: row for row in made.recorder.rows()}
+    assert rows[1].status == "finished"
+    assert rows[1].attempts == 2
 
 
 def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path):
@@ -153,14 +183,14 @@ def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
         train(stop)
-    run_trials(made, [0, 2], "rest")
+    run_trials(made, [ingredient(0), ingredient(2)], "rest")
     (row,) = made.recorder.rows()
     assert (row.trial_index, row.status, row.attempts) == (1, "finished", 2)
     assert 2 < row.gpu_hours < 2.5  # an hour and some seconds, with two cores reserved
     resumed = read_weights(made.recorder.folder / "1.safetensors")
     for name, value in train(None).state_dict().items():
         assert torch.equal(resumed[name], value), name
-    run_trials(made, [0, 1, 2], "nothing")
+    run_trials(made, [ingredient(0), ingredient(1), ingredient(2)], "nothing")
     assert len(made.recorder.rows()) == 1
 
 

@@ -1,0 +1,79 @@
+"""How a sweep gets on: a line of a table per ended trial, and gauges for Prometheus through Ray's own exporter."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ray import tune
+from ray.util.metrics import Gauge
+
+from pipeline.records import IngredientRecord, cost_unit
+
+logger = logging.getLogger(__name__)
+
+_HEADINGS = ("trial", "lr", "decay", "epochs", "augmentation", "mixup", "smooth", "val %", "best %", "", "done", "left")
+_WIDTHS = (5, 7, 7, 6, 12, 5, 6, 8, 6, 10, 7, 7)
+
+
+class Progress(tune.Callback):  # type: ignore[misc]
+    """Tells of each ended trial of ``sweep``; ``recorded`` are those of earlier calls, out of ``total``."""
+
+    def __init__(self, recorded: Sequence[IngredientRecord], total: int, sweep: str) -> None:
+        self._rows, self._resumed, self._total = list(recorded), len(recorded), total
+        self._start = time.monotonic()
+        self._finished = Gauge("ingredients_finished", "Finished trials of the sweep.", ("sweep",))
+        self._hours = Gauge("gpu_hours", "Cost of all ended trials; CPU core hours where there is no GPU.", ("sweep",))
+        self._best = Gauge("best_accuracy", "Best validation accuracy of a trial, a fraction.", ("sweep",))
+        for gauge in (self._finished, self._hours, self._best):
+            gauge.set_default_tags({"sweep": sweep})
+        self._measure()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune in the driver."""
+        if row := trial.last_result.get("row"):
+            self.tell(IngredientRecord.model_validate_json(row))
+
+    def tell(self, row: IngredientRecord) -> None:
+        """Log the line of an ended trial."""
+        if len(self._rows) == self._resumed:
+            headings = [heading or cost_unit([row]).removeprefix("CPU ") for heading in _HEADINGS]
+            logger.info("%s", _line(headings))
+        self._rows.append(row)
+        self._measure()
+        left = (time.monotonic() - self._start) / (len(self._rows) - self._resumed) * (self._total - len(self._rows))
+        accuracy = _percent(row.val_accuracy) if row.status == "finished" else row.status
+        augmentation = f"ra {row.randaugment_n}x{row.randaugment_m}"
+        cells = [
+            str(row.trial_index),
+            f"{row.lr:.1e}",
+            f"{row.weight_decay:.1e}",
+            str(row.epochs),
+            augmentation if row.augmentation == "randaugment" else row.augmentation,
+            f"{row.mixup:.2f}",
+            f"{row.label_smoothing:.2f}",
+            accuracy,
+            _percent(self._best_accuracy()),
+            f"{row.gpu_hours:.3g}",
+            f"{len(self._rows)}/{self._total}",
+            f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min",
+        ]
+        logger.info("%s%s", _line(cells), f"  {row.reason}" if row.reason else "")
+
+    def _best_accuracy(self) -> float | None:
+        return max((row.val_accuracy for row in self._rows if row.val_accuracy is not None), default=None)
+
+    def _measure(self) -> None:
+        self._finished.set(sum(row.status == "finished" for row in self._rows))
+        self._hours.set(sum(row.gpu_hours for row in self._rows))
+        self._best.set(self._best_accuracy() or 0.0)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "  ".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
+
+
+def _percent(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{100 * accuracy:.2f}"
