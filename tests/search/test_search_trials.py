@@ -1,6 +1,8 @@
 import logging
 import re
+import time
 from dataclasses import replace
+from urllib.request import urlopen
 
 import pytest
 import ray
@@ -146,6 +148,20 @@ def test_a_resumed_sweep_counts_what_was_recorded_before(caplog):
         progress.tell(ingredient(2, val_accuracy=0.5))
     cells = caplog.messages[-1].split()
     assert {"50.00", "95.00", "3/4"} <= set(cells)
+
+
+def test_prometheus_finds_the_sweep_at_rays_exporter(session_ray):
+    progress = Progress([ingredient(0, val_accuracy=0.75)], total=4, sweep="watched")
+    progress.tell(ingredient(1, status="failed", val_accuracy=None, gpu_hours=0.25))
+    (port,) = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
+    wanted, deadline = {"ray_ingredients_finished": 1.0, "ray_gpu_hours": 0.75, "ray_best_accuracy": 0.75}, 60
+    found = {}
+    while found != wanted and (deadline := deadline - 1):
+        time.sleep(1)
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            lines = [line for line in page.read().decode().splitlines() if 'sweep="watched"' in line]
+        found = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines}
+    assert found == wanted
 
 
 def test_a_full_disk_ends_the_sweep_and_fails_no_trial(session_ray, tmp_path):
