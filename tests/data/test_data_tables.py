@@ -7,6 +7,7 @@ from pipeline.errors import DataError
 from pipeline.records import (
     CoefficientRecord,
     CostRecord,
+    Hyperparameters,
     IngredientRecord,
     PredictionRecord,
     RunRecord,
@@ -50,7 +51,7 @@ def test_ingredients_have_outcome_columns_before_hyperparameters(tmp_path):
     write_table(tmp_path / "ingredients.parquet", [], IngredientRecord)
     names = pq.read_schema(tmp_path / "ingredients.parquet").names
     assert names[:3] == ["trial_index", "status", "reason"]
-    assert names[-1] == "seed"
+    assert names[-len(Hyperparameters.model_fields) :] == list(Hyperparameters.model_fields)
 
 
 def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
