@@ -41,7 +41,8 @@ def test_the_output_is_quiet(finished):
     lines = finished.stdout.splitlines()
     assert lines[0].endswith(f"run digits: output in {finished.output}")
     log, _, table = finished.stdout.partition("\n\n")
-    ours = re.compile(r"\d\d:\d\d:\d\d  (run|data|prepared|search|trial|soup|study|report)\b")
+    event, ended_trial = r"  (run|data|prepared|search|trial|soup|study|report)\b", r" +[0-2]  .* [1-3]/3 "
+    ours = re.compile(rf"\d\d:\d\d:\d\d({event}|{ended_trial})")
     assert [line for line in log.splitlines() if not ours.match(line)] == []
     assert re.findall(r"(?i)warning|traceback|deprecat|\d+%\|", finished.stdout) == []
     assert f"Report:    {finished.output / 'report.html'}" in table
