@@ -289,7 +289,7 @@ class SearchConfig(Section):
     def _size_of_the_space(cls, values: Any, info: ValidationInfo) -> Any:
         if not isinstance(values, dict) or "num_trials" in values:
             return values
-        space = _context(info).spaces.get(values.get("space", "random"))
+        space = _space(values, info)
         return values if space is None else {**values, "num_trials": space.num_trials}
 
     @field_validator("distributions")
@@ -301,6 +301,11 @@ class SearchConfig(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return value
+
+
+def _space(search: dict[str, Any], info: ValidationInfo) -> Space | None:
+    """The space that unchecked settings of the search name, None for a name that does not exist."""
+    return _context(info).spaces.get(search.get("space", SearchConfig.model_fields["space"].default))
 
 
 class SoupConfig(Section):
@@ -395,7 +400,7 @@ class Config(Section):
             return values
         soup, search = values.get("soup") or {}, values.get("search") or {}
         if isinstance(soup, dict) and isinstance(search, dict) and "include_initialization" not in soup:
-            space = _context(info).spaces.get(search.get("space", "random"))
+            space = _space(search, info)
             soup = {**soup, "include_initialization": space is not None and space.include_initialization}
         return {**values, "soup": soup}
 

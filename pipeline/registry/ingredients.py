@@ -49,8 +49,7 @@ class IngredientRecorder:
     def begin(self, trial_index: int, hyper: Hyperparameters) -> None:
         """Start the trial's run with its hyperparameters; left to `record` where the store cannot be reached."""
         with contextlib.suppress(RegistryError, MlflowException):
-            client = self.sweep.client()
-            run_id = self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
+            client, run_id = self._run_of(trial_index)
             self._log_parameters(client, run_id, hyper)
 
     def log_epochs(self, trial_index: int, epochs: Sequence[EpochRecord]) -> None:
@@ -61,8 +60,7 @@ class IngredientRecorder:
             for key, value in row.model_dump(exclude={"epoch"}).items()
         ]
         with contextlib.suppress(RegistryError, MlflowException):
-            client = self.sweep.client()
-            run_id = self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
+            client, run_id = self._run_of(trial_index)
             client.log_batch(run_id, metrics=metrics)
 
     def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -70,8 +68,7 @@ class IngredientRecorder:
 
         The weights of a recorded trial stay as they are: its worker may have died before it could tell Tune.
         """
-        client = self.sweep.client()
-        run_id = self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
+        client, run_id = self._run_of(trial_index)
         if recorded := client.get_run(run_id).data.tags.get("record"):
             row = IngredientRecord.model_validate_json(recorded)
             if row.path is not None and row.sha256 is not None:
@@ -80,8 +77,7 @@ class IngredientRecorder:
 
     def record(self, row: IngredientRecord) -> None:
         """Log the outcome of a trial and, if it finished, register its version."""
-        client = self.sweep.client()
-        run_id = self.sweep.child_run(client, "trial", str(row.trial_index), f"trial {row.trial_index}")
+        client, run_id = self._run_of(row.trial_index)
         if row.status == "finished":
             version = _version(client, self.sweep, run_id, {"trial_index": row.trial_index, **row.model_dump()})
             row = row.model_copy(update={"model_version": version})
@@ -102,6 +98,11 @@ class IngredientRecorder:
         tags = {"role": "initialization", "path": uri, "sha256": sha256, "theta0_sha256": self.theta0_sha256}
         _version(client, self.sweep, run_id, tags)
         client.set_terminated(run_id)
+
+    def _run_of(self, trial_index: int) -> tuple[MlflowClient, str]:
+        """A connection and the id of the trial's run, made on the first call."""
+        client = self.sweep.client()
+        return client, self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
 
     def _log_parameters(self, client: MlflowClient, run_id: str, hyper: Hyperparameters) -> None:
         there = client.get_run(run_id).data.params

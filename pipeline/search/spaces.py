@@ -63,9 +63,7 @@ SPACES = {
 }
 # What an augmentation says about RandAugment's M and N.
 _RANDAUGMENT = {"minimal": (0, 0), "medium": (0, 0), "strong": (15, 2)}
-
-
-_GRID_STREAM = 1
+_GRID_STREAM = 1  # keeps the order of a grid apart from the draws of a trial
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ mehl-plus once with each type.
 
 import argparse
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import torch
 from recording import record
@@ -21,6 +19,7 @@ from pipeline.data import load_splits, read_table
 from pipeline.evaluation import evaluate_soup, recalibration
 from pipeline.models import build_classifier
 from pipeline.records import IngredientRecord
+from pipeline.registry.client import local_path
 from pipeline.soups import METHODS, IngredientSet, SoupInputs
 
 
@@ -33,7 +32,7 @@ def main() -> None:
     start_ray()
     splits = load_splits(config.data, config.seed)
     rows = read_table(run / "ingredients.parquet", IngredientRecord)
-    paths = [Path(url2pathname(urlsplit(row.path).path)) for row in rows if row.path is not None]
+    paths = [path for row in rows if row.path is not None and (path := local_path(row.path)) is not None]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inputs = SoupInputs(
         model=build_classifier(config.model, len(splits.class_names)),

@@ -15,7 +15,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,16 +56,21 @@ def main() -> None:
     folders = []
     for seed in options.seeds:
         folders.append(options.runs / f"{CONFIG}-{seed}")
-        settings = [f"seed={seed}", f"name={CONFIG}-{seed}", f"output={folders[-1].absolute()}", *options.overrides]
-        command = [sys.executable, "pipeline/run.py", "--config", f"configs/{CONFIG}.yaml", *settings]
-        if status := subprocess.run(command, cwd=ROOT).returncode:
-            sys.exit(status)
+        run(CONFIG, folders[-1], f"seed={seed}", f"name={CONFIG}-{seed}", *options.overrides)
     sweeps = [read_sweep(folder) for folder in folders]
-    figures = {"evidence-effects": effects_figure(sweeps), "evidence-cost": cost_figure(sweeps)}
+    effects = effects_of(sweeps)
+    figures = {"evidence-effects": effects_figure(effects), "evidence-cost": cost_figure(sweeps)}
     for name, figure in figures.items():
         save(figure, "svg", RESULTS / f"{name}.svg")
-    record("evidence", config=CONFIG, **pooled(sweeps))
-    write_readme(ROOT / "README.md", markdown(sweeps))
+    record("evidence", config=CONFIG, effects_pp=effects, **pooled(sweeps))
+    write_readme(ROOT / "README.md", markdown(sweeps, effects))
+
+
+def run(config: str, output: Path, *arguments: str) -> None:
+    """A shipped config with settings and options as on the command line; ends this program if the run fails."""
+    command = [sys.executable, "pipeline/run.py", "--config", f"configs/{config}.yaml", f"output={output.absolute()}"]
+    if status := subprocess.run([*command, *arguments], cwd=ROOT).returncode:
+        sys.exit(status)
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -92,7 +97,6 @@ def pooled(sweeps: Sequence[Sweep]) -> dict[str, object]:
         "commits_of_the_runs": sorted({str(sweep.run.git_commit) for sweep in sweeps}),
         "machines_of_the_runs": sorted({sweep.run.machine for sweep in sweeps}),
         "cost_unit": cost_unit(sweeps[0].ingredients),
-        "effects_pp": {name: effect(sweeps, METHOD, name) for name in BASELINES if name in sweeps[0].soups},
         "cost_ratios": [cost_ratio(sweep.costs, METHOD, "greedy") for sweep in sweeps],
         "sweeps": [
             {
@@ -112,6 +116,11 @@ def pooled(sweeps: Sequence[Sweep]) -> dict[str, object]:
     }
 
 
+def effects_of(sweeps: Sequence[Sweep]) -> dict[str, dict[str, object]]:
+    """The effect over each baseline that was built."""
+    return {name: effect(sweeps, METHOD, name) for name in BASELINES if name in sweeps[0].soups}
+
+
 def effect(sweeps: Sequence[Sweep], method: str, baseline: str) -> dict[str, object]:
     """What ``method`` adds to the test accuracy of ``baseline``, in percentage points."""
     ours, theirs = (np.stack([sweep.correct[name] for sweep in sweeps]) for name in (method, baseline))
@@ -123,7 +132,7 @@ def effect(sweeps: Sequence[Sweep], method: str, baseline: str) -> dict[str, obj
     }
 
 
-def markdown(sweeps: Sequence[Sweep]) -> str:
+def markdown(sweeps: Sequence[Sweep], effects: Mapping[str, dict[str, object]]) -> str:
     """The README's table: means over the sweeps, best test accuracy first."""
     lines = [
         "| method | validation % | select % | test % | time per epoch | epochs | construction | peak memory |",
@@ -152,8 +161,7 @@ def markdown(sweeps: Sequence[Sweep]) -> str:
         "| MEHL-Soup+ against | effect on test accuracy, pp (95 % interval) | per sweep | McNemar p per sweep |",
     ]
     lines += ["|---|---|---|---|"]
-    for baseline in (name for name in BASELINES if name in sweeps[0].soups):
-        found = effect(sweeps, METHOD, baseline)
+    for baseline, found in effects.items():
         per_sweep = ", ".join(f"{value:+.2f}" for value in found["per_sweep"])
         tests = ", ".join(f"{value:.2g}" for value in found["mcnemar_p"])
         interval = f"{found['estimate']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
@@ -170,16 +178,16 @@ def write_readme(path: Path, table: str) -> None:
     partial.replace(path)
 
 
-def effects_figure(sweeps: Sequence[Sweep]) -> Figure:
+def effects_figure(effects: Mapping[str, dict[str, object]]) -> Figure:
     """Effect of MEHL-Soup+ over each baseline, pooled with its interval, and each sweep as a dot."""
     figure = Figure(figsize=(6.8, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    names = [name for name in BASELINES if name in sweeps[0].soups][::-1]
+    names = list(effects)[::-1]
     for place, name in enumerate(names):
-        found = effect(sweeps, METHOD, name)
+        found = effects[name]
         axes.plot([found["low"], found["high"]], [place, place], color="#404040", linewidth=2)
         axes.plot(found["estimate"], place, marker="D", color=style(METHOD).colour, markersize=8)
-        axes.plot(found["per_sweep"], [place - 0.25] * len(sweeps), "o", color="#808080", markersize=4)
+        axes.plot(found["per_sweep"], [place - 0.25] * len(found["per_sweep"]), "o", color="#808080", markersize=4)
     axes.axvline(0, color="#404040", linewidth=1)
     axes.set_yticks(range(len(names)), [f"over {style(name).label}" for name in names])
     axes.set_xlabel("Gain of MEHL-Soup+ in test accuracy (percentage points, 95 % interval; dots: single sweeps)")

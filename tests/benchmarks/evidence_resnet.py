@@ -8,13 +8,11 @@ runs `configs/cifar10-small-resnet.yaml` on the second from there. What is done 
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from evidence import ROOT, markdown, pooled, read_sweep
+from evidence import ROOT, effects_of, markdown, pooled, read_sweep, run
 from recording import record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -43,12 +41,13 @@ def main() -> None:
     halves = runs / "cifar10-halves"
     for part in ("train", "test"):
         cut(options.data / f"cifar10_{part}.parquet", halves, part)
-    run("search,soup", runs / "cifar10-resnet-start", halves, "first", START)
+    run(CONFIG, runs / "cifar10-resnet-start", "--stages=search,soup", *images(halves, "first"), *START)
     weights = runs / "cifar10-resnet-start" / "soups" / "best-individual.safetensors"
-    run("search,soup,study,report", runs / CONFIG, halves, "second", (f"model.pretrained={weights}",))
-    sweep = read_sweep(runs / CONFIG)
-    record("evidence_resnet", config=CONFIG, start=START, **pooled([sweep]))
-    print(markdown([sweep]))
+    run(CONFIG, runs / CONFIG, *images(halves, "second"), f"model.pretrained={weights}")
+    sweeps = [read_sweep(runs / CONFIG)]
+    effects = effects_of(sweeps)
+    record("evidence_resnet", config=CONFIG, start=START, effects_pp=effects, **pooled(sweeps))
+    print(markdown(sweeps, effects))
 
 
 def cut(source: Path, folder: Path, part: str) -> None:
@@ -64,12 +63,9 @@ def cut(source: Path, folder: Path, part: str) -> None:
             pq.write_table(rows, path)
 
 
-def run(stages: str, output: Path, halves: Path, half: str, settings: tuple[str, ...]) -> None:
-    """The config on one half; ends the program if the run fails."""
-    paths = [f"data.{part}={halves / f'{half}-{part}.parquet'}" for part in ("train", "test")]
-    command = [sys.executable, "pipeline/run.py", "--config", f"configs/{CONFIG}.yaml", "--stages", stages]
-    if status := subprocess.run([*command, f"output={output}", *paths, *settings], cwd=ROOT).returncode:
-        sys.exit(status)
+def images(halves: Path, half: str) -> list[str]:
+    """The settings that name the images of a half."""
+    return [f"data.{part}={halves / f'{half}-{part}.parquet'}" for part in ("train", "test")]
 
 
 if __name__ == "__main__":

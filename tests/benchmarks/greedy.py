@@ -3,8 +3,8 @@
     python tests/benchmarks/greedy.py --size ti --count 16 --images 256
 
 The released way: K passes for the order, then K - 1 for candidates, each over all images, which are decoded from JPEG
-anew in every pass; here they are decoded once, and that is counted. A quarter of the ingredients join, the others
-fail (in the model-soups paper 5 of 72 join). One that joins costs a whole pass in any case.
+anew in every pass; here they are decoded once, and that is counted. A quarter of the ingredients is near and may join,
+the others fail (in the model-soups paper 5 of 72 join). One that joins costs a whole pass in any case.
 """
 
 import argparse

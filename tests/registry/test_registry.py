@@ -140,8 +140,10 @@ def test_a_store_that_is_away_stops_no_trial(sweep):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         away = recorder_of(replace(sweep, tracking_uri=f"http://127.0.0.1:{free.getsockname()[1]}"))
-    away.begin(0, ingredient(0))
-    away.log_epochs(0, [an_epoch(1)])
+    assert away.begin(0, ingredient(0)) is None
+    assert away.log_epochs(0, [an_epoch(1)]) is None
+    with pytest.raises(RegistryError):  # what must not be lost does not fail in silence
+        away.upload(0, weights(0))
 
 
 def test_a_trial_is_a_run_with_parameters_metrics_and_its_end(sweep, recorder):
