@@ -16,14 +16,16 @@ from pipeline.soups.directions import Directions, load_directions
 from pipeline.soups.fit_data import Batch
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LayerKind, layer_indices, layer_names
+from pipeline.soups.streaming import weighted_sum
 from pipeline.soups.workbench import load_weights, weight_slots
 
 
 class Hyperplane:
     """The soup in the model's weights and the coefficients alpha (K, L) that make it.
 
-    Memory holds the soup, its fixed part and the directions of one block. The centre is needed again for every block
-    and lies in a temporary memory-mapped file. Use it as a context, with the model borrowed.
+    ``centre`` (K) are the coefficients of the centre, by default those of the mean. Memory holds the soup, its fixed
+    part and the directions of one block. The centre is needed again for every block and lies in a temporary
+    memory-mapped file. Use it as a context, with the model borrowed.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Hyperplane:
         ingredients: IngredientSet,
         kind: LayerKind,
         *,
+        centre: Sequence[float] | None = None,
         centred: bool = True,
         recalibrate: Callable[[nn.Module], None] | None = None,
     ) -> None:
@@ -55,14 +58,18 @@ class Hyperplane:
         # Statistics measured on the soup at the start of a block hold for the block: only parameters are mixed then.
         self.mixed: dict[str, Tensor] = self.varying if recalibrate is None else dict(self.parameters)
         count = len(ingredients)
+        self.origin = torch.tensor(centre or [1.0 / count] * count, dtype=torch.float64)[:, None]
         # In units of the ingredients, whatever scale the directions of a block were trained in.
-        self.alpha = torch.full((count, len(self.layers)), 0.0 if centred else 1.0 / count, dtype=torch.float64)
+        self.alpha = torch.zeros(count, len(self.layers), dtype=torch.float64)
+        if not centred:
+            self.alpha += self.origin
         self._folder = tempfile.TemporaryDirectory(prefix="soup-centre-")
 
     def __enter__(self) -> Hyperplane:
         self.centre = self._file_backed()
+        terms = [(weight, k) for k, weight in enumerate(self.origin[:, 0].tolist()) if weight != 0]
         for name, tensor in self.centre.items():
-            self.ingredients.mean_tensor(name, out=tensor)
+            weighted_sum([(weight, self.ingredients.tensor(k, name)) for weight, k in terms], tensor)
         load_weights(self.model, {**self.ingredients.state_dict(0), **self.centre})
         return self
 
@@ -158,4 +165,4 @@ class Hyperplane:
         """Coefficients of the ingredients themselves, (K, L) in float64 (Eq. 4); alpha as it is where not centred."""
         if not self.centred:
             return self.alpha.clone()
-        return 1.0 / len(self.ingredients) + self.alpha - self.alpha.mean(dim=0, keepdim=True)
+        return self.alpha + self.origin * (1.0 - self.alpha.sum(dim=0))

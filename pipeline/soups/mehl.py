@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,7 +61,7 @@ class MehlSettings:
     """Of the coefficients."""
 
     weight_decay: float = 0.1
-    """Decoupled decay of AdamW towards alpha = 0, the uniform soup; plain sgd has none."""
+    """Decoupled decay of AdamW towards alpha = 0, the centre; plain sgd has none."""
 
     optimizer: OptimizerName = "adamw"
     """``adamw`` or ``sgd``; starts anew in every block."""
@@ -76,7 +76,7 @@ class MehlSettings:
     """What shares a coefficient: ``tensor`` (MEHL-Soup+), ``module`` or ``model`` (MEHL-Soup)."""
 
     decentralize: bool = True
-    """Directions from the mean of all K (Eq. 3); without, plain sums that start at 1/K and may leave one (App. D)."""
+    """Directions from the centre (Eq. 3); without, plain sums that start there and may leave one (App. D)."""
 
     direction_scale: Literal["none", "unit"] = "none"
     """``unit`` divides each direction by its norm within each layer, as the released code does."""
@@ -131,17 +131,19 @@ def mehl_soup(
     device: str = "cpu",
     seed: int = 0,
     preprocess: Preprocess | None = None,
+    centre: Sequence[float] | None = None,
     checkpoint: Path | None = None,
     recalibrate: Callable[[nn.Module], None] | None = None,
 ) -> Soup:
     """Learn one coefficient per ingredient and layer by block coordinate descent on the fit images.
 
     Coefficients refer to the ingredients (Eq. 4) and sum to one in each layer; weights are rebuilt from them.
-    ``history`` is the loss of every step. ``recalibrate`` sets the BatchNorm statistics of the soup at the start of
-    every block; in the soup returned they are mixed like weights (`recalibrated` renews them, and METHODS does).
-    ``checkpoint`` is a file that is written after every block, continued from if it belongs to the same soup, and
-    removed in the end. The model keeps its mode and flags, not its weights. Same seed, same result. Raises SoupError
-    when model and ingredients do not fit, or not into ``memory_budget_gib``.
+    ``history`` is the loss of every step. ``centre`` (K) are the coefficients of a soup to start from and to measure
+    directions from, instead of the mean of Eq. 3. ``recalibrate`` sets the BatchNorm statistics of the soup at the
+    start of every block; in the soup returned they are mixed like weights (`recalibrated` renews them, and METHODS
+    does). ``checkpoint`` is a file that is written after every block, continued from if it belongs to the same soup,
+    and removed in the end. The model keeps its mode and flags, not its weights. Same seed, same result. Raises
+    SoupError when model and ingredients do not fit, or not into ``memory_budget_gib``.
     """
     settings = settings or MehlSettings()
     data = FitData(fit, device, preprocess)
@@ -152,10 +154,15 @@ def mehl_soup(
         measured(device) as cost,
         borrowed(model, device),
         Hyperplane(
-            model, ingredients, settings.layers, centred=settings.decentralize, recalibrate=recalibrate
+            model,
+            ingredients,
+            settings.layers,
+            centre=centre,
+            centred=settings.decentralize,
+            recalibrate=recalibrate,
         ) as plane,
     ):
-        identity = _identity(settings, seed, ingredients, data)
+        identity = _identity(settings, seed, ingredients, data, centre)
         done = load_progress(checkpoint, identity) if checkpoint else None
         plan = _plan(settings, plane, data, descent, cost, done)
         blocks = draw_blocks(len(ingredients), plan.block_size, settings.outer_iterations, seed)
@@ -234,5 +241,7 @@ def _plan(
     return plan_within_budget(settings.memory_budget_gib, size, settings.delta_dtype, plane, batch, descent, cost)
 
 
-def _identity(settings: MehlSettings, seed: int, ingredients: IngredientSet, data: FitData) -> str:
-    return json.dumps([asdict(settings), seed, ingredients.fingerprint, data.num_images])
+def _identity(
+    settings: MehlSettings, seed: int, ingredients: IngredientSet, data: FitData, centre: Sequence[float] | None
+) -> str:
+    return json.dumps([asdict(settings), seed, ingredients.fingerprint, data.num_images, centre])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,7 +86,7 @@ def _greedy(inputs: SoupInputs, settings: GreedySettings) -> Soup:
     return replace(soup, epochs=alone.passes + score.passes)
 
 
-def _mehl(inputs: SoupInputs, settings: MehlSettings) -> Soup:
+def _mehl(inputs: SoupInputs, settings: MehlSettings, centre: Sequence[float] | None = None) -> Soup:
     return mehl_soup(
         inputs.model,
         inputs.ingredients,
@@ -95,9 +95,16 @@ def _mehl(inputs: SoupInputs, settings: MehlSettings) -> Soup:
         device=inputs.device,
         seed=inputs.seed,
         preprocess=inputs.preprocess,
+        centre=centre,
         checkpoint=inputs.checkpoint,
         recalibrate=inputs.recalibrate,
     )
+
+
+def _mehl_from_greedy(inputs: SoupInputs, settings: MehlSettings) -> Soup:
+    greedy = METHODS["greedy"](inputs)
+    soup = _mehl(inputs, settings, centre=greedy.coefficients[:, 0].tolist())
+    return replace(soup, epochs=greedy.epochs + soup.epochs)
 
 
 def _learned(inputs: SoupInputs, settings: LearnedSettings) -> Soup:
@@ -148,6 +155,7 @@ METHODS: dict[str, Method] = {
         Method("hl-plus", _mehl, MehlSettings(block_size=None)),
         Method("mehl", _mehl, MehlSettings(layers="model")),
         Method("mehl-plus", _mehl, MehlSettings()),
+        Method("mehl-plus-greedy", _mehl_from_greedy, MehlSettings()),
         Method("ensemble", _ensemble),
         Method("greedy-ensemble", _greedy_ensemble, GreedySettings()),
         Method("wise-ft", _wise_ft, WiseFtSettings()),

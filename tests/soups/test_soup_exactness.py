@@ -6,15 +6,19 @@ from soup_models import Classifier, fit_images, opened
 from torch.func import functional_call
 from torch.nn import functional
 
-from pipeline.soups import MehlSettings, mehl_soup, soup_from_coefficients
+from pipeline.soups import METHODS, MehlSettings, SoupInputs, mehl_soup, soup_from_coefficients
 from pipeline.soups.layers import module_of
 
 
-def algorithm_1(model, thetas, fit, blocks, steps, rate, layer_of, decentralize):
-    """Algorithm 1 of the paper over a graph of all ingredients in float64; returns alpha per layer and the soup."""
+def algorithm_1(model, thetas, fit, blocks, steps, rate, layer_of, decentralize, weights=None):
+    """Algorithm 1 of the paper over a graph of all ingredients in float64; returns alpha per layer and the soup.
+
+    The centre is the mean or, with ``weights``, another soup.
+    """
     images, labels = fit
     count = len(thetas)
-    centre = {name: sum(theta[name] for theta in thetas) / count for name in thetas[0]}
+    weights = weights or [1 / count] * count
+    centre = {name: sum(w * theta[name] for w, theta in zip(weights, thetas, strict=True)) for name in thetas[0]}
     origin = centre if decentralize else {name: torch.zeros_like(tensor) for name, tensor in centre.items()}
     start = 0.0 if decentralize else 1 / count
     alpha = {layer: torch.full((count,), start, dtype=torch.float64) for layer in set(layer_of.values())}
@@ -73,6 +77,34 @@ def test_follows_algorithm_1(tmp_path, kind, block_size, outer, decentralize):
     torch.testing.assert_close(soup.coefficients, table, rtol=0, atol=1e-9)
     for name, tensor in soup.state_dict.items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("block_size", [None, 2])
+def test_the_greedy_soup_may_be_the_centre(tmp_path, block_size):
+    model = Classifier().double().eval()
+    ingredients, fit = opened(tmp_path, model, 5), fit_images(dtype=torch.float64)
+    settings = MehlSettings(
+        block_size=block_size,
+        inner_iterations=4,
+        batch_size=len(fit[1]),
+        learning_rate=0.2,
+        optimizer="sgd",
+        schedule="constant",
+    )
+    inputs = SoupInputs(model, ingredients, fit)
+    greedy, soup = METHODS["greedy"](inputs), METHODS["mehl-plus-greedy"](inputs, settings)
+
+    centre = greedy.coefficients[:, 0]
+    assert 0 < (centre == 0).sum() < 5, "a mean would show nothing"
+    thetas = [ingredients.state_dict(k) for k in range(5)]
+    layer_of = {name: name for name in ingredients.varying}
+    alpha, expected = algorithm_1(model, thetas, fit, soup.blocks, 4, 0.2, layer_of, True, centre.tolist())
+    table = torch.stack([alpha[layer] for layer in soup.layers], dim=1)
+    table = table + centre[:, None] * (1 - table.sum(dim=0))
+    torch.testing.assert_close(soup.coefficients, table, rtol=0, atol=1e-9)
+    for name, tensor in soup.state_dict.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-9)
+    assert soup.epochs == greedy.epochs + len(soup.history)  # a batch holds all images
 
 
 def test_micro_batches_add_up_to_the_batch(tmp_path):

@@ -6,7 +6,7 @@ from soup_models import Normed, fit_images, opened
 
 from pipeline.soups import METHODS, SoupInputs, accuracy_scorer, soup_from_coefficients
 
-FAST = {"mehl": {"block_size": 2}, "mehl-plus": {"block_size": 2}}
+FAST = {name: {"block_size": 2} for name in ("mehl", "mehl-plus", "mehl-plus-greedy")}
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def test_names_are_those_of_the_design():
         "hl-plus",
         "mehl",
         "mehl-plus",
+        "mehl-plus-greedy",
         "ensemble",
         "greedy-ensemble",
         "wise-ft",
