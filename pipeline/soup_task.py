@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +51,14 @@ class SoupContext:
     seed: int
     device: str
     register: bool
+
+
+def soup_key(context: SoupContext, request: SoupRequest, sha256s: Mapping[int, str | None]) -> str:
+    """A hash of what decides how the soup comes out; ``sha256s`` are those of the trials' checkpoints."""
+    settings = context.settings.get(request.method, {})
+    ingredients = [sha256s[index] for index in request.trial_indices]
+    parts = [request.method, settings, ingredients, context.include_initialization, context.seed]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,9 +56,9 @@ from pipeline.report.formats import memory
 from pipeline.search.spaces import sample_trials
 from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
-from pipeline.soup_task import SoupContext, SoupRequest, build_soups
-from pipeline.state import RunState, save_state, write_text
-from pipeline.studies import cost_accuracy
+from pipeline.soup_task import SoupContext, SoupRequest, SoupResult, build_soups, soup_key
+from pipeline.state import BuiltSoup, RunState, save_state, write_text
+from pipeline.studies import cost_record, cost_requests
 
 logger = logging.getLogger(__name__)
 
@@ -192,37 +193,73 @@ def _theta0_task(config: ModelConfig, splits: Splits, device: str, seed: int) ->
 
 
 def soup_stage(run: Run) -> None:
-    """Build every method's soup in one Ray task, write the tables, name the champion."""
+    """Build the soup of every method that is not built yet, write the tables, name the champion."""
     rows = run.ingredients()
     finished = [row for row in rows if row.status == "finished"]
     everything = tuple(row.trial_index for row in finished)
     cost = cumulative_gpu_hours(rows, len(finished))
     methods = run.config.soup.methods
-    requests = [SoupRequest(method, everything, cost) for method in methods]
-    logger.info("soup: %d methods over %d ingredients", len(methods), len(finished))
-    soups, models = [], []
-    for result in build_soups(_soup_context(run, rows), requests, run.cluster.cpus):
-        row = result.record
-        soups.append(row)
-        files = [run.path("predictions", f"{row.method}.parquet")]
+    requests = {method: SoupRequest(method, everything, cost) for method in methods}
+    context = _soup_context(run, rows)
+    there = [method for method in methods if run.path("predictions", f"{method}.parquet").exists()]
+    known = _known_soups(run, context, rows, {method: requests[method] for method in there})
+    already = f", {len(known)} of them built already" if known else ""
+    logger.info("soup: %d methods over %d ingredients%s", len(methods), len(finished), already)
+    for method, result in _new_soups(run, context, rows, requests, known):
+        files = [run.path("predictions", f"{method}.parquet")]
         write_table(files[0], result.predictions, PredictionRecord)
         if result.is_model:
-            models.append(row)
-            files.append(run.path("coefficients", f"{row.method}.parquet"))
+            files.append(run.path("coefficients", f"{method}.parquet"))
             write_table(files[1], result.coefficients, CoefficientRecord)
-            _keep(fetch_soup(run.sweep, row.method, run.path("soups")), run.path("soups", f"{row.method}.safetensors"))
+            _keep(fetch_soup(run.sweep, method, run.path("soups")), run.path("soups", f"{method}.safetensors"))
         log_soup_files(run.sweep, str(result.run_id), files)
+        row = known[method] = result.record
         logger.info(
             "soup: %s: validation %.2f%%, %d of %d ingredients, %.1f s",
             row.method, 100 * row.val_accuracy, row.num_selected, row.num_ingredients, row.construction_seconds,
         )  # fmt: skip
-    write_table(run.path("soups.parquet"), soups, SoupRecord)
+    write_table(run.path("soups.parquet"), [known[method] for method in methods], SoupRecord)
+    models = [known[method] for method in methods if run.path("soups", f"{method}.safetensors").exists()]
     if models:
         # `select` decides; `fit`, which the soups learned from, only where there is no `select` or it cannot.
         champion = max(models, key=lambda row: (row.select_accuracy or 0.0, row.val_accuracy)).method
         set_champion(run.sweep, champion)
         record = run.record()
         write_text(run.path("run.json"), record.model_copy(update={"champion": champion}).model_dump_json(indent=1))
+
+
+def _known_soups(
+    run: Run, context: SoupContext, rows: Sequence[IngredientRecord], requests: Mapping[str, SoupRequest]
+) -> dict[str, SoupRecord]:
+    """Those of the named ``requests`` that an earlier call has built, from the same ingredients, settings and seed."""
+    sha256s = {row.trial_index: row.sha256 for row in rows}
+    return {
+        name: built.record.model_copy(update={"gpu_hours": request.gpu_hours})
+        for name, request in requests.items()
+        if (built := run.state.soups.get(name)) and built.key == soup_key(context, request, sha256s)
+    }
+
+
+def _new_soups(
+    run: Run,
+    context: SoupContext,
+    rows: Sequence[IngredientRecord],
+    requests: Mapping[str, SoupRequest],
+    known: Mapping[str, SoupRecord],
+) -> Iterator[tuple[str, SoupResult]]:
+    """Build the named ``requests`` that are not ``known``, one after the other; each is remembered when it is used."""
+    sha256s = {row.trial_index: row.sha256 for row in rows}
+    missing = [name for name in requests if name not in known]
+    if not missing:
+        return
+    results = build_soups(context, [requests[name] for name in missing], run.cluster.cpus)
+    for name, result in zip(missing, results, strict=True):
+        # Until the caller has written its files it does not count: those of an earlier soup may be half replaced.
+        run.state.soups.pop(name, None)
+        save_state(run.config, run.state)
+        yield name, result
+        run.state.soups[name] = BuiltSoup(key=soup_key(context, requests[name], sha256s), record=result.record)
+        save_state(run.config, run.state)
 
 
 def _keep(source: Path, target: Path) -> None:
@@ -237,16 +274,20 @@ def _keep(source: Path, target: Path) -> None:
 def study_stage(run: Run) -> None:
     """The cost curve: ``cost_accuracy.parquet`` and the metrics of its MLflow runs."""
     rows, settings = run.ingredients(), run.config.study.cost_accuracy
-    soups = read_table(run.path("soups.parquet"), SoupRecord)
-    points = []
-    for point in cost_accuracy(
-        _soup_context(run, rows), rows, soups, settings.methods, settings.step, run.cluster.cpus
-    ):
-        points.append(point)
+    context = dataclasses.replace(_soup_context(run, rows), register=False)
+    wanted = cost_requests(rows, settings.methods, settings.step)
+    requests = {f"{request.method}/{len(request.trial_indices)}": request for request in wanted}
+    by_method = {request.method: request for request in wanted}  # the last of each, over all trials
+    whole = _known_soups(run, context, rows, by_method)
+    known = _known_soups(run, context, rows, requests)
+    known |= {f"{method}/{len(by_method[method].trial_indices)}": row for method, row in whole.items()}
+    for name, result in _new_soups(run, context, rows, requests, known):
+        row = known[name] = result.record
         logger.info(
-            "study: %s of %d ingredients: validation %.2f%% for %.3g %s",
-            point.method, point.num_ingredients, 100 * point.val_accuracy, point.gpu_hours, cost_unit(rows),
+            "study: %s of %d ingredients: validation %.2f%%, %d of %d soups",
+            row.method, row.num_ingredients, 100 * row.val_accuracy, len(known), len(wanted),
         )  # fmt: skip
+    points = [cost_record(known[name], request) for name, request in requests.items()]
     points.sort(key=lambda point: (settings.methods.index(point.method), point.num_ingredients))
     write_table(run.path("cost_accuracy.parquet"), points, CostRecord)
     log_costs(run.sweep, points)

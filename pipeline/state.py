@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config import Config, dump_config
 from pipeline.errors import ConfigError
+from pipeline.records import SoupRecord
 
 STAGES = ("search", "soup", "study", "report")
 
@@ -24,12 +25,23 @@ _FREE = {"output", "soup", "study", "report", "data.store"} | {
 }
 
 
+class BuiltSoup(BaseModel):
+    """A soup that need not be built again as long as ``key``, a hash of all that it depends on, is the same."""
+
+    key: str
+    record: SoupRecord
+
+
 class RunState(BaseModel):
-    """The contents of ``state.json``: the sweep's id, its size, and a fingerprint of what each finished stage used."""
+    """The contents of ``state.json``: the sweep's id and size, and a fingerprint of what each finished stage used.
+
+    ``soups`` are those of the soup stage by method, and of studies by method and number of ingredients (``greedy/4``).
+    """
 
     sweep_id: str
     num_trials: int
     done: dict[str, str] = {}
+    soups: dict[str, BuiltSoup] = {}
 
 
 def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:

@@ -350,6 +350,26 @@ def test_other_soup_settings_run_soup_study_and_report_again(finished, again, mo
     assert points == read_table(finished.output / "cost_accuracy.parquet", CostRecord)
 
 
+def test_only_what_is_new_is_built(finished, again, caplog):
+    caplog.set_level("INFO", "pipeline")
+    again("soup.methods=[greedy, mehl-plus]", "soup.settings.mehl-plus.learning_rate=0.5", "study.cost_accuracy.step=1")
+    count = len(finished.ingredients())
+    lines = [record.getMessage() for record in caplog.records]
+    assert f"soup: 2 methods over {count} ingredients, 1 of them built already" in lines
+    assert [line.split()[1] for line in lines if line.startswith("soup: ") and "validation" in line] == ["mehl-plus:"]
+    known = {2 * step for step in range(1, count)} | {count}
+    expected = [f"study: {method} of {size}" for size in range(1, count) for method in ("greedy", "uniform")]
+    expected = [line for line in expected if int(line.split()[-1]) not in known]
+    assert [line.partition(" ingredients")[0] for line in lines if line.startswith("study: ")] == expected
+    assert (finished.live / "soups/greedy.safetensors").read_bytes() == (
+        finished.output / "soups/greedy.safetensors"
+    ).read_bytes()
+    client = client_of(finished)
+    assert len(client.search_model_versions("name = 'digits-tiny-soup' and tags.method = 'greedy'")) == 1
+    record = RunRecord.model_validate_json((finished.live / "run.json").read_text())
+    assert record.champion in {"greedy", "mehl-plus"}
+
+
 def test_a_larger_sweep_keeps_its_trials(finished, again):
     again("search.num_trials=6", "soup.methods=[uniform]", "study.cost_accuracy.methods=[uniform]")
     rows = read_table(finished.live / "ingredients.parquet", IngredientRecord)

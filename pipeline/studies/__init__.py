@@ -1,5 +1,5 @@
 """Studies over a finished sweep."""
 
-from pipeline.studies.cost_accuracy import cost_accuracy
+from pipeline.studies.cost_accuracy import cost_record, cost_requests
 
-__all__ = ["cost_accuracy"]
+__all__ = ["cost_record", "cost_requests"]

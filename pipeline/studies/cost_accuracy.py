@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pipeline.records import CostRecord, IngredientRecord, SoupRecord, cumulative_gpu_hours
-from pipeline.soup_task import SoupContext, SoupRequest, build_soups
+from pipeline.soup_task import SoupRequest
 
 
-def cost_accuracy(
-    context: SoupContext,
-    ingredients: Sequence[IngredientRecord],
-    soups: Sequence[SoupRecord],
-    methods: Sequence[str],
-    step: int,
-    cpus: int,
-) -> Iterator[CostRecord]:
-    """Points of the curve: ``methods`` over the first step, 2 x step, ..., all finished trials in search order.
-
-    A soup of all trials that is among ``soups`` is not built again.
-    """
+def cost_requests(ingredients: Sequence[IngredientRecord], methods: Sequence[str], step: int) -> list[SoupRequest]:
+    """The soups of the curve: ``methods`` over the first step, 2 x step, ..., all finished trials in search order."""
     finished = [row.trial_index for row in ingredients if row.status == "finished"]
     sizes = [*range(step, len(finished), step), len(finished)]
-    theta0 = int(context.include_initialization)  # an ingredient too, but no trial
-    known = {row.method: row for row in soups if row.num_ingredients == len(finished) + theta0}
-    requests = [
+    return [
         SoupRequest(method, tuple(finished[:size]), cumulative_gpu_hours(ingredients, size))
         for size in sizes
         for method in methods
-        if not (size == len(finished) and method in known)
     ]
-    if requests:
-        for result in build_soups(dataclasses.replace(context, register=False), requests, cpus):
-            yield _point(result.record, theta0)
-    yield from (_point(known[method], theta0) for method in methods if method in known)
 
 
-def _point(row: SoupRecord, theta0: int) -> CostRecord:
+def cost_record(row: SoupRecord, request: SoupRequest) -> CostRecord:
+    """The point of a built soup; theta0, where it is an ingredient too, is no trial and not counted."""
     return CostRecord(
         method=row.method,
-        num_ingredients=row.num_ingredients - theta0,
-        gpu_hours=row.gpu_hours,
+        num_ingredients=len(request.trial_indices),
+        gpu_hours=request.gpu_hours,
         val_accuracy=row.val_accuracy,
         select_accuracy=row.select_accuracy,
         test_accuracy=row.test_accuracy,
