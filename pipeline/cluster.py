@@ -18,11 +18,15 @@ from pipeline.errors import RegistryError, SearchError
 
 @dataclass(frozen=True)
 class Cluster:
-    """``use_gpu`` tells whether it has GPUs; ``cpus`` are the cores of its largest node."""
+    """``use_gpu`` tells whether it has GPUs; ``cpus`` are the cores of its largest node.
+
+    ``image_bytes`` is what training images may take on every node: half of Ray's object store on the smallest.
+    """
 
     use_gpu: bool
     cpus: int
     nodes: int
+    image_bytes: float
 
     @property
     def device(self) -> str:
@@ -45,6 +49,7 @@ def start_ray() -> Cluster:
         use_gpu=ray.cluster_resources().get("GPU", 0) > 0,
         cpus=int(max(node["Resources"].get("CPU", 0) for node in nodes)),
         nodes=len(nodes),
+        image_bytes=min(node["Resources"].get("object_store_memory", 0) for node in nodes) / 2,
     )
 
 

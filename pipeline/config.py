@@ -107,6 +107,9 @@ class DataConfig(Section):
     """Where torchvision keeps (or downloads) `cifar10` and `cifar100`; the folder of `imagenet` with `train`, `val`."""
     store: AbsolutePath | None = None
     """Where decoded, resized images are kept, shared by all runs; default: `prepared-data` beside the output folder."""
+    memory_gib: float | None = Field(None, gt=0)
+    """Training images that take more, decoded, are streamed from `store`, which all nodes must then see; default: half
+    of Ray's object store on the smallest node."""
     image_size: int = Field(gt=0)
     """Height and width of the prepared images in pixels."""
     class_names: list[str] | None = None

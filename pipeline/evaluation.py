@@ -57,8 +57,8 @@ def recalibrate_batchnorm(model: nn.Module, images: Tensor, device: str) -> None
 
 
 def recalibration(splits: Splits, device: str) -> Callable[[nn.Module], None]:
-    """`recalibrate_batchnorm` on the first training images, as the soup library takes it."""
-    images = splits.train.tensors()[0][:RECALIBRATION_IMAGES]
+    """`recalibrate_batchnorm` on some training images, as the soup library takes it."""
+    images = splits.train.sample(RECALIBRATION_IMAGES)
     return lambda model: recalibrate_batchnorm(model, images, device)
 
 

@@ -57,7 +57,6 @@ def finetune(
     model.to(device)
     if device == "cuda":
         model.to(memory_format=torch.channels_last)
-    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     optimizer = torch.optim.AdamW(model.parameters(), lr=hyper.lr, weight_decay=hyper.weight_decay)
     average = None
@@ -101,21 +100,19 @@ def _train_epoch(
     epoch: int,
 ) -> EpochRecord:
     start, waited = time.perf_counter(), 0.0
-    images, labels = splits.train.tensors()
-    steps_per_epoch = math.ceil(len(labels) / hyper.batch_size)
-    generator = torch.Generator(device).manual_seed(hyper.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(hyper.seed * 1_000_003 + epoch))
-    torch.manual_seed(hyper.seed * 1_000_003 + epoch)  # dropout and the like
+    steps_per_epoch = math.ceil(len(splits.train) / hyper.batch_size)
+    seed = hyper.seed * 1_000_003 + epoch
+    generator = torch.Generator(device).manual_seed(seed)
+    torch.manual_seed(seed)  # dropout and the like
     model.train()
     losses = torch.zeros((), device=device)
-    # Of nearly equal size: BatchNorm cannot train on a last batch of one image.
-    for step, index in enumerate(order.tensor_split(steps_per_epoch)):
-        asked = time.perf_counter()
+    asked = time.perf_counter()
+    for step, (images, labels) in enumerate(splits.train.epoch(hyper.batch_size, seed)):
         rate = learning_rate(hyper.lr, epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = augment(images[index].to(device, non_blocking=True), hyper, generator).float() / 255
-        target = F.one_hot(labels[index].to(device), len(splits.class_names)).float()
+        batch = augment(images.to(device, non_blocking=True), hyper, generator).float() / 255
+        target = F.one_hot(labels.to(device), len(splits.class_names)).float()
         batch, target = mix(batch, target, hyper, generator)
         waited += time.perf_counter() - asked
         with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
@@ -128,6 +125,7 @@ def _train_epoch(
         if average is not None:
             average.update_parameters(model)
         losses += loss.detach()
+        asked = time.perf_counter()
     loss_of_epoch = losses.item() / steps_per_epoch
     finite = torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all()
     if not (math.isfinite(loss_of_epoch) and finite.item()):
@@ -137,7 +135,7 @@ def _train_epoch(
         epoch=epoch + 1,
         train_loss=loss_of_epoch,
         learning_rate=rate,
-        images_per_second=len(labels) / seconds,
+        images_per_second=len(splits.train) / seconds,
         data_wait=waited / seconds,
     )
 

@@ -53,8 +53,8 @@ def make_soup(arguments: argparse.Namespace) -> None:
     paths = sorted(arguments.ingredients.glob("*.safetensors"))
     if not paths:
         raise ConfigError(f"--ingredients: {arguments.ingredients} holds no *.safetensors files")
-    start_ray()
-    splits = load_splits(config.data, config.seed)
+    cluster = start_ray()
+    splits = load_splits(config.data, config.seed, cluster.image_bytes)
     ingredients = IngredientSet.open(paths, on_mismatch="skip")
     for _, reason in ingredients.rejected:
         logger.info("left out: %s", reason)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.cluster import Cluster, check_store, start_ray, trial_resources
 from pipeline.config import Config, ModelConfig
-from pipeline.data import Splits, load_splits, read_table, write_table
+from pipeline.data import Splits, StreamedImages, load_splits, read_table, write_table
 from pipeline.errors import PipelineError, SearchError
 from pipeline.evaluation import accuracy, predict
 from pipeline.models import (
@@ -186,7 +186,7 @@ def _theta0_task(config: ModelConfig, splits: Splits, device: str, seed: int) ->
     """theta0's weights, the seconds that it took, its test accuracy."""
     start = time.monotonic()
     pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
-    model = make_theta0(config, splits.class_names, splits.train.tensors(), pretrain, device=device, seed=seed)
+    model = make_theta0(config, splits.class_names, splits.train, pretrain, device=device, seed=seed)
     images, labels = splits.test.tensors()
     measured = accuracy(predict(model.to(device), images, device), labels) or 0.0
     return unique_state(model.cpu()), time.monotonic() - start, measured
@@ -335,8 +335,10 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
     uri = str(config.registry.tracking_uri)
     cluster = start_ray()
     check_store(cluster, uri)
-    splits = load_splits(config.data, config.seed)
+    splits = load_splits(config.data, config.seed, cluster.image_bytes)
     logger.info("data: %s", ", ".join(f"{record.size} {record.name}" for record in splits.records))
+    if isinstance(splits.train, StreamedImages):
+        logger.info("data: training images are streamed from %s", splits.train.path)
     artifacts = config.output.parent / "mlartifacts" if uri.startswith("sqlite:") else None
     tags = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
     sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, tags)

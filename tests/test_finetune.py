@@ -24,7 +24,7 @@ def splits():
 
 @pytest.fixture(scope="module")
 def theta0():
-    images = digit_images(500, 700).tensors()
+    images = digit_images(500, 700)
     return make_theta0(model_config(), DIGIT_NAMES, images, None, device="cpu", seed=0).state_dict()
 
 

@@ -1,9 +1,12 @@
-"""Sets of decoded images in memory."""
+"""Sets of decoded images in memory, and what training asks of a set."""
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +14,33 @@ import torch
 
 from pipeline.records import SplitRecord
 
+# Images, uint8 (N, 3, H, W), and their class numbers, int64 (N,), on the CPU; never write to them.
+Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+
+
+class TrainingImages(Protocol):
+    """The images that trials are fine-tuned on: in memory (`ImageSet`) or streamed from the store."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
+        """Every image once, in an order that follows from ``seed``, in batches of nearly ``batch_size``, never more."""
+        ...
+
+    def ordered(self, batch_size: int) -> Iterator[Batch]:
+        """Every image once, in an order that is always the same, in batches of at most ``batch_size``."""
+        ...
+
+    def sample(self, count: int) -> torch.Tensor:
+        """Images of all kinds, always the same, ``count`` of them if there are so many."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images, uint8 (N, 3, H, W), C-contiguous, RGB; and their class numbers, int64 (N,).
+    """Images, uint8 (N, 3, H, W), C-contiguous, RGB, in random order; and their class numbers, int64 (N,).
 
     The arrays may be read-only: those that come out of Ray's object store are shared between processes.
     """
@@ -25,12 +51,29 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def tensors(self) -> Batch:
         """Images and labels as CPU tensors over the same memory; never write to them."""
         with warnings.catch_warnings():
             # torch has no read-only tensors and warns about every read-only array.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
             return torch.from_numpy(self.images), torch.from_numpy(self.labels)
+
+    def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
+        """See `TrainingImages`."""
+        images, labels = self.tensors()
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        # Of nearly equal size: BatchNorm cannot train on a last batch of one image.
+        for index in order.tensor_split(math.ceil(len(self) / batch_size)):
+            yield images[index], labels[index]
+
+    def ordered(self, batch_size: int) -> Iterator[Batch]:
+        """See `TrainingImages`."""
+        images, labels = self.tensors()
+        yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
+
+    def sample(self, count: int) -> torch.Tensor:
+        """See `TrainingImages`."""
+        return self.tensors()[0][:count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +85,7 @@ class Splits:
     """
 
     pretrain: ImageSet | None
-    train: ImageSet
+    train: TrainingImages
     fit: ImageSet
     select: ImageSet
     test: ImageSet

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import DataConfig
 from pipeline.data.decode import decode
+from pipeline.data.quiet import quiet_ray_data
 from pipeline.data.sources import SOURCES, Chunk, RawImage, RawImages
 from pipeline.data.store import MARKER, Prepared, image_column, schema, write_marker
 from pipeline.errors import DataError
@@ -117,16 +118,11 @@ def _write_set(chunks: list[Chunk], data: DataConfig, path: Path) -> int:
 def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
     """Tables of `schema` and a column ``error``, in no particular order, while the tasks run."""
     import ray
-    from ray.data import DataContext
     from ray.exceptions import RayTaskError
 
     if not ray.is_initialized():
         raise RuntimeError("images have to be prepared: call ray.init() first")
-    # Short executions whose progress bars and plans would bury the log of the run; warnings stay, save the one that
-    # there are no progress bars.
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    DataContext.get_current().enable_progress_bars = False
+    quiet_ray_data()
     pickled = [pickle.dumps(chunk) for chunk in chunks]
     try:
         dataset: Dataset = ray.data.from_items(pickled, override_num_blocks=len(chunks)).map_batches(

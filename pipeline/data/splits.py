@@ -7,6 +7,7 @@ validation set: soups learn from ``fit`` only, the champion is chosen on ``selec
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +16,19 @@ from pipeline.config import DataConfig
 from pipeline.data.images import Splits
 from pipeline.data.preparation import prepare
 from pipeline.data.store import Indices, Prepared, read_images, read_labels, read_marker
+from pipeline.data.streaming import StreamedImages
 from pipeline.errors import DataError
 from pipeline.records import SplitRecord
 
 _NAMES = ("pretrain", "train", "fit", "select", "test")
 
 
-def load_splits(data: DataConfig, seed: int) -> Splits:
+def load_splits(data: DataConfig, seed: int, room: float = math.inf) -> Splits:
     """Prepare the images if need be (see `prepare`), read the splits.
 
-    Which images a split holds follows from ``seed``, the sizes and the number of images. The images of a split are in
-    random order, save those of a whole test set, which keep its order. Raises DataError.
+    Training images that take more than ``room`` bytes (``data.memory_gib``, where it is set) are not read, but streamed
+    from the store in every epoch. Which images a split holds follows from ``seed``, the sizes and the number of images.
+    The images of a split are in random order, save those of a whole test set, which keep its order. Raises DataError.
     """
     store = prepare(data)
     prepared = read_marker(store)
@@ -34,14 +37,21 @@ def load_splits(data: DataConfig, seed: int) -> Splits:
         labels["test"] = read_labels(store / "test.parquet")
     class_names = _class_names(data, prepared, labels)
     indices = cut(data, prepared.num_train, prepared.num_test, seed)
-    from_train = {name: rows for name, rows in indices.items() if name != "test" or prepared.num_test is None}
+    if data.memory_gib is not None:
+        room = data.memory_gib * 2**30
+    streamed = len(indices["train"]) * 3 * data.image_size**2 > room
+    elsewhere = {"train"} if streamed else set()
+    if prepared.num_test is not None:
+        elsewhere.add("test")
+    from_train = {name: rows for name, rows in indices.items() if name not in elsewhere}
     sets = dict(
         zip(from_train, read_images(store / "train.parquet", data.image_size, list(from_train.values())), strict=True)
     )
     if prepared.num_test is not None:
         (sets["test"],) = read_images(store / "test.parquet", data.image_size, [indices["test"]])
+    train = StreamedImages(store / "train.parquet", data.image_size, indices["train"]) if streamed else sets["train"]
     records = tuple(_record(name, indices[name]) for name in _NAMES if name in indices)
-    return Splits(sets.get("pretrain"), sets["train"], sets["fit"], sets["select"], sets["test"], class_names, records)
+    return Splits(sets.get("pretrain"), train, sets["fit"], sets["select"], sets["test"], class_names, records)
 
 
 def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> dict[str, Indices]:

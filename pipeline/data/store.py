@@ -53,9 +53,9 @@ def schema(image_size: int) -> pa.Schema:
 
 def image_column(images: npt.NDArray[np.uint8]) -> pa.Array:
     """Images, uint8 (N, 3, H, W), as a column, without a copy where they are C-contiguous."""
-    pixels = np.ascontiguousarray(images)
-    width = pixels[0].nbytes
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(pixels), [None, pa.py_buffer(pixels)])
+    values = np.ascontiguousarray(images)
+    width = values[0].nbytes
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(values), [None, pa.py_buffer(values)])
 
 
 def read_labels(path: Path) -> npt.NDArray[np.int64]:
@@ -82,12 +82,12 @@ def read_images(path: Path, image_size: int, selections: Sequence[Indices]) -> l
             sets.append(ImageSet(np.empty(shape, dtype=np.uint8), np.empty(len(selection), dtype=np.int64)))
         for batch in _batches(file):
             index, labels = batch["index"].to_numpy(), batch["label"].to_numpy()
-            pixels = _pixels(batch["image"], image_size)
+            decoded = pixels(batch["image"], image_size)
             for number, images in enumerate(sets):
                 wanted = np.flatnonzero(owner[index] == number)
                 there = position[index[wanted]]
                 images.labels[there] = labels[wanted]
-                images.images[there] = pixels[wanted]
+                images.images[there] = decoded[wanted]
     return sets
 
 
@@ -96,7 +96,14 @@ def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         yield from file.read_row_group(group).to_batches()
 
 
-def _pixels(column: pa.FixedSizeBinaryArray, image_size: int) -> npt.NDArray[np.uint8]:
+def read_row_group(path: Path, group: int) -> pa.Table:
+    """One row group of ``path``."""
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(group)
+
+
+def pixels(column: pa.FixedSizeBinaryArray, image_size: int) -> npt.NDArray[np.uint8]:
+    """The images of an `image_column`, uint8 (N, 3, H, W), over the same memory."""
     shape = (-1, 3, image_size, image_size)
-    pixels: npt.NDArray[np.uint8] = np.frombuffer(column.buffers()[1], dtype=np.uint8).reshape(shape)
-    return pixels[column.offset : column.offset + len(column)]
+    images: npt.NDArray[np.uint8] = np.frombuffer(column.buffers()[1], dtype=np.uint8).reshape(shape)
+    return images[column.offset : column.offset + len(column)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,11 +16,14 @@ from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone, load_backbone
 from pipeline.models.classifier import Classifier
 
+if TYPE_CHECKING:
+    from pipeline.data import TrainingImages
+
 
 def make_theta0(
     config: ModelConfig,
     class_names: Sequence[str],
-    train: tuple[Tensor, Tensor],
+    train: TrainingImages,
     pretrain: tuple[Tensor, Tensor] | None,
     *,
     device: str,
@@ -27,13 +31,13 @@ def make_theta0(
 ) -> Classifier:
     """Load the backbone, train it contrastively if ``config`` says so, and initialise the head.
 
-    ``train`` and ``pretrain`` are uint8 images (N, 3, H, W) and labels (N,). Returns the classifier on the CPU. Raises
+    ``pretrain`` are uint8 images (N, 3, H, W) and labels (N,). Returns the classifier on the CPU. Raises
     ModelError when the backbone cannot give what the settings ask for.
     """
     torch.manual_seed(seed)
     backbone = load_backbone(config, pretrained=True)
     model = Classifier(backbone, len(class_names)).to(device).eval()
-    _check_image_size(model, train[0], device)
+    _check_image_size(model, train.sample(1), device)
     if config.contrastive is not None:
         if pretrain is None:
             raise ModelError("model.contrastive: there is no pretrain split; set data.pretrain_size")
@@ -41,7 +45,7 @@ def make_theta0(
     if config.head == "zero_shot":
         _zero_shot_head(model, backbone, *captions(config, class_names), device)
     elif config.head == "linear_probe":
-        _linear_probe(model, *train, device)
+        _linear_probe(model, train, device)
     return model.cpu()
 
 
@@ -62,7 +66,7 @@ def captions(config: ModelConfig, class_names: Sequence[str]) -> tuple[Sequence[
 @torch.no_grad()
 def _check_image_size(model: Classifier, images: Tensor, device: str) -> None:
     try:
-        model(images[:1].to(device))
+        model(images.to(device))
     except (RuntimeError, AssertionError) as error:
         side = images.shape[-1]
         reason = str(error).partition("\n")[0]
@@ -127,10 +131,11 @@ def _zero_shot_head(
     model.head.bias.zero_()
 
 
-def _linear_probe(model: Classifier, images: Tensor, labels: Tensor, device: str) -> None:
+def _linear_probe(model: Classifier, train: TrainingImages, device: str) -> None:
     """Multinomial logistic regression on frozen features: full-batch L-BFGS from zero, L2 as in scikit-learn."""
     with torch.no_grad():
-        features = torch.cat([model.features(chunk.to(device)) for chunk in images.split(256)])
+        pairs = [(model.features(images.to(device)), labels) for images, labels in train.ordered(256)]
+    features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     # Standardised columns converge in a few steps; the scaling is folded back into the head.
     center, scale = features.mean(0), features.std(0).clamp_min(1e-6)
     inputs, target = (features - center) / scale, labels.to(device)

@@ -1,6 +1,7 @@
 import copy
 import json
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -8,11 +9,12 @@ from safetensors.torch import save_file
 from samples import CLIP, DIGIT_NAMES, TEXT, TOWER, VISION, digit_images, model_config
 from torch import nn
 
+from pipeline.data import ImageSet
 from pipeline.errors import ModelError
 from pipeline.models import build_classifier, make_theta0, save_weights
 from pipeline.models.backbone import load_backbone
 
-IMAGES = digit_images(0, 40).tensors()
+IMAGES = digit_images(0, 40)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def assert_tower_is(model, state):
 def test_a_small_open_clip_architecture(architecture):
     config = model_config(architecture=architecture)
     model = build_classifier(config, 10)
-    assert model(IMAGES[0]).shape == (40, 10)
+    assert model(IMAGES.tensors()[0]).shape == (40, 10)
     assert all(name.startswith(("tower.", "head.")) for name in model.state_dict())
     backbone = load_backbone(config, pretrained=True)
     assert (backbone.clip is None) == (architecture is TOWER)
@@ -60,13 +62,13 @@ def test_a_small_open_clip_architecture(architecture):
 
 def test_an_open_clip_model_by_name_without_pretrained_weights(named):
     model = theta0(name=named)
-    assert model(IMAGES[0]).shape == (40, 10)
+    assert model(IMAGES.tensors()[0]).shape == (40, 10)
     assert model.state_dict().keys() == build_classifier(model_config(), 10).state_dict().keys()
 
 
 def test_logits_take_bytes_and_floats_and_normalise_them():
     model = build_classifier(model_config(mean=[0.5, 0.4, 0.3], std=[0.1, 0.2, 0.3]), 10).eval()
-    images = IMAGES[0]
+    images = IMAGES.tensors()[0]
     torch.testing.assert_close(model(images), model(images.float() / 255))
     seen = []
     model.tower.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -165,7 +167,7 @@ def test_an_impossible_architecture_is_an_error_of_its_setting(architecture):
 
 
 def test_images_of_another_size_are_refused_before_the_search():
-    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    images = ImageSet(np.zeros((2, 3, 16, 16), dtype=np.uint8), np.zeros(2, dtype=np.int64))
     with pytest.raises(ModelError, match=r"^data.image_size: the model takes no images of 16 x 16 pixels"):
         make_theta0(model_config(), DIGIT_NAMES, images, None, device="cpu", seed=0)
 

@@ -13,7 +13,7 @@ from pipeline.models import make_theta0, weights_sha256
 from pipeline.models.backbone import load_backbone
 from pipeline.models.theta0 import captions
 
-TRAIN = digit_images(0, 500).tensors()
+TRAIN = digit_images(0, 500)
 TEST = digit_images(500, 900).tensors()
 PRETRAIN = digit_images(900, 1200).tensors()
 TEMPLATES = ["a photo of the digit {}.", "{}", "the number {} {{by hand}}"]
@@ -26,9 +26,9 @@ def theta0(seed=0, pretrain=None, **settings):
 def test_the_linear_probe_is_as_good_as_scikit_learns():
     model = theta0(head="linear_probe")
     with torch.no_grad():
-        train, test = (model.features(images).numpy().astype(np.float64) for images in (TRAIN[0], TEST[0]))
+        train, test = (model.features(images).numpy().astype(np.float64) for images in (TRAIN.tensors()[0], TEST[0]))
     center, scale = train.mean(0), train.std(0)
-    reference = LogisticRegression(max_iter=1000).fit((train - center) / scale, TRAIN[1])
+    reference = LogisticRegression(max_iter=1000).fit((train - center) / scale, TRAIN.labels)
     expected = reference.score((test - center) / scale, TEST[1])
     found = accuracy(predict(model, TEST[0], "cpu"), TEST[1])
     assert found == pytest.approx(expected, abs=0.02)

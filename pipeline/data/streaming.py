@@ -1,0 +1,111 @@
+"""Training images that do not fit into memory: streamed from the store by ray.data, shuffled anew in every epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pipeline.data.images import Batch
+from pipeline.data.quiet import quiet_ray_data
+from pipeline.data.store import pixels, read_row_group
+
+_SHUFFLE_BYTES = 256 * 2**20  # of pixels from which the images of a batch are drawn
+_READERS = 2  # row groups that are read at a time for a trial; the next batch is then there before it is asked for
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedImages:
+    """The images of a Parquet file of the store whose source index is in ``rows``; see `TrainingImages`.
+
+    An epoch takes the row groups in random order and draws batches at random from a buffer of them. It needs an
+    initialised Ray, but none of its CPUs: readers reserve none, so that trials which hold all cores cannot starve them.
+    """
+
+    path: Path
+    image_size: int
+    rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
+        """See `TrainingImages`; an image that would be a last batch alone, which BatchNorm cannot take, is left out."""
+        import ray
+        from ray.data import DataContext, TaskPoolStrategy
+
+        quiet_ray_data()
+        # Or the order would follow the readers' speed.
+        DataContext.get_current().execution_options.preserve_order = True
+        groups = np.random.default_rng(seed).permutation(self._num_row_groups())
+        batches = (
+            ray.data.from_items(groups.tolist(), override_num_blocks=len(groups))
+            .map_batches(
+                _read,
+                fn_args=(self.path, self._mask()),
+                batch_size=1,
+                zero_copy_batch=True,
+                num_cpus=0,
+                compute=TaskPoolStrategy(size=_READERS),
+            )
+            .iter_batches(
+                batch_size=math.ceil(len(self) / math.ceil(len(self) / batch_size)),
+                batch_format="pyarrow",
+                local_shuffle_buffer_size=max(batch_size, _SHUFFLE_BYTES // (3 * self.image_size**2)),
+                local_shuffle_seed=seed,
+            )
+        )
+        for table in batches:
+            if len(table) > 1:
+                yield self._tensors(table)
+
+    def ordered(self, batch_size: int) -> Iterator[Batch]:
+        """See `TrainingImages`."""
+        yield from self._ordered(range(self._num_row_groups()), batch_size)
+
+    def sample(self, count: int) -> torch.Tensor:
+        """See `TrainingImages`; from row groups at random, since neighbours in the file may be of one class."""
+        found: list[torch.Tensor] = []
+        for images, _ in self._ordered(np.random.default_rng(0).permutation(self._num_row_groups()), count):
+            found.append(images)
+            if sum(map(len, found)) >= count:
+                break
+        return torch.cat(found)[:count]
+
+    def _ordered(self, groups: Any, batch_size: int) -> Iterator[Batch]:
+        mask = self._mask()
+        for group in groups:
+            images, labels = self._tensors(_selected(self.path, int(group), mask))
+            yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
+
+    def _num_row_groups(self) -> int:
+        with pq.ParquetFile(self.path) as file:
+            return int(file.num_row_groups)
+
+    def _mask(self) -> npt.NDArray[np.bool_]:
+        with pq.ParquetFile(self.path) as file:
+            mask = np.zeros(file.metadata.num_rows, dtype=np.bool_)
+        mask[self.rows] = True
+        return mask
+
+    def _tensors(self, table: pa.Table) -> Batch:
+        images = pixels(table["image"].combine_chunks(), self.image_size)
+        return torch.from_numpy(images.copy()), torch.from_numpy(table["label"].to_numpy().copy())
+
+
+def _read(batch: dict[str, Any], path: Path, mask: npt.NDArray[np.bool_]) -> Iterator[pa.Table]:
+    for group in batch["item"]:
+        yield _selected(path, int(group), mask)
+
+
+def _selected(path: Path, group: int, mask: npt.NDArray[np.bool_]) -> pa.Table:
+    table = read_row_group(path, group)
+    return table.filter(pa.array(mask[table["index"].to_numpy()]))
