@@ -69,8 +69,9 @@ def finetune(
         if average is not None:
             average.load_state_dict(resume["average"])
         first_epoch = resume["epoch"]
+    forward = torch.compile(model) if settings.compile else model
     for epoch in range(first_epoch, hyper.epochs):
-        went = _train_epoch(model, optimizer, average, splits, hyper, settings, device, epoch)
+        went = _train_epoch(model, forward, optimizer, average, splits, hyper, settings, device, epoch)
         if on_epoch is not None:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
             on_epoch(went, state if average is None else {**state, "average": average.state_dict()})
@@ -91,6 +92,7 @@ def finetune(
 
 def _train_epoch(
     model: nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
     optimizer: torch.optim.Optimizer,
     average: AveragedModel | None,
     splits: Splits,
@@ -116,7 +118,7 @@ def _train_epoch(
         batch, target = mix(batch, target, hyper, generator)
         waited += time.perf_counter() - asked
         with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
-            logits = model(batch)
+            logits = forward(batch)
         loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

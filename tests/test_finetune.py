@@ -1,6 +1,7 @@
 import copy
 import io
 import math
+import shutil
 import subprocess
 import sys
 
@@ -73,6 +74,25 @@ def test_same_seed_same_bits_other_seed_other_bits(splits, theta0, drawn):
         states.append(model.state_dict())
     assert_same(states[0], states[1])
     assert not torch.equal(states[0]["head.weight"], states[2]["head.weight"])
+
+
+@pytest.mark.system
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
+def test_a_compiled_model_trains_alike(splits, theta0):
+    losses = []
+    for compiled in (False, True):
+        done = []
+        finetune(
+            fresh(theta0),
+            splits,
+            hyperparameters(),
+            search_config(compile=compiled),
+            device="cpu",
+            on_epoch=lambda went, state, done=done: done.append(went.train_loss),
+        )
+        losses.append(done)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1] != losses[0], "nothing was compiled"
 
 
 @pytest.mark.parametrize(("stop_after", "ema_decay"), [(1, 0), (2, 0), (1, 0.9)])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+_TICK_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -16,26 +21,35 @@ class Attempt:
     device: str
 
 
-class AttemptClock:
-    """Times one attempt of a trial: from its creation to the last `tick`.
+@contextlib.contextmanager
+def timed_attempt(folder: Path, device: str) -> Iterator[None]:
+    """Count the context as an attempt of the trial that ``folder`` belongs to.
 
-    Each attempt is a small file in the trial's folder. A killed attempt counts up to its last tick, which is the last
-    finished epoch.
+    Each attempt is a small file, written anew every few seconds: a killed attempt counts up to its last ones.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"attempt-{len(read_attempts(folder)):03d}.json"
+    start, over = time.monotonic(), threading.Event()
 
-    def __init__(self, folder: Path, device: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._start = time.time()
-        self._device = device
-        self._path = folder / f"attempt-{len(read_attempts(folder)):03d}.json"
-        self.tick()
+    def tick() -> None:
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({"seconds": time.monotonic() - start, "device": device}), encoding="utf-8")
+        partial.replace(path)
 
-    def tick(self) -> None:
-        """Record that the attempt is alive now."""
-        attempt = {"seconds": time.time() - self._start, "device": self._device}
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(attempt), encoding="utf-8")
-        partial.replace(self._path)
+    def keep_ticking() -> None:
+        while not over.wait(_TICK_SECONDS):
+            with contextlib.suppress(OSError):  # a full disk: the trial itself will tell
+                tick()
+
+    tick()
+    ticks = threading.Thread(target=keep_ticking, daemon=True)
+    ticks.start()
+    try:
+        yield
+    finally:
+        over.set()
+        ticks.join()
+        tick()
 
 
 def read_attempts(folder: Path) -> list[Attempt]:

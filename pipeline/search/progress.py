@@ -19,10 +19,14 @@ _WIDTHS = (5, 7, 7, 6, 12, 5, 6, 8, 6, 10, 7, 7)
 
 
 class Progress(tune.Callback):  # type: ignore[misc]
-    """Tells of each ended trial of ``sweep``; ``recorded`` are those of earlier calls, out of ``total``."""
+    """Tells of each ended trial of ``sweep``; ``recorded`` are those of earlier calls, out of ``total``.
+
+    ``rows`` are all that ended, ``running`` the places (``config["trial"]``) of those that are under way.
+    """
 
     def __init__(self, recorded: Sequence[IngredientRecord], total: int, sweep: str) -> None:
-        self._rows, self._resumed, self._total = list(recorded), len(recorded), total
+        self.rows, self._resumed, self._total = list(recorded), len(recorded), total
+        self.running: set[int] = set()
         self._start = time.monotonic()
         self._finished = Gauge("ingredients_finished", "Finished trials of the sweep.", ("sweep",))
         self._hours = Gauge("gpu_hours", "Cost of all ended trials; CPU core hours where there is no GPU.", ("sweep",))
@@ -31,19 +35,28 @@ class Progress(tune.Callback):  # type: ignore[misc]
             gauge.set_default_tags({"sweep": sweep})
         self._measure()
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune in the driver."""
+        self.running.add(trial.config["trial"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune in the driver, when a trial is not tried again."""
+        self.running.discard(trial.config["trial"])
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver."""
+        self.running.discard(trial.config["trial"])
         if row := trial.last_result.get("row"):
             self.tell(IngredientRecord.model_validate_json(row))
 
     def tell(self, row: IngredientRecord) -> None:
         """Log the line of an ended trial."""
-        if len(self._rows) == self._resumed:
+        if len(self.rows) == self._resumed:
             headings = [heading or cost_unit([row]).removeprefix("CPU ") for heading in _HEADINGS]
             logger.info("%s", _line(headings))
-        self._rows.append(row)
+        self.rows.append(row)
         self._measure()
-        left = (time.monotonic() - self._start) / (len(self._rows) - self._resumed) * (self._total - len(self._rows))
+        left = (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
         accuracy = _percent(row.val_accuracy) if row.status == "finished" else row.status
         augmentation = f"ra {row.randaugment_n}x{row.randaugment_m}"
         cells = [
@@ -57,17 +70,17 @@ class Progress(tune.Callback):  # type: ignore[misc]
             accuracy,
             _percent(self._best_accuracy()),
             f"{row.gpu_hours:.3g}",
-            f"{len(self._rows)}/{self._total}",
+            f"{len(self.rows)}/{self._total}",
             f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min",
         ]
         logger.info("%s%s", _line(cells), f"  {row.reason}" if row.reason else "")
 
     def _best_accuracy(self) -> float | None:
-        return max((row.val_accuracy for row in self._rows if row.val_accuracy is not None), default=None)
+        return max((row.val_accuracy for row in self.rows if row.val_accuracy is not None), default=None)
 
     def _measure(self) -> None:
-        self._finished.set(sum(row.status == "finished" for row in self._rows))
-        self._hours.set(sum(row.gpu_hours for row in self._rows))
+        self._finished.set(sum(row.status == "finished" for row in self.rows))
+        self._hours.set(sum(row.gpu_hours for row in self.rows))
         self._best.set(self._best_accuracy() or 0.0)
 
 

@@ -19,7 +19,7 @@ from pipeline.errors import TrialRejected
 from pipeline.finetune import finetune
 from pipeline.models import load_weights, unique_state
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
-from pipeline.search.attempts import AttemptClock, read_attempts
+from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.spaces import Trial
 
 _LOG_SECONDS = 5  # between two reports of a trial to the registry, so that short epochs do not wait for it
@@ -78,7 +78,6 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     """
     trial = context.trials[config["trial"]]
     folder = context.folder(trial)
-    clock = AttemptClock(folder, torch.cuda.get_device_name() if context.use_gpu else "cpu")
     unlogged: list[EpochRecord] = []
     logged = time.monotonic()
 
@@ -92,34 +91,32 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         partial = folder / "last.partial"
         torch.save(state, partial)
         partial.replace(folder / "last.pt")
-        clock.tick()
         unlogged.append(went)
         if time.monotonic() - logged > _LOG_SECONDS:
             log_epochs()
         tune.report({"epoch": went.epoch})
 
-    try:
-        context.recorder.begin(trial.index, trial.hyper)
-        torch.set_num_threads(context.settings.cpus_per_trial)
-        model = context.build_model()
-        load_weights(model, ray.get(context.theta0), source="theta0")
-        last = folder / "last.pt"
-        done = finetune(
-            model,
-            ray.get(context.splits),
-            trial.hyper,
-            context.settings,
-            device="cuda" if context.use_gpu else "cpu",
-            resume=torch.load(last, map_location="cpu", weights_only=True) if last.exists() else None,
-            on_epoch=on_epoch,
-        )
+    with timed_attempt(folder, torch.cuda.get_device_name() if context.use_gpu else "cpu"):
+        try:
+            context.recorder.begin(trial.index, trial.hyper)
+            torch.set_num_threads(context.settings.cpus_per_trial)
+            model = context.build_model()
+            load_weights(model, ray.get(context.theta0), source="theta0")
+            last = folder / "last.pt"
+            done = finetune(
+                model,
+                ray.get(context.splits),
+                trial.hyper,
+                context.settings,
+                device="cuda" if context.use_gpu else "cpu",
+                resume=torch.load(last, map_location="cpu", weights_only=True) if last.exists() else None,
+                on_epoch=on_epoch,
+            )
+            path, sha256 = context.recorder.upload(trial.index, unique_state(model))
+            ended = {"status": "finished", **vars(done), "path": path, "sha256": sha256}
+        except TrialRejected as rejection:
+            ended = {"status": "rejected", "reason": str(rejection)}
         log_epochs()
-        path, sha256 = context.recorder.upload(trial.index, unique_state(model))
-        ended = {"status": "finished", **vars(done), "path": path, "sha256": sha256}
-    except TrialRejected as rejection:
-        ended = {"status": "rejected", "reason": str(rejection)}
-    finally:
-        clock.tick()
     row = outcome(trial, context, **ended)
     context.recorder.record(row)
     shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Sequence
 
@@ -10,11 +11,16 @@ from ray import tune
 
 from pipeline.errors import SearchError
 from pipeline.records import IngredientRecord
+from pipeline.search.attempts import read_attempts
 from pipeline.search.progress import Progress
+from pipeline.search.spaces import Trial
 from pipeline.search.trial import TrialContext, outcome, run_trial
+
+logger = logging.getLogger(__name__)
 
 _AGAIN = "give the same command again to go on"
 _NO_SPACE = os.strerror(errno.ENOSPC)
+_LOW_ON_MEMORY = "running low on memory"  # in the words of Ray's memory monitor; Tune gives up the sweep then
 _SETTINGS_OF_TUNE = {
     # Our own progress line replaces Tune's tables; its log files of every trial would repeat the records.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -29,20 +35,44 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
     """Run the trials of ``context`` that are not ``recorded`` yet, as many at once as the cluster holds.
 
     A crashed trial is tried again ``max_failures`` times from its last epoch and then recorded as failed; the sweep
-    goes on. Raises SearchError when Tune itself stops or a disk is full; the same call then goes on with what is left.
+    goes on. When Ray kills trials because a node runs low on memory, it goes on with half as many at a time; one that
+    is killed alone has crashed. Raises SearchError when Tune itself stops or a disk is full; the same call then goes on
+    with what is left.
     """
-    done = {row.trial_index for row in recorded}
-    pending = [place for place, trial in enumerate(context.trials) if trial.index not in done]
-    if not pending:
-        return
     os.environ.update(_SETTINGS_OF_TUNE)
+    progress = Progress(recorded, len(context.trials), context.name)
+    at_a_time, failed, number = None, [], 0
+    while pending := _pending(context, progress.rows):
+        try:
+            failed = _fit(context, pending, at_a_time, progress, f"{experiment}-{number}")
+            break
+        except (RuntimeError, tune.TuneError) as error:
+            if _LOW_ON_MEMORY not in str(error) or not progress.running:
+                raise SearchError(f"the sweep stopped: {_reason(error)}; {_AGAIN}") from error
+            at_a_time = _fewer(context, progress)
+            number += 1
+    if full := [reason for _, reason in failed if _NO_SPACE in reason]:
+        # No fault of the trials: they are left to be gone on with, not recorded as failed.
+        raise SearchError(f"the disk is full ({full[0]}); finished ingredients are kept. Free some space and {_AGAIN}")
+    for trial, reason in failed:
+        _record_failure(context, progress, trial, reason)
+
+
+def _pending(context: TrialContext, rows: Sequence[IngredientRecord]) -> list[int]:
+    done = {row.trial_index for row in rows}
+    return [place for place, trial in enumerate(context.trials) if trial.index not in done]
+
+
+def _fit(
+    context: TrialContext, pending: Sequence[int], at_a_time: int | None, progress: Progress, experiment: str
+) -> list[tuple[Trial, str]]:
+    """Let Tune run the trials in these places; returns those that failed for good, and why."""
     settings = context.settings
     resources = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
-    progress = Progress(recorded, len(context.trials), context.name)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, context=context), resources),
-        param_space={"trial": tune.grid_search(pending)},
-        tune_config=tune.TuneConfig(reuse_actors=True),
+        param_space={"trial": tune.grid_search(list(pending))},
+        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=at_a_time),
         run_config=tune.RunConfig(
             name=experiment,
             storage_path=str(context.storage),
@@ -51,19 +81,28 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
             verbose=0,
         ),
     )
-    try:
-        results = tuner.fit()
-    except (RuntimeError, tune.TuneError) as error:
-        raise SearchError(f"the sweep stopped: {_reason(error)}; {_AGAIN}") from error
-    failed = [result for result in results if result.error is not None]
-    if full := [_reason(result.error) for result in failed if _NO_SPACE in str(result.error)]:
-        # No fault of the trials: they are left to be gone on with, not recorded as failed.
-        raise SearchError(f"the disk is full ({full[0]}); finished ingredients are kept. Free some space and {_AGAIN}")
-    for result in failed:
-        trial = context.trials[result.config["trial"]]
-        row = outcome(trial, context, status="failed", reason=_reason(result.error))
-        context.recorder.record(row)
-        progress.tell(row)
+    results = [result for result in tuner.fit() if result.error is not None]
+    return [(context.trials[result.config["trial"]], _reason(result.error)) for result in results]
+
+
+def _fewer(context: TrialContext, progress: Progress) -> int:
+    """How many trials to run at a time now that all that were running were killed for want of memory."""
+    killed = sorted(progress.running)
+    progress.running.clear()
+    at_a_time = max(1, len(killed) // 2)
+    indices = ", ".join(str(context.trials[place].index) for place in killed)
+    logger.info("search: a node ran low on memory (running: trial %s); going on with %d at a time", indices, at_a_time)
+    if len(killed) == 1:
+        trial = context.trials[killed[0]]
+        if len(read_attempts(context.folder(trial))) > context.settings.max_failures:
+            _record_failure(context, progress, trial, "the node ran low on memory although no other trial was running")
+    return at_a_time
+
+
+def _record_failure(context: TrialContext, progress: Progress, trial: Trial, reason: str) -> None:
+    row = outcome(trial, context, status="failed", reason=reason)
+    context.recorder.record(row)
+    progress.tell(row)
 
 
 def _reason(error: BaseException) -> str:

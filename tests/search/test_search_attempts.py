@@ -1,29 +1,48 @@
-import pytest
+import contextlib
+import subprocess
+import sys
+import time
 
-from pipeline.search.attempts import AttemptClock, read_attempts
+from pipeline.search import attempts
+from pipeline.search.attempts import read_attempts, timed_attempt
 
 
-def test_every_attempt_counts_to_its_last_tick(tmp_path, monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr("pipeline.search.attempts.time.time", lambda: now[0])
+def test_every_attempt_counts_from_its_beginning_to_its_end(tmp_path):
     folder = tmp_path / "trial"
-    first = AttemptClock(folder, "cpu")
-    now[0] += 5
-    first.tick()
-    now[0] += 100  # killed: nobody saw the attempt alive here
-    second = AttemptClock(folder, "NVIDIA H200")
-    now[0] += 2
-    second.tick()
-    third = AttemptClock(folder, "cpu")
-    assert third is not None
-    attempts = read_attempts(folder)
-    assert [attempt.seconds for attempt in attempts] == pytest.approx([5, 2, 0])
-    assert [attempt.device for attempt in attempts] == ["cpu", "NVIDIA H200", "cpu"]
+    with contextlib.suppress(ConnectionError), timed_attempt(folder, "NVIDIA H200"):
+        time.sleep(0.3)
+        raise ConnectionError
+    with timed_attempt(folder, "cpu"):
+        assert len(read_attempts(folder)) == 2, "an attempt that is under way counts already"
+    first, second = read_attempts(folder)
+    assert (first.device, second.device) == ("NVIDIA H200", "cpu")
+    assert 0.3 <= first.seconds < 0.3 + 5
+    assert second.seconds < first.seconds
+
+
+def test_a_killed_attempt_counts_up_to_its_last_seconds(tmp_path):
+    code = (
+        "import os, sys, time, pathlib; from pipeline.search import attempts; attempts._TICK_SECONDS = 0.1\n"
+        "with attempts.timed_attempt(pathlib.Path(sys.argv[1]), 'cpu'): time.sleep(1); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], timeout=60).returncode == 9
+    (killed,) = read_attempts(tmp_path)
+    assert 0.5 < killed.seconds < 1.5
+
+
+def test_a_full_disk_does_not_end_the_ticking(tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts, "_TICK_SECONDS", 0.05)
+    with timed_attempt(tmp_path / "trial", "cpu"):
+        (tmp_path / "trial" / "attempt-000.partial").mkdir()  # cannot be written for a while
+        time.sleep(0.3)
+        (tmp_path / "trial" / "attempt-000.partial").rmdir()
+        time.sleep(0.3)
+        assert read_attempts(tmp_path / "trial")[0].seconds > 0.3
 
 
 def test_a_half_written_attempt_is_not_read(tmp_path):
-    AttemptClock(tmp_path, "cpu")
-    (tmp_path / "attempt-001.partial").write_text('{"sec')
+    with timed_attempt(tmp_path, "cpu"):
+        (tmp_path / "attempt-001.partial").write_text('{"sec')
     assert len(read_attempts(tmp_path)) == 1
 
 

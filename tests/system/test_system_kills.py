@@ -45,7 +45,9 @@ def lost_attempts(output: Path, recorded: list[IngredientRecord]) -> dict[int, l
 
 
 def an_epoch_is_done(output: Path, recorded: list[IngredientRecord]) -> bool:
-    return any(seconds[-1] > 0.1 for seconds in lost_attempts(output, recorded).values())
+    known = {row.trial_index for row in recorded}
+    saved = (output / "trials").glob("trial-*/last.pt")
+    return any(int(path.parent.name.removeprefix("trial-")) not in known for path in saved)
 
 
 def finish(running: Background) -> str:
