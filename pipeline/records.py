@@ -8,7 +8,7 @@ learn from; ``select_accuracy`` on the part that chooses the champion (None wher
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -103,6 +103,32 @@ class SoupRecord(Record):
     epochs: float
     peak_memory_bytes: int
     peak_memory_kind: Literal["cuda", "anon"]
+
+
+class SoupIngredient(Record):
+    """An ingredient of a soup: its version in the registry, its checksum, its coefficient in each layer.
+
+    ``trial_index`` is None for theta0. In an ensemble the coefficients weigh logits.
+    """
+
+    model_version: int
+    trial_index: int | None
+    sha256: str
+    coefficients: list[float]
+
+
+class LineageRecord(Record):
+    """``lineage.json`` of a soup's run: all that is needed to make the soup again.
+
+    ``learned_on`` is the hash of the `fit` split. With wise-ft, coefficients sum to alpha, and theta0 has the rest.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    learned_on: str
+    layers: list[str]
+    ingredients: list[SoupIngredient]
 
 
 class CostRecord(Record):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
-from pipeline.records import CoefficientRecord, PredictionRecord, SoupRecord
-from pipeline.registry import Sweep, fetch_ingredients, list_ingredients, register_soup
+from pipeline.records import CoefficientRecord, LineageRecord, PredictionRecord, SoupIngredient, SoupRecord
+from pipeline.registry import IngredientVersion, Sweep, fetch_ingredients, list_ingredients, register_soup
 from pipeline.soups import METHODS, IngredientSet, Soup, SoupInputs
 
 if TYPE_CHECKING:
@@ -103,13 +103,17 @@ def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: in
         for request in requests:
             rows = [wanted.index(index) for index in request.trial_indices]
             rows += [len(wanted)] if context.include_initialization else []
-            yield _build_one(context, request, everything.subset(rows), theta0, splits, Path(folder))
+            used = [by_trial[index] for index in [*wanted, None]]
+            yield _build_one(
+                context, request, everything.subset(rows), [used[row] for row in rows], theta0, splits, Path(folder)
+            )
 
 
 def _build_one(
     context: SoupContext,
     request: SoupRequest,
     ingredients: IngredientSet,
+    versions: Sequence[IngredientVersion],
     theta0: Mapping[str, Tensor],
     splits: Splits,
     folder: Path,
@@ -141,7 +145,7 @@ def _build_one(
         peak_memory_bytes=soup.peak_memory_bytes,
         peak_memory_kind=soup.peak_memory_kind,
     )
-    run_id = _register(context, record, soup, folder) if context.register else None
+    run_id = _register(context, record, soup, versions, folder) if context.register else None
     return SoupResult(
         record=record,
         coefficients=_coefficients(soup, request),
@@ -170,10 +174,24 @@ def _coefficients(soup: Soup, request: SoupRequest) -> list[CoefficientRecord]:
     ]
 
 
-def _register(context: SoupContext, record: SoupRecord, soup: Soup, folder: Path) -> str:
-    settings = context.settings.get(record.method, {})
+def _register(
+    context: SoupContext, record: SoupRecord, soup: Soup, versions: Sequence[IngredientVersion], folder: Path
+) -> str:
+    lineage = LineageRecord(
+        method=record.method,
+        settings=dict(context.settings.get(record.method, {})),
+        seed=context.seed,
+        learned_on=context.sweep.origin["split_fit"],
+        layers=list(soup.layers),
+        ingredients=[
+            SoupIngredient(
+                model_version=version.version, trial_index=version.trial_index, sha256=version.sha256, coefficients=row
+            )
+            for version, row in zip(versions, soup.coefficients.tolist(), strict=True)
+        ],
+    )
     if soup.state_dict is None:
-        return register_soup(context.sweep, record, settings, None)
+        return register_soup(context.sweep, record, lineage, None)
     path = folder / record.method / "model.safetensors"
     context.save(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
-    return register_soup(context.sweep, record, settings, path)
+    return register_soup(context.sweep, record, lineage, path)

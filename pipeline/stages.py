@@ -46,6 +46,7 @@ from pipeline.registry import (
     fetch_soup,
     log_costs,
     log_files,
+    log_settings,
     log_soup_files,
     open_sweep,
     read_trials,
@@ -302,7 +303,7 @@ def report_stage(run: Run) -> None:
     curve = run.path("cost_accuracy.parquet")
     costs = read_table(curve, CostRecord) if curve.exists() else []
     files = write_report(run.config.output, record, rows, soups, costs)
-    records = (run.path("config.yaml"), run.path("run.json"), *run.path().glob("*.parquet"))
+    records = (run.path("run.json"), *run.path().glob("*.parquet"))
     table = methods_table(soups, rows, record.champion)
     tags = {"champion": record.champion or "", "seed": str(record.seed), "mlflow.note.content": f"```\n{table}\n```"}
     log_files(run.sweep, [*files, *records], tags)
@@ -340,8 +341,10 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
     if isinstance(splits.train, StreamedImages):
         logger.info("data: training images are streamed from %s", splits.train.path)
     artifacts = config.output.parent / "mlartifacts" if uri.startswith("sqlite:") else None
-    tags = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
-    sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, tags)
+    origin = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
+    origin |= {f"split_{record.name}": record.indices_sha256 for record in splits.records}
+    sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, origin)
+    log_settings(sweep, config.output / "config.yaml")
     run = Run(config, state, sweep, cluster, splits, ray.put(splits))
     for stage in todo:
         _RUN_STAGE[stage](run)

@@ -17,7 +17,7 @@ from pipeline import run, stages
 from pipeline.command_line import known_names
 from pipeline.config import Config, load_config
 from pipeline.data import load_splits, read_table
-from pipeline.errors import ConfigError, SearchError
+from pipeline.errors import ConfigError, RegistryError, SearchError
 from pipeline.evaluation import accuracy, predict
 from pipeline.models import build_classifier, read_weights, weights_sha256
 from pipeline.records import (
@@ -29,10 +29,11 @@ from pipeline.records import (
     SoupRecord,
     cumulative_gpu_hours,
 )
-from pipeline.registry import Sweep, connect, list_ingredients
+from pipeline.registry import connect, find_sweep, list_ingredients, list_soups
 from pipeline.registry.client import local_path
 from pipeline.soups import IngredientSet, soup_from_coefficients
 from pipeline.state import STAGES
+from pipeline.verify_command import verify
 
 MODELS = ["best-individual", "uniform", "greedy", "mehl", "mehl-plus"]
 METHODS = [*MODELS, "ensemble"]
@@ -306,7 +307,8 @@ def test_the_curve_ends_at_the_soups_and_its_cost_counts_rejected_trials(finishe
 
 def test_the_registry_holds_ingredients_theta0_soups_and_champion(finished, again):
     client, record = client_of(finished), finished.record()
-    sweep = Sweep(str(finished.config().registry.tracking_uri), "digits-tiny", record.sweep_id, "", "")
+    sweep = find_sweep(str(finished.config().registry.tracking_uri), "digits-tiny")
+    assert sweep.sweep_id == record.sweep_id
     versions = list_ingredients(sweep)
     assert [version.trial_index for version in versions] == [None, *(row.trial_index for row in finished.ingredients())]
     assert [version.sha256 for version in versions[1:]] == [row.sha256 for row in finished.ingredients()]
@@ -412,6 +414,46 @@ def test_a_sweep_without_a_finished_trial_ends_the_run(finished, tmp_path):
         assert len(message.splitlines()) == 1
     assert not (tmp_path / "bad" / "soups.parquet").exists()
     assert json.loads((tmp_path / "bad" / "state.json").read_text())["done"] == {}
+
+
+def test_a_run_is_verified_from_the_registry_alone(finished, again, caplog):
+    caplog.set_level("INFO", "pipeline")
+    verify("digits-tiny", str(finished.config().registry.tracking_uri))
+    lines = [record.getMessage() for record in caplog.records]
+    count = len(finished.ingredients())
+    assert lines[0] == f"ingredients: {count + 1} of {count + 1} have the recorded SHA-256"
+    assert [line.split()[1] for line in lines[1:-1]] == MODELS
+    assert all(line.endswith(": as recorded") for line in lines[1:-1])
+    assert lines[-1] == f"run 'digits-tiny': {count + 1} ingredients and {len(MODELS)} soups are as recorded"
+
+
+def test_what_was_changed_in_the_registry_is_named(finished, again):
+    uri = str(finished.config().registry.tracking_uri)
+    sweep = find_sweep(uri, "digits-tiny")
+    greedy = next(soup for soup in list_soups(sweep) if soup.method == "greedy")
+    client = sweep.client()
+    client.set_model_version_tag(sweep.soup_model, str(greedy.version), "test_accuracy", "0.99")
+    uniform = next(soup for soup in list_soups(sweep) if soup.method == "uniform")
+    # Another soup's lineage: well-formed, and wrong.
+    tag = client.get_model_version(sweep.soup_model, str(greedy.version)).tags["lineage"]
+    client.set_model_version_tag(sweep.soup_model, str(uniform.version), "lineage", tag)
+    path = local_path(finished.ingredients()[-1].path)
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:-8])
+        with pytest.raises(RegistryError) as caught:
+            verify("digits-tiny", uri)
+    finally:
+        path.write_bytes(whole)
+    said = str(caught.value).splitlines()
+    cut = next(version for version in list_ingredients(sweep) if local_path(version.uri) == path)
+    assert f"ingredient version {cut.version}: " in said[1]
+    assert "SHA-256 differs" in said[1]
+    missing = [line for line in said if f"cannot be made again without ingredient versions {cut.version}" in line]
+    assert any("'mehl-plus'" in line for line in missing)
+    assert any(f"'greedy' (version {greedy.version}): test_accuracy is" in line for line in said)
+    with pytest.raises(RegistryError, match=rf"'uniform' \(version {uniform.version}\): the coefficients give other"):
+        verify("digits-tiny", uri)
 
 
 def contents(folder):

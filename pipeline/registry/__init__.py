@@ -8,19 +8,41 @@ from pipeline.registry.ingredients import (
     list_ingredients,
     read_trials,
 )
-from pipeline.registry.soups import fetch_soup, log_soup_files, register_soup, set_champion
-from pipeline.registry.sweeps import Sweep, log_costs, log_files, open_sweep
+from pipeline.registry.soups import (
+    SoupVersion,
+    fetch_soup,
+    fetch_soup_version,
+    list_soups,
+    log_soup_files,
+    register_soup,
+    set_champion,
+)
+from pipeline.registry.sweeps import (
+    Sweep,
+    fetch_settings,
+    find_sweep,
+    log_costs,
+    log_files,
+    log_settings,
+    open_sweep,
+)
 
 __all__ = [
     "IngredientRecorder",
     "IngredientVersion",
+    "SoupVersion",
     "Sweep",
     "connect",
     "fetch_ingredients",
+    "fetch_settings",
     "fetch_soup",
+    "fetch_soup_version",
+    "find_sweep",
     "list_ingredients",
+    "list_soups",
     "log_costs",
     "log_files",
+    "log_settings",
     "log_soup_files",
     "open_sweep",
     "read_trials",

@@ -197,7 +197,7 @@ def _version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str,
         sweep.ingredient_model,
         source=f"runs:/{run_id}/ingredient",
         run_id=run_id,
-        tags=as_tags({**tags, "sweep_id": sweep.sweep_id}),
+        tags=as_tags({**sweep.origin, **tags, "sweep_id": sweep.sweep_id}),
         await_creation_for=0,
     )
     return int(version.version)

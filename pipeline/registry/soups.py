@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 from mlflow.entities import Metric
 
-from pipeline.records import SoupRecord
+from pipeline.records import LineageRecord, SoupRecord
 from pipeline.registry.client import as_tags, file_sha256
 from pipeline.registry.ingredients import fetch_file
 from pipeline.registry.sweeps import Sweep
@@ -16,10 +19,23 @@ _METRICS = (
     "val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours", "construction_seconds", "epochs",
     "peak_memory_bytes", "num_ingredients", "num_selected",
 )  # fmt: skip
+_LINEAGE = "lineage.json"
 
 
-def register_soup(sweep: Sweep, row: SoupRecord, settings: Mapping[str, object], model: Path | None) -> str:
-    """Log a method's run with its figures and settings; returns the run's id.
+@dataclass(frozen=True)
+class SoupVersion:
+    """The version of the soup model that the alias ``method`` points at, and how its soup was made and measured."""
+
+    version: int
+    method: str
+    uri: str
+    sha256: str
+    lineage: LineageRecord
+    accuracies: dict[str, float]
+
+
+def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: Path | None) -> str:
+    """Log a method's run with its figures, settings and lineage; returns the run's id.
 
     ``model`` is the soup's safetensors file, registered as a version with the alias ``row.method``; None for an
     ensemble, which is no model. The same soup registered again changes nothing; another one becomes a new version.
@@ -31,9 +47,10 @@ def register_soup(sweep: Sweep, row: SoupRecord, settings: Mapping[str, object],
     metrics = [Metric(key, value, 0, 0) for key in _METRICS if (value := getattr(row, key)) is not None]
     client.log_batch(run_id, metrics=metrics)
     known = client.get_run(run_id).data.params
-    for key, value in as_tags({"method": row.method, **settings}).items():
+    for key, value in as_tags({"method": row.method, **lineage.settings}).items():
         if key not in known:
             client.log_param(run_id, key, value)
+    client.log_text(run_id, lineage.model_dump_json(indent=1), _LINEAGE)
     if model is not None:
         found = client.search_model_versions(f"name = '{sweep.soup_model}' and run_id = '{run_id}'", max_results=1)
         if found:
@@ -41,7 +58,13 @@ def register_soup(sweep: Sweep, row: SoupRecord, settings: Mapping[str, object],
         else:
             client.log_artifact(run_id, str(model), "soup")
             uri = f"{client.get_run(run_id).info.artifact_uri}/soup/{model.name}"
-            tags = {**row.model_dump(), "sweep_id": sweep.sweep_id, "path": uri, "sha256": sha256}
+            tags = {
+                **sweep.origin,
+                **row.model_dump(),
+                **{"sweep_id": sweep.sweep_id, "path": uri, "sha256": sha256, "learned_on": lineage.learned_on},
+                "settings": json.dumps(lineage.settings),
+                "lineage": f"runs:/{run_id}/{_LINEAGE}",
+            }
             number = client.create_model_version(
                 sweep.soup_model, f"runs:/{run_id}/soup", run_id, tags=as_tags(tags), await_creation_for=0
             ).version
@@ -51,10 +74,26 @@ def register_soup(sweep: Sweep, row: SoupRecord, settings: Mapping[str, object],
 
 
 def log_soup_files(sweep: Sweep, run_id: str, files: Sequence[Path]) -> None:
-    """Keep ``files`` (coefficients, predictions) with a method's run."""
+    """Keep ``files`` (coefficients, predictions) with a method's run, in folders named as theirs."""
     client = sweep.client()
     for file in files:
-        client.log_artifact(run_id, str(file))
+        client.log_artifact(run_id, str(file), file.parent.name)
+
+
+def list_soups(sweep: Sweep) -> list[SoupVersion]:
+    """The current soup of each method that this sweep has made, by version."""
+    client = sweep.client()
+    found = []
+    for alias, number in client.get_registered_model(sweep.soup_model).aliases.items():
+        version = client.get_model_version(sweep.soup_model, str(number))
+        if alias == "champion" or version.tags["sweep_id"] != sweep.sweep_id:
+            continue
+        lineage = LineageRecord.model_validate_json(mlflow.artifacts.load_text(version.tags["lineage"]))
+        accuracies = {
+            key: float(version.tags[key]) for key in _METRICS if key.endswith("_accuracy") and key in version.tags
+        }
+        found.append(SoupVersion(int(number), alias, version.tags["path"], version.tags["sha256"], lineage, accuracies))
+    return sorted(found, key=lambda soup: soup.version)
 
 
 def set_champion(sweep: Sweep, method: str) -> None:
@@ -68,3 +107,8 @@ def fetch_soup(sweep: Sweep, method: str, folder: Path) -> Path:
     """Local path of the soup that ``method`` points at, checked; raises RegistryError."""
     version = sweep.client().get_model_version_by_alias(sweep.soup_model, method)
     return fetch_file(version.tags["path"], version.tags["sha256"], folder, f"soup '{method}'")
+
+
+def fetch_soup_version(soup: SoupVersion, folder: Path) -> Path:
+    """Local path of this version's file, checked; raises RegistryError."""
+    return fetch_file(soup.uri, soup.sha256, folder, f"soup '{soup.method}' (version {soup.version})")

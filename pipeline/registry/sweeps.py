@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import Metric
 
+from pipeline.errors import RegistryError
 from pipeline.records import CostRecord
-from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect
+from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Where everything of one sweep is recorded. Picklable; a worker gets its own client from ``client()``."""
+    """Where everything of one sweep is recorded. Picklable; a worker gets its own client from ``client()``.
+
+    ``origin`` (seed, commit, versions of libraries, hashes of the splits) becomes tags of every version.
+    """
 
     tracking_uri: str
     name: str
     sweep_id: str
     experiment_id: str
     run_id: str
+    origin: Mapping[str, str]
 
     @property
     def ingredient_model(self) -> str:
@@ -54,10 +59,10 @@ class Sweep:
         return str(client.create_run(self.experiment_id, start, tags, run_name).info.run_id)
 
 
-def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | None, tags: dict[str, str]) -> Sweep:
+def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | None, origin: Mapping[str, str]) -> Sweep:
     """The sweep's experiment, registered models and parent run, made where they are missing.
 
-    ``artifacts`` is where a store without a server keeps the files of a new experiment.
+    ``artifacts`` is where a store without a server keeps the files of a new experiment. ``origin``: see `Sweep`.
     """
     client = connect(tracking_uri)
     experiment = client.get_experiment_by_name(name)
@@ -79,9 +84,45 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
     if found:
         run_id = found[0].info.run_id
     else:
-        tags = {**tags, "sweep_id": sweep_id, "role": "sweep"}
+        tags = {**origin, "sweep_id": sweep_id, "role": "sweep"}
         run_id = client.create_run(experiment_id, run_name=f"{name} {sweep_id}", tags=as_tags(tags)).info.run_id
-    return Sweep(tracking_uri, name, sweep_id, str(experiment_id), str(run_id))
+    return Sweep(tracking_uri, name, sweep_id, str(experiment_id), str(run_id), dict(origin))
+
+
+def find_sweep(tracking_uri: str, name: str) -> Sweep:
+    """The latest sweep of the run ``name``; raises RegistryError where there is none."""
+    client = connect(tracking_uri)
+    experiment = client.get_experiment_by_name(name)
+    found = []
+    if experiment is not None:
+        ids = [experiment.experiment_id]
+        found = client.search_runs(ids, "tags.role = 'sweep'", max_results=1, order_by=["attributes.start_time DESC"])
+    if experiment is None or not found:
+        names = [one.name for one in client.search_experiments() if one.name != "Default"]
+        there = f"there are: {', '.join(names)}" if names else "it is empty"
+        raise RegistryError(f"the registry {redact(tracking_uri)} has no run '{name}'; {there}")
+    run = found[0]
+    return Sweep(
+        tracking_uri,
+        name,
+        run.data.tags["sweep_id"],
+        str(experiment.experiment_id),
+        str(run.info.run_id),
+        run.data.tags,
+    )
+
+
+def log_settings(sweep: Sweep, path: Path) -> None:
+    """Keep the settings with the sweep's run."""
+    sweep.client().log_artifact(sweep.run_id, str(path))
+
+
+def fetch_settings(sweep: Sweep, folder: Path) -> Path:
+    """A local copy of the settings of the sweep, ``config.yaml``; raises RegistryError."""
+    try:
+        return Path(sweep.client().download_artifacts(sweep.run_id, "config.yaml", str(folder)))
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"the settings of run '{sweep.name}' cannot be read ({error})") from error
 
 
 def log_costs(sweep: Sweep, costs: Sequence[CostRecord]) -> None:

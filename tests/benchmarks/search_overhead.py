@@ -46,7 +46,7 @@ def main() -> None:
         splits = load_splits(config.data, config.seed)
         state, _ = open_state(config, fresh=False)
         uri = str(config.registry.tracking_uri)
-        sweep = open_sweep(uri, config.name, state.sweep_id, Path(folder) / "artifacts", {})
+        sweep = open_sweep(uri, config.name, state.sweep_id, Path(folder) / "artifacts", {"split_fit": ""})
         run = Run(config, state, sweep, cluster, splits, ray.put(splits))
         start = time.perf_counter()
         search_stage(run)

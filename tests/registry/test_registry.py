@@ -13,15 +13,20 @@ from samples import ingredient
 
 from pipeline.errors import RegistryError
 from pipeline.models import save_weights
-from pipeline.records import CostRecord, EpochRecord, IngredientRecord, SoupRecord
+from pipeline.records import CostRecord, EpochRecord, IngredientRecord, LineageRecord, SoupIngredient, SoupRecord
 from pipeline.registry import (
     IngredientRecorder,
     connect,
     fetch_ingredients,
+    fetch_settings,
     fetch_soup,
+    fetch_soup_version,
+    find_sweep,
     list_ingredients,
+    list_soups,
     log_costs,
     log_files,
+    log_settings,
     log_soup_files,
     open_sweep,
     read_trials,
@@ -35,7 +40,7 @@ THETA0 = "7" * 64
 
 @pytest.fixture
 def sweep(store_uri, tmp_path):
-    return open_sweep(store_uri, "demo", "sweep-1", tmp_path / "artifacts", {"seed": "3"})
+    return open_sweep(store_uri, "demo", "sweep-1", tmp_path / "artifacts", {"seed": "3", "git_commit": "abc"})
 
 
 @pytest.fixture
@@ -67,6 +72,13 @@ def fail_trial(recorder, index, status="failed"):
     return row
 
 
+def lineage(method="greedy", settings=None):
+    ingredients = [SoupIngredient(model_version=2, trial_index=0, sha256="a" * 64, coefficients=[0.25])]
+    return LineageRecord(
+        method=method, settings=settings or {}, seed=3, learned_on="f" * 64, layers=["model"], ingredients=ingredients
+    )
+
+
 def soup_record(method="greedy", **values):
     defaults = {
         "method": method, "num_ingredients": 3, "num_selected": 2, "val_accuracy": 0.9, "select_accuracy": 0.8,
@@ -94,7 +106,7 @@ def test_upload_and_record_again_double_and_change_nothing(sweep, recorder, tmp_
     assert len(runs(sweep, "initialization")) == 1
     assert len(sweep.client().get_metric_history(run.info.run_id, "val_accuracy")) == 1
     assert len(read_trials(sweep)) == 1
-    again = open_sweep(sweep.tracking_uri, "demo", "sweep-1", None, {})
+    again = open_sweep(sweep.tracking_uri, "demo", "sweep-1", None, sweep.origin)
     assert again == sweep
     assert len(runs(sweep, "sweep")) == 1
 
@@ -254,9 +266,10 @@ def test_soups_get_versions_aliases_and_a_champion_and_ensembles_get_none(sweep,
     for number, path in enumerate(paths.values()):
         save_weights(weights(number), path, {})
     for _ in range(2):  # the same soup again changes nothing
-        greedy = register_soup(sweep, soup_record("greedy"), {"ties": "accept", "none": None}, paths["greedy"])
-        register_soup(sweep, soup_record("mehl-plus"), {}, paths["mehl-plus"])
-        ensemble = register_soup(sweep, soup_record("ensemble"), {}, None)
+        settings = {"ties": "accept", "none": None}
+        greedy = register_soup(sweep, soup_record("greedy"), lineage("greedy", settings), paths["greedy"])
+        register_soup(sweep, soup_record("mehl-plus"), lineage("mehl-plus"), paths["mehl-plus"])
+        ensemble = register_soup(sweep, soup_record("ensemble"), lineage("ensemble"), None)
     set_champion(sweep, "mehl-plus")
     client = sweep.client()
     first, second = versions(sweep, "demo-soup")
@@ -273,11 +286,43 @@ def test_soups_get_versions_aliases_and_a_champion_and_ensembles_get_none(sweep,
     assert file_sha256(fetch_soup(sweep, "mehl-plus", tmp_path)) == file_sha256(paths["mehl-plus"])
 
 
+def test_versions_tell_where_they_come_from(sweep, recorder, tmp_path):
+    record_trial(recorder, 0)
+    path = tmp_path / "model.safetensors"
+    save_weights(weights(0), path, {})
+    run_id = register_soup(sweep, soup_record(), lineage(settings={"ties": "accept"}), path)
+    (trial,), (soup,) = versions(sweep, "demo-ingredient"), versions(sweep, "demo-soup")
+    for version in (trial, soup):
+        assert (version.tags["seed"], version.tags["git_commit"]) == ("7" if version is trial else "3", "abc")
+    assert soup.run_id == run_id
+    assert json.loads(soup.tags["settings"]) == {"ties": "accept"}
+    assert soup.tags["learned_on"] == "f" * 64
+    (found,) = list_soups(sweep)
+    assert found.lineage == lineage(settings={"ties": "accept"})
+    assert (found.method, found.version) == ("greedy", int(soup.version))
+    assert found.accuracies == {"val_accuracy": 0.9, "select_accuracy": 0.8, "test_accuracy": 0.7}
+    assert fetch_soup_version(found, tmp_path).exists()
+
+
+def test_the_latest_sweep_of_a_run_is_found_with_its_settings(sweep, tmp_path):
+    settings = tmp_path / "config.yaml"
+    settings.write_text("name: demo")
+    with pytest.raises(RegistryError, match=r"^the settings of run 'demo' cannot be read"):
+        fetch_settings(sweep, tmp_path / "none")
+    log_settings(sweep, settings)
+    time.sleep(0.01)  # runs are told apart by their time of start
+    other = open_sweep(sweep.tracking_uri, "demo", "sweep-2", tmp_path / "artifacts", {"seed": "4"})
+    assert find_sweep(sweep.tracking_uri, "demo").run_id == other.run_id
+    assert fetch_settings(sweep, tmp_path).read_text() == "name: demo"
+    with pytest.raises(RegistryError, match=r"has no run 'other'; there are: demo$"):
+        find_sweep(sweep.tracking_uri, "other")
+
+
 def test_another_soup_of_a_method_is_a_new_version_and_takes_the_alias(sweep, tmp_path):
     for number in range(2):
         path = tmp_path / str(number) / "model.safetensors"
         save_weights(weights(number), path, {})
-        register_soup(sweep, soup_record(), {}, path)
+        register_soup(sweep, soup_record(), lineage(), path)
     assert len(versions(sweep, "demo-soup")) == 2
     assert int(sweep.client().get_model_version_by_alias("demo-soup", "greedy").version) == 2
     assert file_sha256(fetch_soup(sweep, "greedy", tmp_path)) == file_sha256(path)
@@ -309,15 +354,20 @@ def test_the_cost_curve_has_accuracy_and_hours_at_the_same_step(sweep):
 def test_files_stay_with_their_run(sweep, tmp_path):
     path = tmp_path / "soup" / "model.safetensors"
     save_weights(weights(0), path, {})
-    run_id = register_soup(sweep, soup_record(), {}, path)
-    table, figure = tmp_path / "greedy.parquet", tmp_path / "figures" / "a.png"
-    figure.parent.mkdir()
-    for file in (table, figure):
+    run_id = register_soup(sweep, soup_record(), lineage(), path)
+    tables = [tmp_path / folder / "greedy.parquet" for folder in ("coefficients", "predictions")]
+    figure = tmp_path / "figures" / "a.png"
+    for file in (*tables, figure):
+        file.parent.mkdir()
         file.write_bytes(b"x")
-    log_soup_files(sweep, run_id, [table])
-    log_files(sweep, [figure, table], {"champion": "greedy"})
+    log_soup_files(sweep, run_id, tables)
+    log_files(sweep, [figure, tables[0]], {"champion": "greedy"})
     client = sweep.client()
-    assert {item.path for item in client.list_artifacts(run_id)} == {"soup", "greedy.parquet"}
+    assert {item.path for item in client.list_artifacts(run_id)} == {
+        "soup", "lineage.json", "coefficients", "predictions",
+    }  # fmt: skip
+    for folder in ("coefficients", "predictions"):
+        assert [item.path for item in client.list_artifacts(run_id, folder)] == [f"{folder}/greedy.parquet"]
     assert {item.path for item in client.list_artifacts(sweep.run_id, "figures")} == {"figures/a.png"}
     assert client.get_run(sweep.run_id).data.tags["champion"] == "greedy"
     assert client.get_run(sweep.run_id).info.status == "FINISHED"

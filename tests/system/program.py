@@ -141,4 +141,4 @@ def the_sweep(uri: str) -> Sweep:
     client = connect(uri)
     experiment = client.get_experiment_by_name("digits")
     (run,) = client.search_runs([experiment.experiment_id], "tags.role = 'sweep'")
-    return Sweep(uri, "digits", run.data.tags["sweep_id"], experiment.experiment_id, run.info.run_id)
+    return Sweep(uri, "digits", run.data.tags["sweep_id"], experiment.experiment_id, run.info.run_id, run.data.tags)

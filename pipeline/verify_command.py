@@ -1,0 +1,135 @@
+"""``python -m pipeline verify``: is what the registry holds of a run what it says it is?"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.command_line import guarded, known_names
+from pipeline.config import load_config
+from pipeline.errors import PipelineError, RegistryError
+
+if TYPE_CHECKING:
+    from pipeline.registry import IngredientVersion, SoupVersion, Sweep
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_STORE = "runs/mlflow.db"
+# Other hardware rounds differently and may tip the balance for an image or two.
+_TOLERANCE = 0.001
+
+HELP: dict[str, Any] = {
+    "help": "check a run's ingredients and soups in the registry",
+    "description": "Read everything that the registry holds of the latest sweep of a run again: checksums of all "
+    "ingredients and soups, that the recorded coefficients applied to the ingredients give each soup bit for bit, and "
+    "that its accuracies on fit, select and test repeat. Exit status 2 and a list of what is wrong, if anything is.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument("name", metavar="NAME", help="the run's `name`, as in the registered model NAME-soup")
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help=f"where the run is recorded (default: $MLFLOW_TRACKING_URI, else {_DEFAULT_STORE})",
+    )
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return guarded(functools.partial(verify, arguments.name, uri))
+
+
+def verify(name: str, tracking_uri: str | None = None) -> None:
+    """Check the latest sweep of the run ``name``; raises RegistryError that lists what is wrong."""
+    from pipeline.registry import fetch_ingredients, find_sweep, list_ingredients, list_soups  # slow to import
+
+    if tracking_uri is None:
+        path = Path(_DEFAULT_STORE).absolute()
+        if not path.exists():
+            raise RegistryError(f"--tracking-uri: is not given, and there is no {path}")
+        tracking_uri = f"sqlite:///{path}"
+    sweep = find_sweep(tracking_uri, name)
+    problems: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        versions = list_ingredients(sweep)
+        for version in versions:
+            try:
+                (paths[version.version],) = fetch_ingredients([version], Path(folder))
+            except PipelineError as error:
+                problems.append(str(error))
+        logger.info("ingredients: %d of %d have the recorded SHA-256", len(paths), len(versions))
+        soups = list_soups(sweep)
+        for soup, wrong in _check_soups(sweep, soups, versions, paths, Path(folder)):
+            problems += wrong
+            logger.info("soup %s (version %d): %s", soup.method, soup.version, "wrong" if wrong else "as recorded")
+    if problems:
+        raise RegistryError("\n  ".join([f"run '{name}': {len(problems)} things are not as recorded:", *problems]))
+    logger.info("run '%s': %d ingredients and %d soups are as recorded", name, len(versions), len(soups))
+
+
+def _check_soups(
+    sweep: Sweep,
+    soups: Sequence[SoupVersion],
+    versions: Sequence[IngredientVersion],
+    paths: dict[int, Path],
+    folder: Path,
+) -> Iterator[tuple[SoupVersion, list[str]]]:
+    """Each soup with what is wrong with it."""
+    import torch
+
+    from pipeline.cluster import start_ray
+    from pipeline.data import load_splits
+    from pipeline.evaluation import accuracy, predict
+    from pipeline.models import build_classifier, load_weights, read_weights
+    from pipeline.registry import fetch_settings, fetch_soup_version
+    from pipeline.soups import IngredientSet, soup_from_coefficients
+
+    config = load_config(fetch_settings(sweep, folder), [], known_names())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    splits = load_splits(config.data, config.seed, start_ray().image_bytes)
+    model = build_classifier(config.model, len(splits.class_names))
+    # Their statistics are measured anew on training images for every soup.
+    renewed = {
+        f"{module_name}.{name}"
+        for module_name, module in model.named_modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        for name, _ in module.named_buffers()
+    }
+    (theta0,) = (version.version for version in versions if version.trial_index is None)
+    for soup in soups:
+        wrong, what = [], f"soup '{soup.method}' (version {soup.version})"
+        try:
+            stored = read_weights(fetch_soup_version(soup, folder))
+        except PipelineError as error:
+            yield soup, [str(error)]
+            continue
+        used = [ingredient.model_version for ingredient in soup.lineage.ingredients]
+        if missing := [str(version) for version in used if version not in paths]:
+            wrong.append(f"{what}: cannot be made again without ingredient versions {', '.join(missing)}")
+        else:
+            ingredients = IngredientSet.open([paths[version] for version in used])
+            coefficients = torch.tensor([one.coefficients for one in soup.lineage.ingredients], dtype=torch.float64)
+            origin = read_weights(paths[theta0]) if soup.method == "wise-ft" else None
+            again = soup_from_coefficients(ingredients, coefficients, soup.lineage.layers, origin)
+            differ = [key for key in again if key not in renewed and not torch.equal(again[key], stored[key])]
+            if differ:
+                wrong.append(f"{what}: the coefficients give other weights ({len(differ)} tensors, {differ[0]} first)")
+        load_weights(model, stored, source=what)
+        for split, key in (("fit", "val_accuracy"), ("select", "select_accuracy"), ("test", "test_accuracy")):
+            images, labels = getattr(splits, split).tensors()
+            measured = accuracy(predict(model.to(device), images, device), labels)
+            recorded = soup.accuracies.get(key)
+            if measured is not None and abs(measured - (recorded or 0.0)) > max(_TOLERANCE, 1 / len(labels)):
+                wrong.append(f"{what}: {key} is {measured:.4f}, recorded was {recorded}")
+        yield soup, wrong
