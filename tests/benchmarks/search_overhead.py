@@ -28,7 +28,8 @@ from pipeline.models import build_classifier, load_weights, read_weights
 from pipeline.records import EpochRecord
 from pipeline.registry import open_sweep
 from pipeline.search.spaces import sample_trials
-from pipeline.stages import Run, search_stage
+from pipeline.stages.context import Run
+from pipeline.stages.search import search_stage
 from pipeline.state import open_state
 
 

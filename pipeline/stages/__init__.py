@@ -1,0 +1,47 @@
+"""The stages of a run, wired: each reads what the one before it recorded, so any can be run again alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import ray
+
+from pipeline.cluster import check_store, start_ray
+from pipeline.config import Config
+from pipeline.data import StreamedImages, load_splits
+from pipeline.provenance import git_commit, library_versions
+from pipeline.registry import log_settings, open_sweep
+from pipeline.stages.context import Run
+from pipeline.stages.report import report_stage
+from pipeline.stages.search import search_stage
+from pipeline.stages.soup import soup_stage, study_stage
+from pipeline.state import RunState, save_state
+
+logger = logging.getLogger(__name__)
+
+_RUN_STAGE = {"search": search_stage, "soup": soup_stage, "study": study_stage, "report": report_stage}
+
+
+def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: dict[str, str]) -> None:
+    """Run the stages ``todo`` in order, each marked as done in ``state`` with its fingerprint of ``wanted``.
+
+    Raises PipelineError; what was done before stays done.
+    """
+    uri = str(config.registry.tracking_uri)
+    cluster = start_ray()
+    check_store(cluster, uri)
+    splits = load_splits(config.data, config.seed, cluster.image_bytes)
+    logger.info("data: %s", ", ".join(f"{record.size} {record.name}" for record in splits.records))
+    if isinstance(splits.train, StreamedImages):
+        logger.info("data: training images are streamed from %s", splits.train.path)
+    artifacts = config.output.parent / "mlartifacts" if uri.startswith("sqlite:") else None
+    origin = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
+    origin |= {f"split_{record.name}": record.indices_sha256 for record in splits.records}
+    sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, origin)
+    log_settings(sweep, config.output / "config.yaml")
+    run = Run(config, state, sweep, cluster, splits, ray.put(splits))
+    for stage in todo:
+        _RUN_STAGE[stage](run)
+        state.done[stage] = wanted[stage]
+        save_state(config, state)

@@ -1,0 +1,130 @@
+"""The search stage: theta0, then the trials."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import ray
+from torch import Tensor
+
+from pipeline.cluster import trial_resources
+from pipeline.config import ModelConfig
+from pipeline.data import Splits, write_table
+from pipeline.errors import PipelineError, SearchError
+from pipeline.evaluation import accuracy, predict
+from pipeline.models import make_theta0, read_weights, save_weights, unique_state, weights_sha256
+from pipeline.provenance import git_commit, library_versions, machine
+from pipeline.records import IngredientRecord, RunRecord, cost_unit
+from pipeline.registry import IngredientRecorder, read_trials
+from pipeline.report.formats import memory
+from pipeline.search.spaces import sample_trials
+from pipeline.search.trial import TrialContext
+from pipeline.search.tuner import run_trials
+from pipeline.stages.context import Run
+from pipeline.state import write_text
+
+logger = logging.getLogger(__name__)
+
+# Weights and two moments of AdamW, the old and the new file together.
+_STATE_COPIES = 6
+
+
+def search_stage(run: Run) -> None:
+    """Make theta0, run the trials that are not recorded, write ``ingredients.parquet``."""
+    config, splits = run.config, run.splits
+    record = _theta0(run)
+    theta0 = read_weights(run.path("theta0.safetensors"))
+    recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names, save_weights)
+    recorder.upload_theta0(theta0)
+    use_gpu, reserved = trial_resources(run.cluster, config.search)
+    context = TrialContext(
+        name=config.name,
+        trials=tuple(sample_trials(config.search, config.seed)),
+        build_model=run.build_model(),
+        splits=run.splits_ref,
+        theta0=ray.put(theta0),
+        theta0_sha256=record.theta0_sha256,
+        settings=config.search,
+        use_gpu=use_gpu,
+        reserved=reserved,
+        storage=run.path("trials"),
+        recorder=recorder,
+    )
+    recorded = read_trials(run.sweep)
+    logger.info("search: %d trials, %d of them recorded", len(context.trials), len(recorded))
+    if len(recorded) < len(context.trials):
+        _check_disk(run, theta0, len(context.trials) - len(recorded))
+    run_trials(context, recorded, experiment=f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    rows = read_trials(run.sweep)
+    write_table(run.path("ingredients.parquet"), rows, IngredientRecord)
+    shutil.rmtree(run.path("trials"), ignore_errors=True)
+    finished = [row for row in rows if row.status == "finished"]
+    if not finished:
+        raise SearchError(
+            f"none of the {len(rows)} trials finished; the first: {rows[0].reason}. Correct the settings and start "
+            "over with --fresh (this run is kept)"
+        )
+    cost = sum(row.gpu_hours for row in rows)
+    logger.info("search: %d of %d trials finished, %.3g %s", len(finished), len(rows), cost, cost_unit(rows))
+
+
+def _check_disk(run: Run, theta0: Mapping[str, Tensor], trials: int) -> None:
+    """Say what the sweep leaves on disk; raises SearchError where ingredients stay on this one and cannot fit."""
+    size = sum(value.nbytes for value in theta0.values())
+    free = shutil.disk_usage(run.path()).free
+    logger.info(
+        "search: %d ingredients take %s on disk, each running trial %s to go on from; %s are free in %s",
+        trials, memory(trials * size), memory(_STATE_COPIES * size), memory(free), run.path(),
+    )  # fmt: skip
+    if str(run.config.registry.tracking_uri).startswith("sqlite:") and trials * size > free:
+        raise SearchError(
+            f"{run.path()}: {trials} ingredients take {memory(trials * size)}, but {memory(free)} are free; "
+            "free some space, or give another `output` or fewer search.num_trials"
+        )
+
+
+def _theta0(run: Run) -> RunRecord:
+    """The run's record; makes theta0 in a Ray task of its own the first time."""
+    if run.path("run.json").exists() and run.path("theta0.safetensors").exists():
+        return run.record()
+    config, splits = run.config, run.splits
+    reserved = 1 if run.cluster.use_gpu else run.cluster.cpus
+    logger.info("search: making theta0 (%s head)", config.model.head.replace("_", "-"))
+    options = {"num_gpus": 1} if run.cluster.use_gpu else {"num_cpus": reserved}
+    task = ray.remote(_theta0_task).options(max_retries=0, **options)
+    try:
+        state, seconds, measured = ray.get(task.remote(config.model, run.splits_ref, run.cluster.device, config.seed))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, PipelineError) else error from error
+    save_weights(state, run.path("theta0.safetensors"), {"class_names": "\n".join(splits.class_names)})
+    record = RunRecord(
+        name=config.name,
+        sweep_id=run.state.sweep_id,
+        seed=config.seed,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_commit=git_commit(),
+        versions=library_versions(),
+        machine=machine(),
+        class_names=list(splits.class_names),
+        splits=list(splits.records),
+        theta0_sha256=weights_sha256(state),
+        theta0_gpu_hours=seconds / 3600 * reserved,
+        theta0_test_accuracy=measured,
+    )
+    write_text(run.path("run.json"), record.model_dump_json(indent=1))
+    logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
+    return record
+
+
+def _theta0_task(config: ModelConfig, splits: Splits, device: str, seed: int) -> tuple[dict[str, Tensor], float, float]:
+    """theta0's weights, the seconds that it took, its test accuracy."""
+    start = time.monotonic()
+    pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
+    model = make_theta0(config, splits.class_names, splits.train, pretrain, device=device, seed=seed)
+    images, labels = splits.test.tensors()
+    measured = accuracy(predict(model.to(device), images, device), labels) or 0.0
+    return unique_state(model.cpu()), time.monotonic() - start, measured

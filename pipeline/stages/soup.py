@@ -1,0 +1,144 @@
+"""The soup stage and the studies: whatever is built in soup tasks, and only what is not built yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.data import write_table
+from pipeline.models import save_weights
+from pipeline.records import (
+    CoefficientRecord,
+    CostRecord,
+    IngredientRecord,
+    PredictionRecord,
+    SoupRecord,
+    cumulative_gpu_hours,
+)
+from pipeline.registry import fetch_soup, log_costs, log_soup_files, set_champion
+from pipeline.soup_task import SoupContext, SoupRequest, SoupResult, build_soups, soup_key
+from pipeline.stages.context import Run
+from pipeline.state import BuiltSoup, save_state, write_text
+from pipeline.studies import cost_record, cost_requests
+
+logger = logging.getLogger(__name__)
+
+
+def soup_stage(run: Run) -> None:
+    """Build the soup of every method that is not built yet, write the tables, name the champion."""
+    rows = run.ingredients()
+    finished = [row for row in rows if row.status == "finished"]
+    everything = tuple(row.trial_index for row in finished)
+    cost = cumulative_gpu_hours(rows, len(finished))
+    methods = run.config.soup.methods
+    requests = {method: SoupRequest(method, everything, cost) for method in methods}
+    context = _soup_context(run, rows)
+    there = [method for method in methods if run.path("predictions", f"{method}.parquet").exists()]
+    known = _known_soups(run, context, rows, {method: requests[method] for method in there})
+    already = f", {len(known)} of them built already" if known else ""
+    logger.info("soup: %d methods over %d ingredients%s", len(methods), len(finished), already)
+    for method, result in _new_soups(run, context, rows, requests, known):
+        files = [run.path("predictions", f"{method}.parquet")]
+        write_table(files[0], result.predictions, PredictionRecord)
+        if result.is_model:
+            files.append(run.path("coefficients", f"{method}.parquet"))
+            write_table(files[1], result.coefficients, CoefficientRecord)
+            _keep(fetch_soup(run.sweep, method, run.path("soups")), run.path("soups", f"{method}.safetensors"))
+        log_soup_files(run.sweep, str(result.run_id), files)
+        row = known[method] = result.record
+        logger.info(
+            "soup: %s: validation %.2f%%, %d of %d ingredients, %.1f s",
+            row.method, 100 * row.val_accuracy, row.num_selected, row.num_ingredients, row.construction_seconds,
+        )  # fmt: skip
+    write_table(run.path("soups.parquet"), [known[method] for method in methods], SoupRecord)
+    models = [known[method] for method in methods if run.path("soups", f"{method}.safetensors").exists()]
+    if models:
+        # `select` decides; `fit`, which the soups learned from, only where there is no `select` or it cannot.
+        champion = max(models, key=lambda row: (row.select_accuracy or 0.0, row.val_accuracy)).method
+        set_champion(run.sweep, champion)
+        record = run.record()
+        write_text(run.path("run.json"), record.model_copy(update={"champion": champion}).model_dump_json(indent=1))
+
+
+def _known_soups(
+    run: Run, context: SoupContext, rows: Sequence[IngredientRecord], requests: Mapping[str, SoupRequest]
+) -> dict[str, SoupRecord]:
+    """Those of the named ``requests`` that an earlier call has built, from the same ingredients, settings and seed."""
+    sha256s = {row.trial_index: row.sha256 for row in rows}
+    return {
+        name: built.record.model_copy(update={"gpu_hours": request.gpu_hours})
+        for name, request in requests.items()
+        if (built := run.state.soups.get(name)) and built.key == soup_key(context, request, sha256s)
+    }
+
+
+def _new_soups(
+    run: Run,
+    context: SoupContext,
+    rows: Sequence[IngredientRecord],
+    requests: Mapping[str, SoupRequest],
+    known: Mapping[str, SoupRecord],
+) -> Iterator[tuple[str, SoupResult]]:
+    """Build the named ``requests`` that are not ``known``, one after the other; each is remembered when it is used."""
+    sha256s = {row.trial_index: row.sha256 for row in rows}
+    missing = [name for name in requests if name not in known]
+    if not missing:
+        return
+    results = build_soups(context, [requests[name] for name in missing], run.cluster.cpus)
+    for name, result in zip(missing, results, strict=True):
+        # Until the caller has written its files it does not count: those of an earlier soup may be half replaced.
+        run.state.soups.pop(name, None)
+        save_state(run.config, run.state)
+        yield name, result
+        run.state.soups[name] = BuiltSoup(key=soup_key(context, requests[name], sha256s), record=result.record)
+        save_state(run.config, run.state)
+
+
+def _keep(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+    if source.parent == target.parent:  # downloaded for this copy
+        source.unlink()
+
+
+def study_stage(run: Run) -> None:
+    """The cost curve: ``cost_accuracy.parquet`` and the metrics of its MLflow runs."""
+    rows, settings = run.ingredients(), run.config.study.cost_accuracy
+    context = dataclasses.replace(_soup_context(run, rows), register=False)
+    wanted = cost_requests(rows, settings.methods, settings.step)
+    requests = {f"{request.method}/{len(request.trial_indices)}": request for request in wanted}
+    by_method = {request.method: request for request in wanted}  # the last of each, over all trials
+    whole = _known_soups(run, context, rows, by_method)
+    known = _known_soups(run, context, rows, requests)
+    known |= {f"{method}/{len(by_method[method].trial_indices)}": row for method, row in whole.items()}
+    for name, result in _new_soups(run, context, rows, requests, known):
+        row = known[name] = result.record
+        logger.info(
+            "study: %s of %d ingredients: validation %.2f%%, %d of %d soups",
+            row.method, row.num_ingredients, 100 * row.val_accuracy, len(known), len(wanted),
+        )  # fmt: skip
+    points = [cost_record(known[name], request) for name, request in requests.items()]
+    points.sort(key=lambda point: (settings.methods.index(point.method), point.num_ingredients))
+    write_table(run.path("cost_accuracy.parquet"), points, CostRecord)
+    log_costs(run.sweep, points)
+
+
+def _soup_context(run: Run, rows: Sequence[IngredientRecord]) -> SoupContext:
+    config = run.config
+    return SoupContext(
+        sweep=run.sweep,
+        splits=run.splits_ref,
+        build_model=run.build_model(),
+        save=save_weights,
+        val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
+        settings=config.soup.settings,
+        include_initialization=config.soup.include_initialization,
+        seed=config.seed,
+        device=run.cluster.device,
+        register=True,
+    )
