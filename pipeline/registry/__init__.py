@@ -19,9 +19,11 @@ from pipeline.registry.soups import (
 )
 from pipeline.registry.sweeps import (
     Sweep,
+    describe,
     fetch_settings,
     find_sweep,
     log_costs,
+    log_datasets,
     log_files,
     log_settings,
     open_sweep,
@@ -33,6 +35,7 @@ __all__ = [
     "SoupVersion",
     "Sweep",
     "connect",
+    "describe",
     "fetch_ingredients",
     "fetch_settings",
     "fetch_soup",
@@ -41,6 +44,7 @@ __all__ = [
     "list_ingredients",
     "list_soups",
     "log_costs",
+    "log_datasets",
     "log_files",
     "log_settings",
     "log_soup_files",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from pipeline.errors import RegistryError
-from pipeline.records import CostRecord
+from pipeline.records import CostRecord, SplitRecord
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
+
+_DIGEST_LENGTH = 36  # MLflow's limit
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,7 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
         experiment_id = client.create_experiment(name, artifact_location=location)
     else:
         experiment_id = experiment.experiment_id
-    descriptions = {
-        f"{name}-ingredient": f"A version for each finished trial of `{name}`, and the starting point that they share.",
-        f"{name}-soup": f"Soups of `{name}-ingredient`: an alias for each method, and `champion`.",
-    }
-    for model, description in descriptions.items():
+    for model, description in _descriptions(name).items():
         try:
             client.get_registered_model(model)
         except MlflowException:
@@ -87,6 +86,13 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
         tags = {**origin, "sweep_id": sweep_id, "role": "sweep"}
         run_id = client.create_run(experiment_id, run_name=f"{name} {sweep_id}", tags=as_tags(tags)).info.run_id
     return Sweep(tracking_uri, name, sweep_id, str(experiment_id), str(run_id), dict(origin))
+
+
+def _descriptions(name: str) -> dict[str, str]:
+    return {
+        f"{name}-ingredient": f"A version for each finished trial of `{name}`, and the starting point that they share.",
+        f"{name}-soup": f"Soups of `{name}-ingredient`: an alias for each method, and `champion`.",
+    }
 
 
 def find_sweep(tracking_uri: str, name: str) -> Sweep:
@@ -110,6 +116,32 @@ def find_sweep(tracking_uri: str, name: str) -> Sweep:
         str(run.info.run_id),
         run.data.tags,
     )
+
+
+def log_datasets(sweep: Sweep, source: str, splits: Sequence[SplitRecord]) -> None:
+    """Show the splits as data sets that went into the sweep's run; a second call changes nothing."""
+    client = sweep.client()
+    if client.get_run(sweep.run_id).inputs.dataset_inputs:
+        return
+    inputs = []
+    for split in splits:
+        dataset = Dataset(
+            name=f"{sweep.name} {split.name}",
+            digest=split.indices_sha256[:_DIGEST_LENGTH],
+            source_type="pipeline.data",
+            source=json.dumps({"source": source, "indices_sha256": split.indices_sha256}),
+            profile=json.dumps({"num_rows": split.size}),
+        )
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split.name)]))
+    client.log_inputs(sweep.run_id, inputs)
+
+
+def describe(sweep: Sweep, table: str) -> None:
+    """Make the table of methods (plain text) the description of the sweep's run and of the soup model."""
+    client = sweep.client()
+    text = f"```\n{table}\n```"
+    client.set_tag(sweep.run_id, "mlflow.note.content", text)
+    client.update_registered_model(sweep.soup_model, f"{_descriptions(sweep.name)[sweep.soup_model]}\n\n{text}")
 
 
 def log_settings(sweep: Sweep, path: Path) -> None:

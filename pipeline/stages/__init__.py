@@ -11,7 +11,7 @@ from pipeline.cluster import check_store, start_ray
 from pipeline.config import Config
 from pipeline.data import StreamedImages, load_splits
 from pipeline.provenance import git_commit, library_versions
-from pipeline.registry import log_settings, open_sweep
+from pipeline.registry import log_datasets, log_settings, open_sweep
 from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
 from pipeline.stages.search import search_stage
@@ -40,6 +40,7 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
     origin |= {f"split_{record.name}": record.indices_sha256 for record in splits.records}
     sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, origin)
     log_settings(sweep, config.output / "config.yaml")
+    log_datasets(sweep, config.data.source, splits.records)
     run = Run(config, state, sweep, cluster, splits, ray.put(splits))
     for stage in todo:
         _RUN_STAGE[stage](run)

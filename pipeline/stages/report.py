@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.data import read_table
 from pipeline.records import CostRecord, SoupRecord
-from pipeline.registry import log_files
+from pipeline.registry import describe, log_files
 from pipeline.report import methods_table, write_report
 from pipeline.stages.context import Run
 from pipeline.state import write_text
@@ -20,6 +20,5 @@ def report_stage(run: Run) -> None:
     costs = read_table(curve, CostRecord) if curve.exists() else []
     files = write_report(run.config.output, record, rows, soups, costs)
     records = (run.path("run.json"), *run.path().glob("*.parquet"))
-    table = methods_table(soups, rows, record.champion)
-    tags = {"champion": record.champion or "", "seed": str(record.seed), "mlflow.note.content": f"```\n{table}\n```"}
-    log_files(run.sweep, [*files, *records], tags)
+    describe(run.sweep, methods_table(soups, rows, record.champion))
+    log_files(run.sweep, [*files, *records], {"champion": record.champion or "", "seed": str(record.seed)})

@@ -13,10 +13,19 @@ from samples import ingredient
 
 from pipeline.errors import RegistryError
 from pipeline.models import save_weights
-from pipeline.records import CostRecord, EpochRecord, IngredientRecord, LineageRecord, SoupIngredient, SoupRecord
+from pipeline.records import (
+    CostRecord,
+    EpochRecord,
+    IngredientRecord,
+    LineageRecord,
+    SoupIngredient,
+    SoupRecord,
+    SplitRecord,
+)
 from pipeline.registry import (
     IngredientRecorder,
     connect,
+    describe,
     fetch_ingredients,
     fetch_settings,
     fetch_soup,
@@ -25,6 +34,7 @@ from pipeline.registry import (
     list_ingredients,
     list_soups,
     log_costs,
+    log_datasets,
     log_files,
     log_settings,
     log_soup_files,
@@ -302,6 +312,31 @@ def test_versions_tell_where_they_come_from(sweep, recorder, tmp_path):
     assert (found.method, found.version) == ("greedy", int(soup.version))
     assert found.accuracies == {"val_accuracy": 0.9, "select_accuracy": 0.8, "test_accuracy": 0.7}
     assert fetch_soup_version(found, tmp_path).exists()
+
+
+def test_the_splits_are_data_sets_of_the_sweep(sweep):
+    splits = [
+        SplitRecord(name=name, size=size, indices_sha256=name[0] * 64) for name, size in (("train", 9), ("fit", 4))
+    ]
+    for _ in range(2):
+        log_datasets(sweep, "digits", splits)
+    inputs = sweep.client().get_run(sweep.run_id).inputs.dataset_inputs
+    assert {(one.dataset.name, one.dataset.profile) for one in inputs} == {
+        ("demo train", '{"num_rows": 9}'), ("demo fit", '{"num_rows": 4}'),
+    }  # fmt: skip
+    assert json.loads(inputs[0].dataset.source)["source"] == "digits"
+    assert {one.tags[0].value for one in inputs} == {"train", "fit"}
+
+
+def test_the_table_describes_run_and_model(sweep):
+    for table in ("method  test %", "another"):
+        describe(sweep, table)
+    client = sweep.client()
+    assert "another" in client.get_run(sweep.run_id).data.tags["mlflow.note.content"]
+    description = client.get_registered_model("demo-soup").description
+    assert description.startswith("Soups of `demo-ingredient`")
+    assert description.count("```") == 2
+    assert "another" in description
 
 
 def test_the_latest_sweep_of_a_run_is_found_with_its_settings(sweep, tmp_path):
