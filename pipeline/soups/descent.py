@@ -14,14 +14,70 @@ from torch.nn import functional
 
 from pipeline.soups.fit_data import Batch
 from pipeline.soups.optimizers import AdamW, Optimizer, OptimizerName, Sgd
+from pipeline.soups.settings import Check
 
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["float32", "bfloat16"]
 
+_EPOCHS = 5  # App. B of the paper: about 1,000 iterations at batch 128 are five passes over its 26,000 images
+
+
+@dataclass(frozen=True)
+class DescentSettings:
+    """How coefficients are learned: what the settings of all methods that learn them share."""
+
+    inner_iterations: int | None = None
+    """Optimisation steps (in a block: J); none: five passes over the fit images."""
+
+    batch_size: int = 128
+    """Images in a step; may be all of them. Streamed batches keep their own size."""
+
+    micro_batch_size: int | None = None
+    """Images in a forward pass, where a whole batch does not fit; gradients are accumulated."""
+
+    precision: Precision | None = None
+    """Arithmetic of forward and backward; none: bfloat16 autocast on CUDA, else the model's own type."""
+
+    learning_rate: float = 0.01
+    """Of the coefficients."""
+
+    weight_decay: float = 0.1
+    """Decoupled decay of AdamW towards alpha = 0, the centre; plain sgd has none."""
+
+    optimizer: OptimizerName = "adamw"
+    """``adamw`` or ``sgd``; starts anew in every block."""
+
+    schedule: Schedule = "cosine"
+    """``cosine`` to zero or ``constant``, within every block."""
+
+    def check(self, check: Check) -> None:
+        """Note what is wrong with these fields."""
+        for field in ("inner_iterations", "micro_batch_size"):
+            check.integer(field, at_least=1, also=(None,))
+        check.integer("batch_size", at_least=1)
+        check.one_of("precision", (None, "float32", "bfloat16"))
+        check.number("learning_rate", low=0, open_low=True)
+        check.number("weight_decay", low=0)
+        check.one_of("optimizer", ("adamw", "sgd"))
+        check.one_of("schedule", ("cosine", "constant"))
+
+    def descent(self, steps_per_epoch: int, warmup: float = 0.0) -> Descent:
+        """How coefficients are optimised, the number of steps filled in."""
+        return Descent(
+            steps=self.inner_iterations or _EPOCHS * steps_per_epoch,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            warmup=warmup,
+            micro_batch_size=self.micro_batch_size,
+            precision=self.precision,
+        )
+
 
 @dataclass(frozen=True)
 class Descent:
-    """How the coefficients are optimised for ``steps`` steps; see MehlSettings for the other fields."""
+    """How the coefficients are optimised for ``steps`` steps; see the settings for the other fields."""
 
     steps: int
     optimizer: OptimizerName = "adamw"

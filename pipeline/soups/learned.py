@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pipeline.soups.descent import Descent, Precision, Schedule, soup_gradient
+from pipeline.soups.descent import Descent, DescentSettings, soup_gradient
 from pipeline.soups.fit_data import Batch, Fit, FitData, Preprocess
 from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
 from pipeline.soups.measure import measured
-from pipeline.soups.mehl import EPOCHS, seeded
-from pipeline.soups.optimizers import OptimizerName
+from pipeline.soups.mehl import seeded
 from pipeline.soups.rebuild import soup_from_coefficients
 from pipeline.soups.settings import Check
 from pipeline.soups.soup import Soup, costed, nonzero_rows
@@ -33,35 +32,17 @@ Step = Callable[[Tensor, Batch], tuple[Tensor, Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
-class LearnedSettings:
+class LearnedSettings(DescentSettings):
     """Settings of learned and learned-plus, by default those of App. B; problems raise one ValueError.
 
     App. I of the model-soups paper: learning rate 0.1, constant, three epochs, ``temperature``.
     """
-
-    inner_iterations: int | None = None
-    """Optimisation steps; none: five passes over the fit images."""
-
-    batch_size: int = 128
-    """Images in a step; may be all of them. Streamed batches keep their own size."""
-
-    micro_batch_size: int | None = None
-    """Images in a forward pass, where a whole batch does not fit; not with ``memory="released"``."""
-
-    precision: Precision | None = None
-    """Arithmetic of forward and backward; none: bfloat16 autocast on CUDA, else the model's own type."""
 
     learning_rate: float = 0.05
     """Of the logits of the coefficients."""
 
     weight_decay: float = 0.0
     """Decoupled decay of AdamW on these logits; plain sgd has none."""
-
-    optimizer: OptimizerName = "adamw"
-    """``adamw`` or ``sgd``."""
-
-    schedule: Schedule = "cosine"
-    """``cosine`` to zero or ``constant``."""
 
     layers: LayerKind = "tensor"
     """What shares a coefficient: ``tensor`` (Learned-Soup+), ``module`` or ``model`` (Learned-Soup)."""
@@ -74,14 +55,7 @@ class LearnedSettings:
 
     def __post_init__(self) -> None:
         check = Check(self)
-        for field in ("inner_iterations", "micro_batch_size"):
-            check.integer(field, at_least=1, also=(None,))
-        check.integer("batch_size", at_least=1)
-        check.one_of("precision", (None, "float32", "bfloat16"))
-        check.number("learning_rate", low=0, open_low=True)
-        check.number("weight_decay", low=0)
-        check.one_of("optimizer", ("adamw", "sgd"))
-        check.one_of("schedule", ("cosine", "constant"))
+        self.check(check)
         check.one_of("layers", LAYER_KINDS)
         check.boolean("temperature")
         check.one_of("memory", ("corrected", "released"))
@@ -108,15 +82,7 @@ def learned_soup(
     settings = settings or LearnedSettings()
     data = FitData(fit, device, preprocess)
     epoch = data.steps_per_epoch(settings.batch_size)
-    descent = Descent(
-        steps=settings.inner_iterations or EPOCHS * epoch,
-        optimizer=settings.optimizer,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        schedule=settings.schedule,
-        micro_batch_size=settings.micro_batch_size,
-        precision=settings.precision,
-    )
+    descent = settings.descent(epoch)
     history: list[float] = []
     with (
         measured(device) as cost,

@@ -16,13 +16,12 @@ from torch import nn
 
 from pipeline.soups.budget import BlockPlan, plan_within_budget, storage_type
 from pipeline.soups.checkpoint import Progress, load_progress, save_progress
-from pipeline.soups.descent import Descent, Precision, Schedule
+from pipeline.soups.descent import Descent, DescentSettings
 from pipeline.soups.fit_data import Fit, FitData, Preprocess
 from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
 from pipeline.soups.measure import Cost, measured
-from pipeline.soups.optimizers import OptimizerName
 from pipeline.soups.packed import DELTA_DTYPES, DeltaDtype
 from pipeline.soups.rebuild import soup_from_coefficients
 from pipeline.soups.settings import Check
@@ -31,12 +30,11 @@ from pipeline.soups.workbench import borrowed
 
 log = logging.getLogger("pipeline.soups")
 
-EPOCHS = 5  # App. B of the paper: about 1,000 iterations at batch 128 are five passes over its 26,000 images
 _BLOCKS_STREAM, _DATA_STREAM = 0, 1
 
 
 @dataclass(frozen=True)
-class MehlSettings:
+class MehlSettings(DescentSettings):
     """Settings of mehl, mehl-plus, hl and hl-plus; problems raise one ValueError."""
 
     block_size: int | Literal["auto"] | None = 18
@@ -44,30 +42,6 @@ class MehlSettings:
 
     outer_iterations: int | None = None
     """Blocks that are trained, T; none: ceil(K / b), every model once."""
-
-    inner_iterations: int | None = None
-    """Optimisation steps in a block, J; none: five passes over the fit images."""
-
-    batch_size: int = 128
-    """Images in a step; may be all of them. Streamed batches keep their own size."""
-
-    micro_batch_size: int | None = None
-    """Images in a forward pass, where a whole batch does not fit; gradients are accumulated."""
-
-    precision: Precision | None = None
-    """Arithmetic of forward and backward; none: bfloat16 autocast on CUDA, else the model's own type."""
-
-    learning_rate: float = 0.01
-    """Of the coefficients."""
-
-    weight_decay: float = 0.1
-    """Decoupled decay of AdamW towards alpha = 0, the centre; plain sgd has none."""
-
-    optimizer: OptimizerName = "adamw"
-    """``adamw`` or ``sgd``; starts anew in every block."""
-
-    schedule: Schedule = "cosine"
-    """``cosine`` to zero or ``constant``, within every block."""
 
     warmup: float = 0.0
     """Part of a block's steps over which the learning rate rises; the released code has 0.2."""
@@ -90,14 +64,8 @@ class MehlSettings:
     def __post_init__(self) -> None:
         check = Check(self)
         check.integer("block_size", at_least=1, also=("auto", None))
-        for field in ("outer_iterations", "inner_iterations", "micro_batch_size"):
-            check.integer(field, at_least=1, also=(None,))
-        check.integer("batch_size", at_least=1)
-        check.one_of("precision", (None, "float32", "bfloat16"))
-        check.number("learning_rate", low=0, open_low=True)
-        check.number("weight_decay", low=0)
-        check.one_of("optimizer", ("adamw", "sgd"))
-        check.one_of("schedule", ("cosine", "constant"))
+        check.integer("outer_iterations", at_least=1, also=(None,))
+        self.check(check)
         check.number("warmup", low=0, high=1)
         check.one_of("layers", LAYER_KINDS)
         check.boolean("decentralize")
@@ -107,19 +75,6 @@ class MehlSettings:
         if self.block_size == "auto" and self.memory_budget_gib is None:
             check.refuse("block_size", "auto only with a memory_budget_gib, else a whole number from 1 on, none")
         check.done()
-
-    def descent(self, steps_per_epoch: int) -> Descent:
-        """How a block's coefficients are optimised, J filled in."""
-        return Descent(
-            steps=self.inner_iterations or EPOCHS * steps_per_epoch,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            warmup=self.warmup,
-            micro_batch_size=self.micro_batch_size,
-            precision=self.precision,
-        )
 
 
 def mehl_soup(
@@ -148,7 +103,7 @@ def mehl_soup(
     settings = settings or MehlSettings()
     data = FitData(fit, device, preprocess)
     epoch = data.steps_per_epoch(settings.batch_size)
-    descent = settings.descent(epoch)
+    descent = settings.descent(epoch, settings.warmup)
     history: list[float] = []
     with (
         measured(device) as cost,
