@@ -8,12 +8,12 @@ import secrets
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config, dump_config
+from pipeline.config import Config, Section, dump_config, is_section
 from pipeline.errors import ConfigError
 from pipeline.records import SoupRecord
 
@@ -143,8 +143,18 @@ def fingerprints(config: Config) -> dict[str, str]:
 
 
 def _changes(before: Any, after: Any) -> Iterator[str]:
-    old, new = dict(_flat(before)), dict(_flat(after))
+    # An older version wrote no value for a setting that it did not know: it did what is the default now.
+    old, new = ({**dict(_defaults()), **dict(_flat(values))} for values in (before, after))
     yield from (key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _is_free(key))
+
+
+def _defaults(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in section.model_fields.items():
+        nested = [kind for kind in (field.annotation, *get_args(field.annotation)) if is_section(kind)]
+        if nested:
+            yield from _defaults(nested[0], f"{prefix}{name}.")
+        elif isinstance(field.default, bool | int | float | str):
+            yield f"{prefix}{name}", field.default
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

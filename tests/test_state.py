@@ -91,6 +91,17 @@ def test_settings_may_be_corrected_until_something_is_made_with_them(folder):
     assert "seed: 5" in (folder / "config.yaml").read_text()
 
 
+def test_a_run_of_an_older_version_goes_on_where_its_settings_are_the_defaults_of_now(folder):
+    started(folder)
+    path = folder / "config.yaml"
+    lines = [line for line in path.read_text().splitlines() if not re.search("compile|gradient_clip", line)]
+    path.write_text("\n".join(lines))
+    open_state(settings(folder), fresh=False)
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"holds a run with other settings: search\.gradient_clip\."):
+        open_state(settings(folder, search={"gradient_clip": 2.0}), fresh=False)
+
+
 def test_a_sweep_grows_and_does_not_shrink(folder):
     state = started(folder, search={"num_trials": 4})
     grown, _ = open_state(settings(folder, search={"num_trials": 6}), fresh=False)
