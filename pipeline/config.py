@@ -324,6 +324,8 @@ class SoupConfig(Section):
     """Settings of a method where they differ from its defaults, e.g. `{mehl-plus: {learning_rate: 0.05}}`."""
     include_initialization: bool = False
     """Offer theta0 as an ingredient too; default: only in the space `extreme-grid`."""
+    damaged: Literal["stop", "skip"] = "stop"
+    """What an ingredient whose file is missing or was changed does: `stop` the stage, or it is left out (`skip`)."""
 
     @field_validator("methods")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tempfile
@@ -14,7 +15,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import SoupError
+from pipeline.errors import RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
 from pipeline.records import CoefficientRecord, LineageRecord, PredictionRecord, SoupIngredient, SoupRecord
 from pipeline.registry import IngredientVersion, Sweep, fetch_ingredients, list_ingredients, register_soup
@@ -38,7 +39,8 @@ class SoupContext:
     """What the soups of a run share.
 
     ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`.
-    ``save`` writes (state, path, metadata) as safetensors; ``register`` tells whether soups become model versions.
+    ``save`` writes (state, path, metadata) as safetensors; ``register`` tells whether soups become model versions,
+    ``skip_damaged`` whether ingredients whose file is missing or was changed are left out (else they raise).
     """
 
     sweep: Sweep
@@ -50,6 +52,7 @@ class SoupContext:
     include_initialization: bool
     seed: int
     device: str
+    skip_damaged: bool
     register: bool
 
 
@@ -63,13 +66,17 @@ def soup_key(context: SoupContext, request: SoupRequest, sha256s: Mapping[int, s
 
 @dataclass(frozen=True)
 class SoupResult:
-    """A built soup as records. ``run_id`` is its MLflow run (None if not registered); weights are in the registry."""
+    """A built soup as records. ``run_id`` is its MLflow run (None if not registered); weights are in the registry.
+
+    ``left_out`` says which ingredients were damaged.
+    """
 
     record: SoupRecord
     coefficients: list[CoefficientRecord]
     predictions: list[PredictionRecord]
     run_id: str | None
     is_model: bool
+    left_out: tuple[str, ...] = ()
 
 
 def build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: int) -> Iterator[SoupResult]:
@@ -97,16 +104,39 @@ def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: in
             raise SoupError(
                 f"the registry has no ingredient of {', '.join(lost)} of this sweep; start over with --fresh"
             )
-        paths = fetch_ingredients([by_trial[index] for index in [*wanted, None]], Path(folder))
-        theta0 = IngredientSet.open(paths[-1:]).state_dict(0)
-        everything = IngredientSet.open(paths if context.include_initialization else paths[:-1])
+        there, damaged = _fetch([by_trial[index] for index in wanted], Path(folder), skip=context.skip_damaged)
+        (initial,) = fetch_ingredients([by_trial[None]], Path(folder))
+        theta0 = IngredientSet.open([initial]).state_dict(0)
+        if context.include_initialization:
+            there[None] = initial
+        everything = IngredientSet.open(list(there.values()))
+        places = {index: place for place, index in enumerate(there)}
         for request in requests:
-            rows = [wanted.index(index) for index in request.trial_indices]
-            rows += [len(wanted)] if context.include_initialization else []
-            used = [by_trial[index] for index in [*wanted, None]]
-            yield _build_one(
-                context, request, everything.subset(rows), [used[row] for row in rows], theta0, splits, Path(folder)
+            used = [index for index in (*request.trial_indices, None) if index in there]
+            if not used:
+                raise SoupError(f"every ingredient of {request.method} is damaged; restore the files")
+            subset = everything.subset(places[index] for index in used)
+            result = _build_one(
+                context, request, subset, [by_trial[index] for index in used], theta0, splits, Path(folder)
             )
+            left_out = tuple(reason for index, reason in damaged.items() if index in request.trial_indices)
+            yield dataclasses.replace(result, left_out=left_out)
+
+
+def _fetch(
+    versions: Sequence[IngredientVersion], folder: Path, *, skip: bool
+) -> tuple[dict[int | None, Path], dict[int | None, str]]:
+    """By trial: the checked files, and what is wrong with those that are to be skipped."""
+    there: dict[int | None, Path] = {}
+    damaged: dict[int | None, str] = {}
+    for version in versions:
+        try:
+            (there[version.trial_index],) = fetch_ingredients([version], folder)
+        except RegistryError as error:
+            if not skip:
+                raise
+            damaged[version.trial_index] = str(error)
+    return there, damaged
 
 
 def _build_one(
@@ -118,7 +148,7 @@ def _build_one(
     splits: Splits,
     folder: Path,
 ) -> SoupResult:
-    accuracies = [context.val_accuracies[index] for index in request.trial_indices]
+    accuracies = [context.val_accuracies[one.trial_index] for one in versions if one.trial_index is not None]
     inputs = SoupInputs(
         model=context.build_model().to(context.device),
         ingredients=ingredients,
@@ -148,7 +178,7 @@ def _build_one(
     run_id = _register(context, record, soup, versions, folder) if context.register else None
     return SoupResult(
         record=record,
-        coefficients=_coefficients(soup, request),
+        coefficients=_coefficients(soup, versions),
         predictions=_predictions(evaluated) if context.register else [],
         run_id=run_id,
         is_model=soup.state_dict is not None,
@@ -163,13 +193,15 @@ def _predictions(evaluated: Mapping[str, Evaluated]) -> list[PredictionRecord]:
     ]
 
 
-def _coefficients(soup: Soup, request: SoupRequest) -> list[CoefficientRecord]:
+def _coefficients(soup: Soup, versions: Sequence[IngredientVersion]) -> list[CoefficientRecord]:
     """Of a constructed soup; theta0, where it is an ingredient, has the trial index -1."""
     if soup.state_dict is None:
         return []
     return [
-        CoefficientRecord(trial_index=index, layer=layer, coefficient=coefficient)
-        for index, row in zip((*request.trial_indices, -1), soup.coefficients.tolist(), strict=False)
+        CoefficientRecord(
+            trial_index=-1 if version.trial_index is None else version.trial_index, layer=layer, coefficient=coefficient
+        )
+        for version, row in zip(versions, soup.coefficients.tolist(), strict=True)
         for layer, coefficient in zip(soup.layers, row, strict=True)
     ]
 

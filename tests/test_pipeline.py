@@ -372,6 +372,31 @@ def test_only_what_is_new_is_built(finished, again, caplog):
     assert record.champion in {"greedy", "mehl-plus"}
 
 
+def test_a_damaged_ingredient_stops_the_soups_or_is_left_out(finished, again, caplog):
+    caplog.set_level("INFO", "pipeline")
+    settings = ("soup.methods=[wise-ft, uniform]", "study.cost_accuracy.methods=[uniform]")
+    path, count = local_path(finished.ingredients()[-1].path), len(finished.ingredients())
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:-8])
+        with pytest.raises(RegistryError, match="SHA-256 differs"):
+            again(*settings)
+        again(*settings, "soup.damaged=skip")
+        soups = read_table(finished.live / "soups.parquet", SoupRecord)
+        assert [(row.method, row.num_ingredients) for row in soups] == [("wise-ft", count - 1), ("uniform", count)]
+        (said,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+        assert said.startswith("soup: left out: ingredient version ")
+        trials = {
+            row.trial_index for row in read_table(finished.live / "coefficients/wise-ft.parquet", CoefficientRecord)
+        }
+        assert trials == {row.trial_index for row in finished.ingredients()[:-1]}
+        path.write_bytes(whole)
+        again(*settings, "soup.damaged=skip", "soup.settings.wise-ft.soup=uniform")
+        assert read_table(finished.live / "soups.parquet", SoupRecord)[0].num_ingredients == count
+    finally:
+        path.write_bytes(whole)
+
+
 def test_a_larger_sweep_keeps_its_trials(finished, again):
     again("search.num_trials=6", "soup.methods=[uniform]", "study.cost_accuracy.methods=[uniform]")
     rows = read_table(finished.live / "ingredients.parquet", IngredientRecord)

@@ -87,14 +87,20 @@ def _new_soups(
     missing = [name for name in requests if name not in known]
     if not missing:
         return
+    said: set[str] = set()
     results = build_soups(context, [requests[name] for name in missing], run.cluster.cpus)
     for name, result in zip(missing, results, strict=True):
         # Until the caller has written its files it does not count: those of an earlier soup may be half replaced.
         run.state.soups.pop(name, None)
         save_state(run.config, run.state)
+        for reason in result.left_out:
+            if reason not in said:
+                said.add(reason)
+                logger.info("soup: left out: %s", reason)
         yield name, result
-        run.state.soups[name] = BuiltSoup(key=soup_key(context, requests[name], sha256s), record=result.record)
-        save_state(run.config, run.state)
+        if not result.left_out:  # a restored file makes another soup
+            run.state.soups[name] = BuiltSoup(key=soup_key(context, requests[name], sha256s), record=result.record)
+            save_state(run.config, run.state)
 
 
 def _keep(source: Path, target: Path) -> None:
@@ -140,5 +146,6 @@ def _soup_context(run: Run, rows: Sequence[IngredientRecord]) -> SoupContext:
         include_initialization=config.soup.include_initialization,
         seed=config.seed,
         device=run.cluster.device,
+        skip_damaged=config.soup.damaged == "skip",
         register=True,
     )
