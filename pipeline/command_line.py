@@ -7,11 +7,11 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
-from pipeline.config import Config, Distribution, Known, Section, is_section
+from pipeline.config import Config, Distribution, Known, Section, nested_section
 from pipeline.data.sources import SOURCES
 from pipeline.errors import PipelineError
 from pipeline.models.backbone import BACKBONES
@@ -50,8 +50,7 @@ def guarded(job: Callable[[], None]) -> int:
 def describe_settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
     """All settings as ``key [default]: description``, a line each."""
     for name, field in section.model_fields.items():
-        kinds = (field.annotation, *get_args(field.annotation))
-        nested = next((kind for kind in kinds if is_section(kind)), None)
+        nested = nested_section(field)
         if nested is Distribution:
             yield f"{prefix}{name}: {' '.join((field.description or '').split())}"
             yield from describe_settings(nested, f"{prefix}{name}.NAME.")

@@ -28,6 +28,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from pipeline.errors import ConfigError
 from pipeline.records import Hyperparameters
@@ -477,9 +478,10 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def is_section(kind: Any) -> bool:
-    """Whether a type is a group of settings with names of their own."""
-    return isinstance(kind, type) and issubclass(kind, Section)
+def nested_section(field: FieldInfo) -> type[Section] | None:
+    """The group of settings that a field holds, alone, optional or by name; None for a plain value."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def _method_settings(method: str, given: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
@@ -538,6 +540,5 @@ def _keys_at(location: tuple[int | str, ...]) -> Collection[str]:
     section: type[Section] = Config
     for part in location:
         field = section.model_fields.get(str(part))
-        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-        section = next((kind for kind in kinds if is_section(kind)), section)
+        section = (nested_section(field) if field is not None else None) or section
     return list(section.model_fields)

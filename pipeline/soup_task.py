@@ -15,10 +15,10 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import RegistryError, SoupError
+from pipeline.errors import SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
 from pipeline.records import CoefficientRecord, LineageRecord, PredictionRecord, SoupIngredient, SoupRecord
-from pipeline.registry import IngredientVersion, Sweep, fetch_ingredients, list_ingredients, register_soup
+from pipeline.registry import IngredientVersion, Sweep, fetch_ingredients, fetch_intact, list_ingredients, register_soup
 from pipeline.soups import METHODS, IngredientSet, Soup, SoupInputs
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class SoupRequest:
 class SoupContext:
     """What the soups of a run share.
 
-    ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`.
+    ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`,
+    ``sha256s`` those of their checkpoints.
     ``save`` writes (state, path, metadata) as safetensors; ``register`` tells whether soups become model versions,
     ``skip_damaged`` whether ingredients whose file is missing or was changed are left out (else they raise).
     """
@@ -48,6 +49,7 @@ class SoupContext:
     build_model: Callable[[], nn.Module]
     save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
     val_accuracies: Mapping[int, float]
+    sha256s: Mapping[int, str | None]
     settings: Mapping[str, Mapping[str, Any]]
     include_initialization: bool
     seed: int
@@ -56,10 +58,10 @@ class SoupContext:
     register: bool
 
 
-def soup_key(context: SoupContext, request: SoupRequest, sha256s: Mapping[int, str | None]) -> str:
-    """A hash of what decides how the soup comes out; ``sha256s`` are those of the trials' checkpoints."""
+def soup_key(context: SoupContext, request: SoupRequest) -> str:
+    """A hash of what decides how the soup comes out."""
     settings = context.settings.get(request.method, {})
-    ingredients = [sha256s[index] for index in request.trial_indices]
+    ingredients = [context.sha256s[index] for index in request.trial_indices]
     parts = [request.method, settings, ingredients, context.include_initialization, context.seed]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -104,7 +106,9 @@ def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: in
             raise SoupError(
                 f"the registry has no ingredient of {', '.join(lost)} of this sweep; start over with --fresh"
             )
-        there, damaged = _fetch([by_trial[index] for index in wanted], Path(folder), skip=context.skip_damaged)
+        there, damaged = fetch_intact([by_trial[index] for index in wanted], Path(folder))
+        if damaged and not context.skip_damaged:
+            raise next(iter(damaged.values()))
         (initial,) = fetch_ingredients([by_trial[None]], Path(folder))
         theta0 = IngredientSet.open([initial]).state_dict(0)
         if context.include_initialization:
@@ -119,24 +123,8 @@ def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: in
             result = _build_one(
                 context, request, subset, [by_trial[index] for index in used], theta0, splits, Path(folder)
             )
-            left_out = tuple(reason for index, reason in damaged.items() if index in request.trial_indices)
+            left_out = tuple(str(error) for index, error in damaged.items() if index in request.trial_indices)
             yield dataclasses.replace(result, left_out=left_out)
-
-
-def _fetch(
-    versions: Sequence[IngredientVersion], folder: Path, *, skip: bool
-) -> tuple[dict[int | None, Path], dict[int | None, str]]:
-    """By trial: the checked files, and what is wrong with those that are to be skipped."""
-    there: dict[int | None, Path] = {}
-    damaged: dict[int | None, str] = {}
-    for version in versions:
-        try:
-            (there[version.trial_index],) = fetch_ingredients([version], folder)
-        except RegistryError as error:
-            if not skip:
-                raise
-            damaged[version.trial_index] = str(error)
-    return there, damaged
 
 
 def _build_one(

@@ -8,12 +8,12 @@ import secrets
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config, Section, dump_config, is_section
+from pipeline.config import Config, Section, dump_config, nested_section
 from pipeline.errors import ConfigError
 from pipeline.records import SoupRecord
 
@@ -150,9 +150,9 @@ def _changes(before: Any, after: Any) -> Iterator[str]:
 
 def _defaults(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, field in section.model_fields.items():
-        nested = [kind for kind in (field.annotation, *get_args(field.annotation)) if is_section(kind)]
-        if nested:
-            yield from _defaults(nested[0], f"{prefix}{name}.")
+        nested = nested_section(field)
+        if nested is not None:
+            yield from _defaults(nested, f"{prefix}{name}.")
         elif isinstance(field.default, bool | int | float | str):
             yield f"{prefix}{name}", field.default
 

@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def verify(name: str, tracking_uri: str | None = None) -> None:
     """Check the latest sweep of the run ``name``; raises RegistryError that lists what is wrong."""
-    from pipeline.registry import fetch_ingredients, find_sweep, list_ingredients, list_soups  # slow to import
+    from pipeline.registry import fetch_intact, find_sweep, list_ingredients, list_soups  # slow to import
 
     if tracking_uri is None:
         path = Path(_DEFAULT_STORE).absolute()
@@ -59,15 +59,11 @@ def verify(name: str, tracking_uri: str | None = None) -> None:
             raise RegistryError(f"--tracking-uri: is not given, and there is no {path}")
         tracking_uri = f"sqlite:///{path}"
     sweep = find_sweep(tracking_uri, name)
-    problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        paths = {}
         versions = list_ingredients(sweep)
-        for version in versions:
-            try:
-                (paths[version.version],) = fetch_ingredients([version], Path(folder))
-            except PipelineError as error:
-                problems.append(str(error))
+        there, damaged = fetch_intact(versions, Path(folder))
+        problems = [str(error) for error in damaged.values()]
+        paths = {version.version: there[version.trial_index] for version in versions if version.trial_index in there}
         logger.info("ingredients: %d of %d have the recorded SHA-256", len(paths), len(versions))
         soups = list_soups(sweep)
         for soup, wrong in _check_soups(sweep, soups, versions, paths, Path(folder)):

@@ -96,12 +96,6 @@ def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         yield from file.read_row_group(group).to_batches()
 
 
-def read_row_group(path: Path, group: int) -> pa.Table:
-    """One row group of ``path``."""
-    with pq.ParquetFile(path) as file:
-        return file.read_row_group(group)
-
-
 def pixels(column: pa.FixedSizeBinaryArray, image_size: int) -> npt.NDArray[np.uint8]:
     """The images of an `image_column`, uint8 (N, 3, H, W), over the same memory."""
     shape = (-1, 3, image_size, image_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from pipeline.data.images import Batch
 from pipeline.data.quiet import quiet_ray_data
-from pipeline.data.store import pixels, read_row_group
+from pipeline.data.store import pixels
 
 _SHUFFLE_BYTES = 256 * 2**20  # of pixels from which the images of a batch are drawn
 _READERS = 2  # row groups that are read at a time for a trial; the next batch is then there before it is asked for
@@ -45,12 +45,13 @@ class StreamedImages:
         quiet_ray_data()
         # Or the order would follow the readers' speed.
         DataContext.get_current().execution_options.preserve_order = True
-        groups = np.random.default_rng(seed).permutation(self._num_row_groups())
+        num_groups, mask = self._layout()
+        groups = np.random.default_rng(seed).permutation(num_groups)
         batches = (
             ray.data.from_items(groups.tolist(), override_num_blocks=len(groups))
             .map_batches(
                 _read,
-                fn_args=(self.path, self._mask()),
+                fn_args=(self.path, mask),
                 batch_size=1,
                 zero_copy_batch=True,
                 num_cpus=0,
@@ -69,32 +70,31 @@ class StreamedImages:
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """See `TrainingImages`."""
-        yield from self._ordered(range(self._num_row_groups()), batch_size)
+        num_groups, mask = self._layout()
+        yield from self._ordered(range(num_groups), mask, batch_size)
 
     def sample(self, count: int) -> torch.Tensor:
         """See `TrainingImages`; from row groups at random, since neighbours in the file may be of one class."""
+        num_groups, mask = self._layout()
         found: list[torch.Tensor] = []
-        for images, _ in self._ordered(np.random.default_rng(0).permutation(self._num_row_groups()), count):
+        for images, _ in self._ordered(np.random.default_rng(0).permutation(num_groups), mask, count):
             found.append(images)
             if sum(map(len, found)) >= count:
                 break
         return torch.cat(found)[:count]
 
-    def _ordered(self, groups: Any, batch_size: int) -> Iterator[Batch]:
-        mask = self._mask()
-        for group in groups:
-            images, labels = self._tensors(_selected(self.path, int(group), mask))
-            yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
-
-    def _num_row_groups(self) -> int:
+    def _ordered(self, groups: Iterable[int], mask: npt.NDArray[np.bool_], batch_size: int) -> Iterator[Batch]:
         with pq.ParquetFile(self.path) as file:
-            return int(file.num_row_groups)
+            for group in groups:
+                images, labels = self._tensors(_selected(file, int(group), mask))
+                yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
 
-    def _mask(self) -> npt.NDArray[np.bool_]:
+    def _layout(self) -> tuple[int, npt.NDArray[np.bool_]]:
+        """The number of row groups, and by source index which images are ours."""
         with pq.ParquetFile(self.path) as file:
             mask = np.zeros(file.metadata.num_rows, dtype=np.bool_)
-        mask[self.rows] = True
-        return mask
+            mask[self.rows] = True
+            return int(file.num_row_groups), mask
 
     def _tensors(self, table: pa.Table) -> Batch:
         images = pixels(table["image"].combine_chunks(), self.image_size)
@@ -102,10 +102,11 @@ class StreamedImages:
 
 
 def _read(batch: dict[str, Any], path: Path, mask: npt.NDArray[np.bool_]) -> Iterator[pa.Table]:
-    for group in batch["item"]:
-        yield _selected(path, int(group), mask)
+    with pq.ParquetFile(path) as file:
+        for group in batch["item"]:
+            yield _selected(file, int(group), mask)
 
 
-def _selected(path: Path, group: int, mask: npt.NDArray[np.bool_]) -> pa.Table:
-    table = read_row_group(path, group)
+def _selected(file: pq.ParquetFile, group: int, mask: npt.NDArray[np.bool_]) -> pa.Table:
+    table = file.read_row_group(group)
     return table.filter(pa.array(mask[table["index"].to_numpy()]))

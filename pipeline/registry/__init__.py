@@ -5,6 +5,7 @@ from pipeline.registry.ingredients import (
     IngredientRecorder,
     IngredientVersion,
     fetch_ingredients,
+    fetch_intact,
     list_ingredients,
     read_trials,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "connect",
     "describe",
     "fetch_ingredients",
+    "fetch_intact",
     "fetch_settings",
     "fetch_soup",
     "fetch_soup_version",

@@ -172,6 +172,20 @@ def fetch_ingredients(versions: Sequence[IngredientVersion], folder: Path) -> li
     return [fetch_file(one.uri, one.sha256, folder, f"ingredient version {one.version}") for one in versions]
 
 
+def fetch_intact(
+    versions: Sequence[IngredientVersion], folder: Path
+) -> tuple[dict[int | None, Path], dict[int | None, RegistryError]]:
+    """By trial: the files that can be fetched (see `fetch_ingredients`), and what is wrong with the others."""
+    there: dict[int | None, Path] = {}
+    damaged: dict[int | None, RegistryError] = {}
+    for version in versions:
+        try:
+            (there[version.trial_index],) = fetch_ingredients([version], folder)
+        except RegistryError as error:
+            damaged[version.trial_index] = error
+    return there, damaged
+
+
 def fetch_file(uri: str, sha256: str, folder: Path, what: str) -> Path:
     """The local path of one artifact, checked; see `fetch_ingredients`."""
     path = local_path(uri)

@@ -51,11 +51,11 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
                 raise SearchError(f"the sweep stopped: {_reason(error)}; {_AGAIN}") from error
             at_a_time = _fewer(context, progress)
             number += 1
-    if full := [reason for _, reason in failed if _NO_SPACE in reason]:
+    if full := [_reason(why) for _, why in failed if _NO_SPACE in str(why)]:
         # No fault of the trials: they are left to be gone on with, not recorded as failed.
         raise SearchError(f"the disk is full ({full[0]}); finished ingredients are kept. Free some space and {_AGAIN}")
-    for trial, reason in failed:
-        _record_failure(context, progress, trial, reason)
+    for trial, why in failed:
+        _record_failure(context, progress, trial, _reason(why))
 
 
 def _pending(context: TrialContext, rows: Sequence[IngredientRecord]) -> list[int]:
@@ -65,7 +65,7 @@ def _pending(context: TrialContext, rows: Sequence[IngredientRecord]) -> list[in
 
 def _fit(
     context: TrialContext, pending: Sequence[int], at_a_time: int | None, progress: Progress, experiment: str
-) -> list[tuple[Trial, str]]:
+) -> list[tuple[Trial, BaseException]]:
     """Let Tune run the trials in these places; returns those that failed for good, and why."""
     settings = context.settings
     resources = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
@@ -81,8 +81,9 @@ def _fit(
             verbose=0,
         ),
     )
-    results = [result for result in tuner.fit() if result.error is not None]
-    return [(context.trials[result.config["trial"]], _reason(result.error)) for result in results]
+    return [
+        (context.trials[result.config["trial"]], result.error) for result in tuner.fit() if result.error is not None
+    ]
 
 
 def _fewer(context: TrialContext, progress: Progress) -> int:

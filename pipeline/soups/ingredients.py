@@ -153,11 +153,10 @@ class IngredientSet:
             if not all(same_bits(self.tensor(0, name), self.tensor(k, name)) for k in range(1, len(self)))
         )
 
-    def mean_tensor(self, name: str, out: Tensor | None = None) -> Tensor:
-        """The mean of one floating-point tensor, as float32 or the stored type if wider, or into ``out``."""
+    def mean_tensor(self, name: str) -> Tensor:
+        """The mean of one floating-point tensor, as float32 or the stored type if wider."""
         first = self.tensor(0, name)
-        if out is None:
-            out = torch.empty(first.shape, dtype=torch.promote_types(first.dtype, torch.float32))
+        out = torch.empty(first.shape, dtype=torch.promote_types(first.dtype, torch.float32))
         return weighted_sum([(1.0 / len(self), self.tensor(k, name)) for k in range(len(self))], out)
 
     def mean(self) -> dict[str, Tensor]:

@@ -37,10 +37,10 @@ def soup_stage(run: Run) -> None:
     requests = {method: SoupRequest(method, everything, cost) for method in methods}
     context = _soup_context(run, rows)
     there = [method for method in methods if run.path("predictions", f"{method}.parquet").exists()]
-    known = _known_soups(run, context, rows, {method: requests[method] for method in there})
+    known = _known_soups(run, context, {method: requests[method] for method in there})
     already = f", {len(known)} of them built already" if known else ""
     logger.info("soup: %d methods over %d ingredients%s", len(methods), len(finished), already)
-    for method, result in _new_soups(run, context, rows, requests, known):
+    for method, result in _new_soups(run, context, requests, known):
         files = [run.path("predictions", f"{method}.parquet")]
         write_table(files[0], result.predictions, PredictionRecord)
         if result.is_model:
@@ -63,27 +63,22 @@ def soup_stage(run: Run) -> None:
         write_text(run.path("run.json"), record.model_copy(update={"champion": champion}).model_dump_json(indent=1))
 
 
-def _known_soups(
-    run: Run, context: SoupContext, rows: Sequence[IngredientRecord], requests: Mapping[str, SoupRequest]
-) -> dict[str, SoupRecord]:
+def _known_soups(run: Run, context: SoupContext, requests: Mapping[str, SoupRequest]) -> dict[str, SoupRecord]:
     """Those of the named ``requests`` that an earlier call has built, from the same ingredients, settings and seed."""
-    sha256s = {row.trial_index: row.sha256 for row in rows}
     return {
         name: built.record.model_copy(update={"gpu_hours": request.gpu_hours})
         for name, request in requests.items()
-        if (built := run.state.soups.get(name)) and built.key == soup_key(context, request, sha256s)
+        if (built := run.state.soups.get(name)) and built.key == soup_key(context, request)
     }
 
 
 def _new_soups(
     run: Run,
     context: SoupContext,
-    rows: Sequence[IngredientRecord],
     requests: Mapping[str, SoupRequest],
     known: Mapping[str, SoupRecord],
 ) -> Iterator[tuple[str, SoupResult]]:
     """Build the named ``requests`` that are not ``known``, one after the other; each is remembered when it is used."""
-    sha256s = {row.trial_index: row.sha256 for row in rows}
     missing = [name for name in requests if name not in known]
     if not missing:
         return
@@ -99,7 +94,7 @@ def _new_soups(
                 logger.info("soup: left out: %s", reason)
         yield name, result
         if not result.left_out:  # a restored file makes another soup
-            run.state.soups[name] = BuiltSoup(key=soup_key(context, requests[name], sha256s), record=result.record)
+            run.state.soups[name] = BuiltSoup(key=soup_key(context, requests[name]), record=result.record)
             save_state(run.config, run.state)
 
 
@@ -119,10 +114,10 @@ def study_stage(run: Run) -> None:
     wanted = cost_requests(rows, settings.methods, settings.step)
     requests = {f"{request.method}/{len(request.trial_indices)}": request for request in wanted}
     by_method = {request.method: request for request in wanted}  # the last of each, over all trials
-    whole = _known_soups(run, context, rows, by_method)
-    known = _known_soups(run, context, rows, requests)
+    whole = _known_soups(run, context, by_method)
+    known = _known_soups(run, context, requests)
     known |= {f"{method}/{len(by_method[method].trial_indices)}": row for method, row in whole.items()}
-    for name, result in _new_soups(run, context, rows, requests, known):
+    for name, result in _new_soups(run, context, requests, known):
         row = known[name] = result.record
         logger.info(
             "study: %s of %d ingredients: validation %.2f%%, %d of %d soups",
@@ -142,6 +137,7 @@ def _soup_context(run: Run, rows: Sequence[IngredientRecord]) -> SoupContext:
         build_model=run.build_model(),
         save=save_weights,
         val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
+        sha256s={row.trial_index: row.sha256 for row in rows},
         settings=config.soup.settings,
         include_initialization=config.soup.include_initialization,
         seed=config.seed,

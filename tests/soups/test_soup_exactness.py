@@ -42,6 +42,12 @@ def algorithm_1(model, thetas, fit, blocks, steps, rate, layer_of, decentralize,
     return alpha, mixed(alpha)
 
 
+def to_the_letter(fit, **settings):
+    return MehlSettings(
+        inner_iterations=4, batch_size=len(fit[1]), learning_rate=0.2, optimizer="sgd", schedule="constant", **settings
+    )
+
+
 LAYERS = {"tensor": lambda name: name, "module": module_of, "model": lambda name: "model"}
 
 
@@ -53,17 +59,7 @@ def test_follows_algorithm_1(tmp_path, kind, block_size, outer, decentralize):
     model = Classifier().double().eval()
     ingredients = opened(tmp_path, model, 5)
     fit = fit_images(dtype=torch.float64)
-    settings = MehlSettings(
-        block_size=block_size,
-        outer_iterations=outer,
-        inner_iterations=4,
-        batch_size=len(fit[1]),
-        learning_rate=0.2,
-        optimizer="sgd",
-        schedule="constant",
-        layers=kind,
-        decentralize=decentralize,
-    )
+    settings = to_the_letter(fit, block_size=block_size, outer_iterations=outer, layers=kind, decentralize=decentralize)
     soup = mehl_soup(model, ingredients, fit, settings, seed=7)
 
     thetas = [ingredients.state_dict(k) for k in range(5)]
@@ -83,14 +79,7 @@ def test_follows_algorithm_1(tmp_path, kind, block_size, outer, decentralize):
 def test_the_greedy_soup_may_be_the_centre(tmp_path, block_size):
     model = Classifier().double().eval()
     ingredients, fit = opened(tmp_path, model, 5), fit_images(dtype=torch.float64)
-    settings = MehlSettings(
-        block_size=block_size,
-        inner_iterations=4,
-        batch_size=len(fit[1]),
-        learning_rate=0.2,
-        optimizer="sgd",
-        schedule="constant",
-    )
+    settings = to_the_letter(fit, block_size=block_size)
     inputs = SoupInputs(model, ingredients, fit)
     greedy, soup = METHODS["greedy"](inputs), METHODS["mehl-plus-greedy"](inputs, settings)
 
