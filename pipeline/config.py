@@ -149,7 +149,7 @@ class ModelConfig(Section):
     """The backbone, its starting weights and the classification head."""
 
     backbone: Annotated[str, _known("backbones")]
-    """`open_clip` or `torchvision`."""
+    """`open_clip`, `torchvision` or `timm`."""
     name: str | None = None
     """Name of a model of that library, e.g. `ViT-B-32` or `resnet101`."""
     architecture: dict[str, Any] | None = None

@@ -17,8 +17,23 @@ from torch import Tensor, nn
 
 from pipeline.errors import SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
-from pipeline.records import CoefficientRecord, LineageRecord, PredictionRecord, SoupIngredient, SoupRecord
-from pipeline.registry import IngredientVersion, Sweep, fetch_ingredients, fetch_intact, list_ingredients, register_soup
+from pipeline.records import (
+    CoefficientRecord,
+    LineageRecord,
+    ModelDescription,
+    PredictionRecord,
+    SoupIngredient,
+    SoupRecord,
+)
+from pipeline.registry import (
+    IngredientVersion,
+    SoupModel,
+    Sweep,
+    fetch_ingredients,
+    fetch_intact,
+    list_ingredients,
+    register_soup,
+)
 from pipeline.soups import METHODS, IngredientSet, Soup, SoupInputs
 
 if TYPE_CHECKING:
@@ -39,14 +54,15 @@ class SoupContext:
     """What the soups of a run share.
 
     ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`,
-    ``sha256s`` those of their checkpoints.
-    ``save`` writes (state, path, metadata) as safetensors; ``register`` tells whether soups become model versions,
-    ``skip_damaged`` whether ingredients whose file is missing or was changed are left out (else they raise).
+    ``sha256s`` those of their checkpoints. ``describe`` tells what ``build_model`` builds, ``save`` writes (state,
+    path, metadata) as safetensors; ``register`` tells whether soups become model versions, ``skip_damaged`` whether
+    ingredients whose file is missing or was changed are left out (else they raise).
     """
 
     sweep: Sweep
     splits: ray.ObjectRef
     build_model: Callable[[], nn.Module]
+    describe: Callable[[], ModelDescription]
     save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
     val_accuracies: Mapping[int, float]
     sha256s: Mapping[int, str | None]
@@ -214,4 +230,4 @@ def _register(
         return register_soup(context.sweep, record, lineage, None)
     path = folder / record.method / "model.safetensors"
     context.save(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
-    return register_soup(context.sweep, record, lineage, path)
+    return register_soup(context.sweep, record, lineage, SoupModel(path, context.describe()))

@@ -1,7 +1,7 @@
 """Backbone and classification head as one module, and the starting point theta0 of a sweep."""
 
 from pipeline.models.backbone import BACKBONES, Backbone
-from pipeline.models.classifier import Classifier, build_classifier
+from pipeline.models.classifier import Classifier, build_classifier, describe_model
 from pipeline.models.theta0 import make_theta0
 from pipeline.models.weights import load_weights, read_weights, save_weights, unique_state, weights_sha256
 
@@ -10,6 +10,7 @@ __all__ = [
     "Backbone",
     "Classifier",
     "build_classifier",
+    "describe_model",
     "load_weights",
     "make_theta0",
     "read_weights",

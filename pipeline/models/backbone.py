@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,8 +17,10 @@ class Backbone:
     """An image tower and what is needed to train a classifier on it.
 
     ``tower`` maps normalised float images (B, 3, H, W) to features (B, ``feature_dim``). ``normalize_features`` tells
-    that the head sees unit vectors, as in CLIP. ``clip`` is the whole image-text model where there is one, and
-    ``tokenize`` turns captions into its token ids (B, context).
+    that the head sees unit vectors, as in CLIP. ``architecture`` are the arguments with which the library builds the
+    network without weights, ``head_name`` is the layer of that network in whose place the tower has none (None for
+    CLIP). ``clip`` is the whole image-text model where there is one, and ``tokenize`` turns captions into its token ids
+    (B, context).
     """
 
     tower: nn.Module
@@ -25,12 +28,15 @@ class Backbone:
     normalize_features: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    architecture: Mapping[str, Any]
+    head_name: str | None = None
     clip: nn.Module | None = None
     tokenize: Callable[[Sequence[str]], Tensor] | None = None
 
 
 BACKBONES = {
     "open_clip": "pipeline.models.open_clip_backbone",
+    "timm": "pipeline.models.timm_backbone",
     "torchvision": "pipeline.models.torchvision_backbone",
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import ModelConfig
 from pipeline.models.backbone import Backbone, load_backbone
+from pipeline.records import ModelDescription
 
 
 class Classifier(nn.Module):
@@ -46,3 +49,19 @@ class Classifier(nn.Module):
 def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
     """The architecture with random weights, to load others into. Raises ModelError."""
     return Classifier(load_backbone(config, pretrained=False), num_classes)
+
+
+def describe_model(config: ModelConfig, image_size: int, class_names: Sequence[str]) -> ModelDescription:
+    """What `build_classifier` builds, and what images it takes. Raises ModelError."""
+    backbone = load_backbone(config, pretrained=False)
+    return ModelDescription(
+        backbone=config.backbone,
+        architecture=dict(backbone.architecture),
+        head_name=backbone.head_name,
+        feature_dim=backbone.feature_dim,
+        normalize_features=backbone.normalize_features,
+        image_size=image_size,
+        mean=backbone.mean,
+        std=backbone.std,
+        class_names=list(class_names),
+    )

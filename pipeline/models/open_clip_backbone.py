@@ -14,19 +14,32 @@ from torch import nn
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, read_weights, tower_weights
+from pipeline.models.weights import load_weights, read_tower
 
 # CLIP cannot be built without a text tower; where the settings give none, this one is built and dropped.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
+_IMAGE_KEYS = ("embed_dim", "vision_cfg", "quick_gelu")
+
 
 def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
-    """Build the CLIP model of ``config``; raises ModelError for an unknown name, tag or unfitting weights."""
-    local = config.pretrained is not None and Path(config.pretrained).is_absolute()
-    tag = config.pretrained if pretrained and not local else None
+    """Build the CLIP model of ``config``, without ``pretrained`` its image tower alone.
+
+    Raises ModelError for an unknown name or tag, a tag whose weights another architecture was trained with, and
+    unfitting weights.
+    """
     architecture = _architecture(config)
-    clip = _build(config, architecture, tag)
-    has_text = "text_cfg" in (config.architecture or {"text_cfg": None})
+    local = config.pretrained is not None and Path(config.pretrained).is_absolute()
+    by_tag = config.pretrained is not None and not local
+    trained_with = _trained_with(config, architecture) if by_tag else {}
+    image_tower = {key: value for key, value in architecture.items() if key in _IMAGE_KEYS} | {"text_cfg": _NO_TEXT}
+    has_text = "text_cfg" in architecture
+    if not pretrained:
+        clip = _clip(image_tower)
+    elif config.name is not None:
+        clip = _by_name(config.name, config.pretrained if by_tag else None)
+    else:
+        clip = _clip({"text_cfg": _NO_TEXT, **architecture})
     if pretrained and local:
         text_loaded = _load_local(clip, Path(str(config.pretrained)), has_text=has_text)
         if config.head == "zero_shot" and config.contrastive is None and not text_loaded:
@@ -34,15 +47,14 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
                 f"model.head: 'zero_shot' needs a text tower, but {config.pretrained} holds an image tower alone; "
                 "use 'linear_probe'"
             )
-    by_tag = config.name is not None and config.pretrained is not None and not local
-    trained_with = open_clip.get_pretrained_cfg(config.name, config.pretrained) if by_tag else {}
     return Backbone(
         tower=clip.get_submodule("visual"),
         feature_dim=int(architecture["embed_dim"]),
         normalize_features=True,
         mean=config.mean or tuple(trained_with.get("mean") or OPENAI_DATASET_MEAN),
         std=config.std or tuple(trained_with.get("std") or OPENAI_DATASET_STD),
-        clip=clip if has_text else None,
+        architecture=image_tower,
+        clip=clip if has_text and pretrained else None,
         # Only theta0 reads captions, and some tokenizers have to be downloaded.
         tokenize=_tokenizer(config, architecture) if has_text and pretrained else None,
     )
@@ -50,7 +62,7 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
 
 def _architecture(config: ModelConfig) -> dict[str, Any]:
     if config.architecture is not None:
-        return {"text_cfg": _NO_TEXT, **copy.deepcopy(config.architecture)}
+        return copy.deepcopy(config.architecture)
     architecture = open_clip.get_model_config(config.name)
     if architecture is None:
         raise ModelError(
@@ -59,28 +71,38 @@ def _architecture(config: ModelConfig) -> dict[str, Any]:
     return dict(architecture)
 
 
-def _build(config: ModelConfig, architecture: dict[str, Any], tag: str | None) -> nn.Module:
-    if config.architecture is not None:
-        if tag is not None:
-            raise ModelError(
-                f"model.pretrained: '{tag}' is a tag, but model.architecture needs the path of a weight file"
-            )
-        try:
-            model: nn.Module = open_clip.model.CLIP(**architecture)
-        except Exception as error:  # of any kind: open_clip does not check what it is given
-            reason = str(error).partition("\n")[0]
-            raise ModelError(f"model.architecture: open_clip cannot build it: {reason}") from error
-        return model
-    if tag is not None and tag not in open_clip.list_pretrained_tags_by_model(config.name):
-        tags = open_clip.list_pretrained_tags_by_model(config.name)
-        raise ModelError(f"model.pretrained: '{config.name}' has no weights '{tag}'; {nearest(tag, tags)}")
+def _trained_with(config: ModelConfig, architecture: dict[str, Any]) -> dict[str, Any]:
+    """What the weights with the tag ``config.pretrained`` were trained with."""
+    name, tag = config.name, str(config.pretrained)
+    if name is None:
+        raise ModelError(f"model.pretrained: '{tag}' is a tag, but model.architecture needs the path of a weight file")
+    if tag not in (tags := open_clip.list_pretrained_tags_by_model(name)):
+        raise ModelError(f"model.pretrained: '{name}' has no weights '{tag}'; {nearest(tag, tags)}")
+    trained_with: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
+    quick = f"{name}-quickgelu"
+    # open_clip only warns, and the accuracy of such a model is some points lower.
+    if trained_with.get("quick_gelu") and not architecture.get("quick_gelu") and quick in open_clip.list_models():
+        raise ModelError(f"model.name: the weights '{tag}' were trained with QuickGELU; use '{quick}'")
+    return trained_with
+
+
+def _clip(architecture: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = open_clip.model.CLIP(**copy.deepcopy(architecture))
+    except Exception as error:  # of any kind: open_clip does not check what it is given
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"model.architecture: open_clip cannot build it: {reason}") from error
+    return model
+
+
+def _by_name(name: str, tag: str | None) -> nn.Module:
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip reports on the root logger that it starts from random weights
     try:
-        model = open_clip.create_model(config.name, pretrained=tag)
+        model: nn.Module = open_clip.create_model(name, pretrained=tag)
     except Exception as error:
         raise ModelError(
-            f"model.pretrained: the weights '{tag}' of '{config.name}' could not be downloaded "
+            f"model.pretrained: the weights '{tag}' of '{name}' could not be downloaded "
             f"({type(error).__name__}); give the path of a local weight file instead"
         ) from error
     finally:
@@ -94,7 +116,7 @@ def _load_local(clip: nn.Module, path: Path, *, has_text: bool) -> bool:
 
     Of a whole one, a model that ``has_text`` not takes the tower. Returns whether the text tower was loaded too.
     """
-    state = tower_weights(read_weights(path))
+    state = read_tower(path)
     tower = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
     if has_text and tower and len(tower) < len(state):
         load_weights(clip, state, source=str(path))

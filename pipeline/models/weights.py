@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -15,6 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+_HUGGING_FACE = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:
@@ -50,32 +56,53 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str) 
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a PyTorch state dict, without wrapper keys and the prefix ``module.``.
+    """The tensors of a safetensors file, a PyTorch state dict or a Hugging Face folder with either.
 
-    Raises ModelError when the file is missing or is neither.
+    Wrapper keys such as ``state_dict`` and the prefixes that DataParallel and torch.compile put before all names are
+    taken off. Raises ModelError when the file is missing or is none of these.
     """
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: weight file not found; check model.pretrained") from error
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
-        raise ModelError(f"{path}: is neither safetensors nor a PyTorch state dict of plain tensors") from error
-    while isinstance(state, dict) and (
-        inner := next((state[key] for key in ("state_dict", "model") if key in state), None)
-    ):
+    parts = [_load(file) for file in _files(path)]
+    state = {name: value for part in parts for name, value in part.items()} if len(parts) > 1 else parts[0]
+    while isinstance(state, dict) and (inner := next((state[key] for key in _WRAPPERS if key in state), None)):
         state = inner
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"{path}: holds no state dict (names to tensors)")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    while prefix := next((one for one in _PREFIXES if state and all(name.startswith(one) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
-def tower_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a classifier that this pipeline saved (an ingredient, a soup) the image tower; other weights as they are."""
-    tower = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}
-    return tower or dict(state)
+def _load(file: Path) -> Any:
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        # timm's checkpoints hold their command line too, which is but names and plain values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"{file}: weight file not found; check the path") from error
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        raise ModelError(f"{file}: is neither safetensors nor a PyTorch state dict of plain tensors") from error
+
+
+def _files(path: Path) -> list[Path]:
+    """The weight files of a Hugging Face folder, of which large models have several; any other path itself."""
+    if not path.is_dir():
+        return [path]
+    for name in _HUGGING_FACE:
+        if (path / name).is_file():
+            return [path / name]
+        if (index := path / f"{name}.index.json").is_file():
+            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return [path / part for part in sorted(set(parts))]
+    raise ModelError(f"{path}: this folder holds none of {', '.join(_HUGGING_FACE)}; give a weight file")
+
+
+def read_tower(path: Path, head_name: str | None = None) -> dict[str, Tensor]:
+    """As `read_weights`, without the layer ``head_name``; of a classifier that this pipeline saved the image tower."""
+    state = read_weights(path)
+    own = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}
+    return own or {name: value for name, value in state.items() if not name.startswith(f"{head_name}.")}
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:

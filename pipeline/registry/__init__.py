@@ -10,6 +10,7 @@ from pipeline.registry.ingredients import (
     read_trials,
 )
 from pipeline.registry.soups import (
+    SoupModel,
     SoupVersion,
     fetch_soup,
     fetch_soup_version,
@@ -33,6 +34,7 @@ from pipeline.registry.sweeps import (
 __all__ = [
     "IngredientRecorder",
     "IngredientVersion",
+    "SoupModel",
     "SoupVersion",
     "Sweep",
     "connect",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Metric
 
-from pipeline.records import LineageRecord, SoupRecord
+from pipeline.records import LineageRecord, ModelDescription, SoupRecord
 from pipeline.registry.client import as_tags, file_sha256
 from pipeline.registry.ingredients import fetch_file
+from pipeline.registry.serving import save_served_model
 from pipeline.registry.sweeps import Sweep
 
 _METRICS = (
@@ -34,14 +36,22 @@ class SoupVersion:
     accuracies: dict[str, float]
 
 
-def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: Path | None) -> str:
+@dataclass(frozen=True)
+class SoupModel:
+    """A soup's safetensors file and the network that its tensors belong to."""
+
+    weights: Path
+    description: ModelDescription
+
+
+def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: SoupModel | None) -> str:
     """Log a method's run with its figures, settings and lineage; returns the run's id.
 
-    ``model`` is the soup's safetensors file, registered as a version with the alias ``row.method``; None for an
-    ensemble, which is no model. The same soup registered again changes nothing; another one becomes a new version.
+    ``model`` is registered as a version with the alias ``row.method``, which MLflow can serve; None for an ensemble,
+    which is no model. The same soup registered again changes nothing; another one becomes a new version.
     """
     client = sweep.client()
-    sha256 = "ensemble" if model is None else file_sha256(model)
+    sha256 = "ensemble" if model is None else file_sha256(model.weights)
     key = f"{row.method}:{sha256}:{row.num_ingredients}"
     run_id = sweep.child_run(client, "soup", key, row.method, seconds=row.construction_seconds)
     metrics = [Metric(key, value, 0, 0) for key in _METRICS if (value := getattr(row, key)) is not None]
@@ -56,8 +66,10 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
         if found:
             number = found[0].version
         else:
-            client.log_artifact(run_id, str(model), "soup")
-            uri = f"{client.get_run(run_id).info.artifact_uri}/soup/{model.name}"
+            with tempfile.TemporaryDirectory() as folder:
+                weights = save_served_model(Path(folder) / "soup", model.weights, model.description)
+                client.log_artifacts(run_id, str(Path(folder) / "soup"), "soup")
+            uri = f"{client.get_run(run_id).info.artifact_uri}/soup/{weights}"
             tags = {
                 **sweep.origin,
                 **row.model_dump(),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.data import write_table
-from pipeline.models import save_weights
+from pipeline.models import describe_model, save_weights
 from pipeline.records import (
     CoefficientRecord,
     CostRecord,
@@ -135,6 +136,7 @@ def _soup_context(run: Run, rows: Sequence[IngredientRecord]) -> SoupContext:
         sweep=run.sweep,
         splits=run.splits_ref,
         build_model=run.build_model(),
+        describe=functools.partial(describe_model, config.model, config.data.image_size, run.splits.class_names),
         save=save_weights,
         val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
         sha256s={row.trial_index: row.sha256 for row in rows},

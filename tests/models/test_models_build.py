@@ -1,3 +1,4 @@
+import argparse
 import copy
 import json
 
@@ -127,7 +128,7 @@ def test_local_weights_are_read_once_for_theta0_and_not_for_other_weights(tmp_pa
     path = tmp_path / "gone.pt"
     assert build_classifier(model_config(pretrained=str(path)), 10)
     message = refused(pretrained=str(path))
-    assert message == f"{path}: weight file not found; check model.pretrained"
+    assert message == f"{path}: weight file not found; check the path"
 
 
 def test_unfitting_weights_name_file_and_tensors(tmp_path):
@@ -226,3 +227,33 @@ def test_weights_that_cannot_be_downloaded_are_an_error_with_a_remedy(monkeypatc
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     message = refused(backbone="torchvision", name="resnet18", pretrained="IMAGENET1K_V1")
     assert "could not be downloaded (Name or service not known); give the path of a local weight file" in message
+
+
+def test_weights_that_were_trained_with_another_activation_are_refused():
+    assert refused(name="ViT-B-32", pretrained="openai").endswith("trained with QuickGELU; use 'ViT-B-32-quickgelu'")
+
+
+def test_a_timm_network_without_its_classifier(tmp_path):
+    import timm
+
+    torch.manual_seed(5)
+    network = timm.create_model("resnet10t", num_classes=3)
+    torch.save({"state_dict": network.state_dict(), "args": argparse.Namespace(lr=1)}, path := tmp_path / "timm.pt")
+    model = theta0(backbone="timm", name="resnet10t", pretrained=str(path))
+    network.reset_classifier(0)
+    assert_tower_is(model, network.state_dict())
+    assert model(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, len(DIGIT_NAMES))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "resnet10"}, "timm has no 'resnet10'; did you mean 'resnet10t'?"),
+        ({"name": "resnet10t", "pretrained": "c3_im1k"}, "has no weights 'c3_im1k'; did you mean 'c3_in1k'?"),
+        ({"name": "deit_tiny_distilled_patch16_224"}, "has no single linear layer"),
+        ({"architecture": TOWER}, "only backbone 'open_clip' takes one"),
+        ({"name": "resnet10t", "pretrained": "c3_in1k"}, "could not be downloaded"),
+    ],
+)
+def test_timm_errors(settings, said):
+    assert said in refused(backbone="timm", **settings)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from samples import ingredient
+from samples import ingredient, model_config
 
 from pipeline.errors import RegistryError
-from pipeline.models import save_weights
+from pipeline.models import describe_model, save_weights
 from pipeline.records import (
     CostRecord,
     EpochRecord,
@@ -24,6 +24,7 @@ from pipeline.records import (
 )
 from pipeline.registry import (
     IngredientRecorder,
+    SoupModel,
     connect,
     describe,
     fetch_ingredients,
@@ -96,6 +97,10 @@ def soup_record(method="greedy", **values):
         "peak_memory_bytes": 1000, "peak_memory_kind": "anon",
     }  # fmt: skip
     return SoupRecord(**(defaults | values))
+
+
+def soup_model(path):
+    return SoupModel(path, describe_model(model_config(), 8, ("cat", "dög")))
 
 
 def versions(sweep, model):
@@ -277,8 +282,8 @@ def test_soups_get_versions_aliases_and_a_champion_and_ensembles_get_none(sweep,
         save_weights(weights(number), path, {})
     for _ in range(2):  # the same soup again changes nothing
         settings = {"ties": "accept", "none": None}
-        greedy = register_soup(sweep, soup_record("greedy"), lineage("greedy", settings), paths["greedy"])
-        register_soup(sweep, soup_record("mehl-plus"), lineage("mehl-plus"), paths["mehl-plus"])
+        greedy = register_soup(sweep, soup_record("greedy"), lineage("greedy", settings), soup_model(paths["greedy"]))
+        register_soup(sweep, soup_record("mehl-plus"), lineage("mehl-plus"), soup_model(paths["mehl-plus"]))
         ensemble = register_soup(sweep, soup_record("ensemble"), lineage("ensemble"), None)
     set_champion(sweep, "mehl-plus")
     client = sweep.client()
@@ -300,7 +305,7 @@ def test_versions_tell_where_they_come_from(sweep, recorder, tmp_path):
     record_trial(recorder, 0)
     path = tmp_path / "model.safetensors"
     save_weights(weights(0), path, {})
-    run_id = register_soup(sweep, soup_record(), lineage(settings={"ties": "accept"}), path)
+    run_id = register_soup(sweep, soup_record(), lineage(settings={"ties": "accept"}), soup_model(path))
     (trial,), (soup,) = versions(sweep, "demo-ingredient"), versions(sweep, "demo-soup")
     for version in (trial, soup):
         assert (version.tags["seed"], version.tags["git_commit"]) == ("7" if version is trial else "3", "abc")
@@ -357,7 +362,7 @@ def test_another_soup_of_a_method_is_a_new_version_and_takes_the_alias(sweep, tm
     for number in range(2):
         path = tmp_path / str(number) / "model.safetensors"
         save_weights(weights(number), path, {})
-        register_soup(sweep, soup_record(), lineage(), path)
+        register_soup(sweep, soup_record(), lineage(), soup_model(path))
     assert len(versions(sweep, "demo-soup")) == 2
     assert int(sweep.client().get_model_version_by_alias("demo-soup", "greedy").version) == 2
     assert file_sha256(fetch_soup(sweep, "greedy", tmp_path)) == file_sha256(path)
@@ -389,7 +394,7 @@ def test_the_cost_curve_has_accuracy_and_hours_at_the_same_step(sweep):
 def test_files_stay_with_their_run(sweep, tmp_path):
     path = tmp_path / "soup" / "model.safetensors"
     save_weights(weights(0), path, {})
-    run_id = register_soup(sweep, soup_record(), lineage(), path)
+    run_id = register_soup(sweep, soup_record(), lineage(), soup_model(path))
     tables = [tmp_path / folder / "greedy.parquet" for folder in ("coefficients", "predictions")]
     figure = tmp_path / "figures" / "a.png"
     for file in (*tables, figure):

@@ -152,7 +152,7 @@ def test_images_that_cannot_be_used_and_then_can(call, output, images, tmp_path)
     pq.write_table(good["train"], files["train"])
 
     weights = tmp_path / "weights.safetensors"
-    refused(call(*only_search, f"model.pretrained={weights}"), str(weights), "not found", "check model.pretrained")
+    refused(call(*only_search, f"model.pretrained={weights}"), str(weights), "not found", "check the path")
     weights.write_bytes(b"no weights")
     refused(call(*only_search, f"model.pretrained={weights}"), str(weights), "is neither safetensors nor")
     nothing_counts_as_done(output)
