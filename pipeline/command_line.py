@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -13,10 +15,12 @@ import yaml
 
 from pipeline.config import Config, Distribution, Known, Section, nested_section
 from pipeline.data.sources import SOURCES
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RegistryError
 from pipeline.models.backbone import BACKBONES
 from pipeline.search.spaces import SPACES
 from pipeline.soups import METHODS
+
+_DEFAULT_STORE = "runs/mlflow.db"
 
 
 def known_names() -> Known:
@@ -27,6 +31,25 @@ def known_names() -> Known:
         spaces=SPACES,
         methods={name: method.defaults for name, method in METHODS.items()},
     )
+
+
+def add_store_argument(parser: argparse.ArgumentParser) -> None:
+    """``--tracking-uri``, for commands that read a run from the registry."""
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help=f"where the run is recorded (default: $MLFLOW_TRACKING_URI, else {_DEFAULT_STORE})",
+    )
+
+
+def store_of(arguments: argparse.Namespace) -> str:
+    """The store that the command line or the environment names; raises RegistryError where there is none."""
+    if uri := arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return str(uri)
+    path = Path(_DEFAULT_STORE).absolute()
+    if not path.exists():
+        raise RegistryError(f"--tracking-uri: is not given, and there is no {path}")
+    return f"sqlite:///{path}"
 
 
 def guarded(job: Callable[[], None]) -> int:

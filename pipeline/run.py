@@ -106,9 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """As ``parser.parse_args``, which would take KEY=VALUE in one place among the options only."""
     parsed, rest = parser.parse_known_args(arguments)
-    if strange := [argument for argument in rest if argument.startswith("-") or "=" not in argument]:
+    takes_overrides = hasattr(parsed, "overrides")
+    known = [argument for argument in rest if takes_overrides and "=" in argument and not argument.startswith("-")]
+    if strange := [argument for argument in rest if argument not in known]:
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
-    parsed.overrides += rest
+    if takes_overrides:
+        parsed.overrides += known
     return parsed
 
 

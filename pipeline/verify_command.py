@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command_line import guarded, known_names
+from pipeline.command_line import add_store_argument, guarded, known_names, store_of
 from pipeline.config import load_config
 from pipeline.errors import PipelineError, RegistryError
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_STORE = "runs/mlflow.db"
 # Other hardware rounds differently and may tip the balance for an image or two.
 _TOLERANCE = 0.001
 
@@ -35,29 +32,19 @@ HELP: dict[str, Any] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     parser.add_argument("name", metavar="NAME", help="the run's `name`, as in the registered model NAME-soup")
-    parser.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help=f"where the run is recorded (default: $MLFLOW_TRACKING_URI, else {_DEFAULT_STORE})",
-    )
+    add_store_argument(parser)
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return guarded(functools.partial(verify, arguments.name, uri))
+    return guarded(lambda: verify(arguments.name, store_of(arguments)))
 
 
-def verify(name: str, tracking_uri: str | None = None) -> None:
+def verify(name: str, tracking_uri: str) -> None:
     """Check the latest sweep of the run ``name``; raises RegistryError that lists what is wrong."""
     from pipeline.registry import fetch_intact, find_sweep, list_ingredients, list_soups  # slow to import
 
-    if tracking_uri is None:
-        path = Path(_DEFAULT_STORE).absolute()
-        if not path.exists():
-            raise RegistryError(f"--tracking-uri: is not given, and there is no {path}")
-        tracking_uri = f"sqlite:///{path}"
     sweep = find_sweep(tracking_uri, name)
     with tempfile.TemporaryDirectory() as folder:
         versions = list_ingredients(sweep)

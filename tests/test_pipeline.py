@@ -1,19 +1,27 @@
 """The whole line on a few digits: real trials in Ray, a real MLflow store, every record read back."""
 
 import dataclasses
+import io
 import json
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
+import numpy as np
+import open_clip
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pipeline import run, stages
+from pipeline.__main__ import main
 from pipeline.command_line import known_names
 from pipeline.config import Config, load_config
 from pipeline.data import load_splits, read_table
@@ -443,7 +451,7 @@ def test_a_sweep_without_a_finished_trial_ends_the_run(finished, tmp_path):
 
 def test_a_run_is_verified_from_the_registry_alone(finished, again, caplog):
     caplog.set_level("INFO", "pipeline")
-    verify("digits-tiny", str(finished.config().registry.tracking_uri))
+    assert main(["verify", "digits-tiny", "--tracking-uri", str(finished.config().registry.tracking_uri)]) == 0
     lines = [record.getMessage() for record in caplog.records]
     count = len(finished.ingredients())
     assert lines[0] == f"ingredients: {count + 1} of {count + 1} have the recorded SHA-256"
@@ -479,6 +487,46 @@ def test_what_was_changed_in_the_registry_is_named(finished, again):
     assert any(f"'greedy' (version {greedy.version}): test_accuracy is" in line for line in said)
     with pytest.raises(RegistryError, match=rf"'uniform' \(version {uniform.version}\): the coefficients give other"):
         verify("digits-tiny", uri)
+
+
+def test_the_champion_is_served_from_the_registry(finished, splits):
+    mlflow.set_tracking_uri(str(finished.config().registry.tracking_uri))
+    soup = mlflow.pyfunc.load_model("models:/digits-tiny-soup@champion")
+    files = []
+    for image in splits.test.images:
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(file := io.BytesIO(), "png")
+        files.append(file.getvalue())
+    answered = soup.predict(pd.DataFrame({"image": files}))["label"]
+    predictions = read_table(
+        finished.output / "predictions" / f"{finished.record().champion}.parquet", PredictionRecord
+    )
+    expected = [splits.class_names[row.prediction] for row in predictions if row.split == "test"]
+    assert list(answered) == expected
+
+
+def test_a_soup_is_exported_and_loaded_by_open_clip(finished, splits, tmp_path, capsys):
+    uri = str(finished.config().registry.tracking_uri)
+    out = tmp_path / "exported"
+    command = ["export", "digits-tiny", "--soup", "greedy", "--out", str(out), "--tracking-uri", uri]
+    assert main([*command, "--program"]) == 0
+    images = splits.test.tensors()[0][:8].float() / 255
+    names = {"images": images, "open_clip": open_clip, "safetensors": safetensors}
+    description = json.loads((out / "description.json").read_text())
+    mean, std = (torch.tensor(description[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    names["images"] = (images - mean) / std
+    code = capsys.readouterr().out
+    exec(code[code.index("model, _") :], names)
+    model = build_classifier(finished.config().model, 10).eval()
+    model.load_state_dict(load_file(finished.output / "soups" / "greedy.safetensors"))
+    expected = model(images)
+    torch.testing.assert_close(names["logits"], expected, atol=1e-5, rtol=1e-5)
+    program = torch.export.load(out / "model.pt2").module()
+    for count in (1, 8):
+        torch.testing.assert_close(program(images[:count]), expected[:count], atol=1e-5, rtol=1e-5)
+    assert main(command) == 2
+    assert "is there already; give a new folder" in capsys.readouterr().err
+    assert main(["export", "digits-tiny", "--soup", "hl", "--out", str(tmp_path / "no"), "--tracking-uri", uri]) == 2
+    assert "has no soup 'hl'; there are: " in capsys.readouterr().err
 
 
 def contents(folder):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.records import ModelDescription
 
+DESCRIPTION = "description.json"
 _SERVED = Path(__file__).with_name("served_model.py")
 _REQUIREMENTS = ("mlflow", "torch", "torchvision", "pillow", "safetensors", "numpy", "pandas")
 _LIBRARIES = {"open_clip": "open_clip_torch", "timm": "timm"}
@@ -32,7 +33,7 @@ _SIGNATURE = ModelSignature(
 
 def save_served_model(folder: Path, weights: Path, description: ModelDescription) -> str:
     """Write MLflow's model ``folder`` for the safetensors file ``weights``; returns the path of the weights in it."""
-    text = folder.with_name(f"{folder.name}.json")
+    text = folder.with_name(DESCRIPTION)
     text.write_text(description.model_dump_json(indent=1), encoding="utf-8")
     requirements = [*_REQUIREMENTS, *filter(None, [_LIBRARIES.get(description.backbone)])]
     mlflow.pyfunc.save_model(

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import Metric
+from mlflow.entities.model_registry import ModelVersion
 
+from pipeline.errors import RegistryError
 from pipeline.records import LineageRecord, ModelDescription, SoupRecord
 from pipeline.registry.client import as_tags, file_sha256
 from pipeline.registry.ingredients import fetch_file
-from pipeline.registry.serving import save_served_model
+from pipeline.registry.serving import DESCRIPTION, save_served_model
 from pipeline.registry.sweeps import Sweep
 
 _METRICS = (
@@ -22,6 +24,7 @@ _METRICS = (
     "peak_memory_bytes", "num_ingredients", "num_selected",
 )  # fmt: skip
 _LINEAGE = "lineage.json"
+_CHAMPION = "champion"
 
 
 @dataclass(frozen=True)
@@ -95,24 +98,45 @@ def log_soup_files(sweep: Sweep, run_id: str, files: Sequence[Path]) -> None:
 def list_soups(sweep: Sweep) -> list[SoupVersion]:
     """The current soup of each method that this sweep has made, by version."""
     client = sweep.client()
-    found = []
-    for alias, number in client.get_registered_model(sweep.soup_model).aliases.items():
-        version = client.get_model_version(sweep.soup_model, str(number))
-        if alias == "champion" or version.tags["sweep_id"] != sweep.sweep_id:
-            continue
-        lineage = LineageRecord.model_validate_json(mlflow.artifacts.load_text(version.tags["lineage"]))
-        accuracies = {
-            key: float(version.tags[key]) for key in _METRICS if key.endswith("_accuracy") and key in version.tags
-        }
-        found.append(SoupVersion(int(number), alias, version.tags["path"], version.tags["sha256"], lineage, accuracies))
+    aliases = client.get_registered_model(sweep.soup_model).aliases
+    versions = [client.get_model_version(sweep.soup_model, str(aliases[name])) for name in aliases if name != _CHAMPION]
+    found = [_soup_version(version) for version in versions if version.tags["sweep_id"] == sweep.sweep_id]
     return sorted(found, key=lambda soup: soup.version)
+
+
+def find_soup(sweep: Sweep, alias: str) -> SoupVersion:
+    """The soup that ``alias`` (a method, or ``champion``) points at; raises RegistryError where there is none."""
+    client = sweep.client()
+    aliases = client.get_registered_model(sweep.soup_model).aliases
+    if alias not in aliases:
+        there = f"there are: {', '.join(sorted(aliases))}" if aliases else "it has no soups yet"
+        raise RegistryError(f"run '{sweep.name}' has no soup '{alias}'; {there}")
+    return _soup_version(client.get_model_version(sweep.soup_model, str(aliases[alias])))
+
+
+def _soup_version(version: ModelVersion) -> SoupVersion:
+    tags = version.tags
+    return SoupVersion(
+        version=int(version.version),
+        method=tags["method"],
+        uri=tags["path"],
+        sha256=tags["sha256"],
+        lineage=LineageRecord.model_validate_json(mlflow.artifacts.load_text(tags["lineage"])),
+        accuracies={key: float(tags[key]) for key in _METRICS if key.endswith("_accuracy") and key in tags},
+    )
+
+
+def fetch_description(soup: SoupVersion) -> ModelDescription:
+    """The network that the soup's tensors belong to."""
+    folder = soup.uri.rpartition("/")[0]
+    return ModelDescription.model_validate_json(mlflow.artifacts.load_text(f"{folder}/{DESCRIPTION}"))
 
 
 def set_champion(sweep: Sweep, method: str) -> None:
     """Point the alias ``champion`` at the current version of ``method``."""
     client = sweep.client()
     version = client.get_model_version_by_alias(sweep.soup_model, method).version
-    client.set_registered_model_alias(sweep.soup_model, "champion", str(version))
+    client.set_registered_model_alias(sweep.soup_model, _CHAMPION, str(version))
 
 
 def fetch_soup(sweep: Sweep, method: str, folder: Path) -> Path:

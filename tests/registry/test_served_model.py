@@ -78,7 +78,7 @@ def test_what_is_no_image_is_named(tmp_path):
 def test_the_folder_needs_neither_pickle_nor_this_package(tmp_path):
     served(tmp_path, *BACKBONES["open_clip"])
     names = {str(path.relative_to(tmp_path / "soup")) for path in (tmp_path / "soup").rglob("*") if path.is_file()}
-    assert {"MLmodel", "served_model.py", "artifacts/model.safetensors", "artifacts/soup.json"} <= names
+    assert {"MLmodel", "served_model.py", "artifacts/model.safetensors", "artifacts/description.json"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pt", ".bin"))]
     requirements = (tmp_path / "soup" / "requirements.txt").read_text().splitlines()
     assert "pipeline" not in (tmp_path / "soup" / "served_model.py").read_text()

@@ -1,0 +1,69 @@
+"""``python -m pipeline export``: a soup for use elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.command_line import add_store_argument, guarded, known_names, store_of
+from pipeline.config import load_config
+from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+HELP: dict[str, Any] = {
+    "help": "write a soup so that open_clip, torchvision or timm load it",
+    "description": "Write a soup of the latest sweep of a run as safetensors and configuration that the library of its "
+    "network loads back, with the class names and the preprocessing; with --program also as model.pt2 of "
+    "torch.export, which runs without that library: images with values in [0, 1] in, logits out.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument("name", metavar="NAME", help="the run's `name`, as in the registered model NAME-soup")
+    parser.add_argument("--soup", default="champion", help="a method of the run (default: the %(default)s)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument("--program", action="store_true", help="write model.pt2 too")
+    add_store_argument(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+
+    def job() -> None:
+        export(arguments.name, arguments.soup, arguments.out, store_of(arguments), program=arguments.program)
+
+    return guarded(job)
+
+
+def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool) -> None:
+    """Write the soup ``alias`` of the run ``name`` into the new folder ``out``. Raises PipelineError."""
+    from pipeline.models import build_classifier, load_weights, read_weights  # slow to import
+    from pipeline.models.export import export_program, export_weights
+    from pipeline.registry import fetch_description, fetch_settings, fetch_soup_version, find_soup, find_sweep
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out: {out} is there already; give a new folder")
+    sweep = find_sweep(tracking_uri, name)
+    soup = find_soup(sweep, alias)
+    description = fetch_description(soup)
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_config(fetch_settings(sweep, Path(folder)), [], known_names())
+        model = build_classifier(config.model, len(description.class_names)).eval()
+        load_weights(model, read_weights(fetch_soup_version(soup, Path(folder))), source=f"soup '{soup.method}'")
+    how = export_weights(model, description, out.absolute())
+    if program:
+        export_program(model, description, out / "model.pt2")
+    logger.info(
+        "wrote %s (version %d, test accuracy %.2f%%) to %s",
+        soup.method,
+        soup.version,
+        100 * soup.accuracies["test_accuracy"],
+        out,
+    )
+    print(f"\n{how}")
