@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline import __version__, export_command, run, search_command, soup_command, verify_command
+from pipeline import __version__, export_command, import_command, run, search_command, soup_command, verify_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_arguments(commands.add_parser("run", **run.HELP))
     search_command.add_arguments(commands.add_parser("search", **search_command.HELP))
     soup_command.add_arguments(commands.add_parser("soup", **soup_command.HELP))
+    import_command.add_arguments(commands.add_parser("import", **import_command.HELP))
     verify_command.add_arguments(commands.add_parser("verify", **verify_command.HELP))
     export_command.add_arguments(commands.add_parser("export", **export_command.HELP))
     parsed = run.parse(parser, arguments)

@@ -8,7 +8,7 @@ learn from; ``select_accuracy`` on the part that chooses the champion (None wher
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,9 @@ class Record(BaseModel):
     """A frozen row of a table; the order of its fields is the order of the columns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Augmentation: TypeAlias = Literal["minimal", "medium", "strong", "randaugment"]
 
 
 class Hyperparameters(Record):
@@ -35,7 +38,7 @@ class Hyperparameters(Record):
     batch_size: int = Field(ge=1)
     label_smoothing: float = Field(ge=0, le=1)
     mixup: float = Field(ge=0)
-    augmentation: Literal["minimal", "medium", "strong", "randaugment"]
+    augmentation: Augmentation
     randaugment_m: int = Field(ge=0, le=30)
     randaugment_n: int = Field(ge=0)
     seed: int
@@ -47,28 +50,45 @@ class TrialOutcome(Record):
     """What a trial came to and what it cost.
 
     ``gpu_hours`` sums wall clock times reserved GPUs over all attempts, failed ones too; where ``device`` is ``cpu`` it
-    counts CPU core hours (see `cost_unit`). ``path`` is the URI of the checkpoint in the artifact store.
+    counts CPU core hours (see `cost_unit`). ``path`` is the URI of the checkpoint in the artifact store. An imported
+    checkpoint has the device ``imported`` and no ``theta0_sha256`` where its starting point is unknown.
     """
 
     trial_index: int
     status: Literal["finished", "failed", "rejected"]
     reason: str | None = None
-    val_accuracy: float | None = None
-    select_accuracy: float | None = None
-    test_accuracy: float | None = None
-    gpu_hours: float
+    val_accuracy: float | None = Field(None, ge=0, le=1)
+    select_accuracy: float | None = Field(None, ge=0, le=1)
+    test_accuracy: float | None = Field(None, ge=0, le=1)
+    gpu_hours: float = Field(ge=0)
     attempts: int
     images_seen: int
     peak_memory_bytes: int | None = None
     device: str
     sha256: str | None = None
-    theta0_sha256: str
+    theta0_sha256: str | None
     path: str | None = None
     model_version: int | None = None
 
 
-class IngredientRecord(Hyperparameters, TrialOutcome):
-    """A row of ``ingredients.parquet``: one trial in search order, its outcome, then its hyperparameters."""
+class IngredientRecord(TrialOutcome):
+    """A row of ``ingredients.parquet``: one trial in search order, its outcome, then its hyperparameters.
+
+    They are those of `Hyperparameters`; of an imported checkpoint they may be unknown.
+    """
+
+    lr: float | None = None
+    weight_decay: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    label_smoothing: float | None = None
+    mixup: float | None = None
+    augmentation: Augmentation | None = None
+    randaugment_m: int | None = None
+    randaugment_n: int | None = None
+    seed: int | None = None
+    cutmix: float | None = None
+    ema_decay: float | None = None
 
 
 class EpochRecord(Record):
@@ -196,8 +216,9 @@ class RunRecord(Record):
     """What a run was made with: everything needed to repeat it or to explain its figures.
 
     ``champion`` is the method of the soup with the best select accuracy, once there is one. ``theta0_gpu_hours`` is the
-    cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial. ``price_per_gpu_hour`` is
-    the price of such a unit, in any currency.
+    cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial. What is said of theta0 is
+    None where ingredients were imported without it. ``price_per_gpu_hour`` is the price of such a unit, in any
+    currency.
     """
 
     name: str
@@ -209,9 +230,9 @@ class RunRecord(Record):
     machine: str
     class_names: list[str]
     splits: list[SplitRecord]
-    theta0_sha256: str
-    theta0_gpu_hours: float
-    theta0_test_accuracy: float
+    theta0_sha256: str | None
+    theta0_gpu_hours: float | None
+    theta0_test_accuracy: float | None
     champion: str | None = None
     price_per_gpu_hour: float | None = None
 

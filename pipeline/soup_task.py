@@ -125,10 +125,14 @@ def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: in
         there, damaged = fetch_intact([by_trial[index] for index in wanted], Path(folder))
         if damaged and not context.skip_damaged:
             raise next(iter(damaged.values()))
-        (initial,) = fetch_ingredients([by_trial[None]], Path(folder))
-        theta0 = IngredientSet.open([initial]).state_dict(0)
-        if context.include_initialization:
-            there[None] = initial
+        theta0 = None
+        if None in by_trial:
+            (initial,) = fetch_ingredients([by_trial[None]], Path(folder))
+            theta0 = IngredientSet.open([initial]).state_dict(0)
+            if context.include_initialization:
+                there[None] = initial
+        elif context.include_initialization:
+            raise SoupError("soup.include_initialization: this run has no theta0; import the ingredients with --theta0")
         everything = IngredientSet.open(list(there.values()))
         places = {index: place for place, index in enumerate(there)}
         for request in requests:
@@ -148,7 +152,7 @@ def _build_one(
     request: SoupRequest,
     ingredients: IngredientSet,
     versions: Sequence[IngredientVersion],
-    theta0: Mapping[str, Tensor],
+    theta0: Mapping[str, Tensor] | None,
     splits: Splits,
     folder: Path,
 ) -> SoupResult:

@@ -35,12 +35,14 @@ class BuiltSoup(BaseModel):
 class RunState(BaseModel):
     """The contents of ``state.json``: the sweep's id and size, and a fingerprint of what each finished stage used.
 
+    ``imported`` are the checkpoints that are its ingredients in place of trials, in the order of their indices.
     ``soups`` are those of the soup stage by method, and of studies by method and number of ingredients (``greedy/4``).
     """
 
     sweep_id: str
     num_trials: int
     done: dict[str, str] = {}
+    imported: list[str] = []
     soups: dict[str, BuiltSoup] = {}
 
 

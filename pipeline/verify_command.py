@@ -89,7 +89,7 @@ def _check_soups(
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
         for name, _ in module.named_buffers()
     }
-    (theta0,) = (version.version for version in versions if version.trial_index is None)
+    theta0 = next((version.version for version in versions if version.trial_index is None), None)
     for soup in soups:
         wrong, what = [], f"soup '{soup.method}' (version {soup.version})"
         try:
@@ -103,7 +103,7 @@ def _check_soups(
         else:
             ingredients = IngredientSet.open([paths[version] for version in used])
             coefficients = torch.tensor([one.coefficients for one in soup.lineage.ingredients], dtype=torch.float64)
-            origin = read_weights(paths[theta0]) if soup.method == "wise-ft" else None
+            origin = read_weights(paths[theta0]) if soup.method == "wise-ft" and theta0 in paths else None
             again = soup_from_coefficients(ingredients, coefficients, soup.lineage.layers, origin)
             differ = [key for key in again if key not in renewed and not torch.equal(again[key], stored[key])]
             if differ:

@@ -2,8 +2,16 @@
 
 from pipeline.models.backbone import BACKBONES, Backbone
 from pipeline.models.classifier import Classifier, build_classifier, describe_model
+from pipeline.models.foreign import own_names
 from pipeline.models.theta0 import make_theta0
-from pipeline.models.weights import load_weights, read_weights, save_weights, unique_state, weights_sha256
+from pipeline.models.weights import (
+    load_weights,
+    read_metadata,
+    read_weights,
+    save_weights,
+    unique_state,
+    weights_sha256,
+)
 
 __all__ = [
     "BACKBONES",
@@ -13,6 +21,8 @@ __all__ = [
     "describe_model",
     "load_weights",
     "make_theta0",
+    "own_names",
+    "read_metadata",
     "read_weights",
     "save_weights",
     "unique_state",

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,26 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str) 
     """
     own = model.state_dict()
     expected = unique_state(model)
-    problems = [f"lacks '{name}'" for name in expected if name not in state]
-    problems += [f"has '{name}', which the model lacks" for name in state if name not in own]
-    problems += [
-        f"has '{name}' of shape {tuple(state[name].shape)}, the model {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in state and state[name].shape != value.shape
+    problems = [
+        _some("lacks ", [f"'{name}'" for name in expected if name not in state]),
+        _some("has ", [f"'{name}'" for name in state if name not in own], ", which the model lacks"),
+        _some(
+            "has ",
+            [
+                f"'{name}' of shape {tuple(state[name].shape)}, the model {tuple(value.shape)}"
+                for name, value in own.items()
+                if name in state and state[name].shape != value.shape
+            ],
+        ),
     ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ModelError(f"{source}: does not fit the model: {'; '.join(problems[:3])}{more}")
+    if any(problems):
+        raise ModelError(f"{source}: does not fit the model: {'; '.join(filter(None, problems))}")
     model.load_state_dict(state, strict=False)
+
+
+def _some(before: str, names: Sequence[str], after: str = "") -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{before}{', '.join(names[:3])}{more}{after}" if names else ""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -96,6 +105,17 @@ def _files(path: Path) -> list[Path]:
             parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
             return [path / part for part in sorted(set(parts))]
     raise ModelError(f"{path}: this folder holds none of {', '.join(_HUGGING_FACE)}; give a weight file")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header of a safetensors file says; nothing for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path}: is not a safetensors file ({error})") from error
 
 
 def read_tower(path: Path, head_name: str | None = None) -> dict[str, Tensor]:

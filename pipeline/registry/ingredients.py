@@ -42,7 +42,7 @@ class IngredientRecorder:
     """
 
     sweep: Sweep
-    theta0_sha256: str
+    theta0_sha256: str | None
     class_names: tuple[str, ...]
     save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
 
@@ -104,15 +104,16 @@ class IngredientRecorder:
         client = self.sweep.client()
         return client, self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
 
-    def _log_parameters(self, client: MlflowClient, run_id: str, hyper: Hyperparameters) -> None:
+    def _log_parameters(self, client: MlflowClient, run_id: str, hyper: Hyperparameters | IngredientRecord) -> None:
         there = client.get_run(run_id).data.params
-        missing = [Param(name, str(getattr(hyper, name))) for name in _PARAMETERS if name not in there]
-        client.log_batch(run_id, params=missing)
+        known = as_tags({name: getattr(hyper, name) for name in _PARAMETERS if name not in there})
+        client.log_batch(run_id, params=[Param(name, value) for name, value in known.items()])
 
     def _log(
         self, client: MlflowClient, run_id: str, state: Mapping[str, Tensor], metadata: dict[str, str]
     ) -> tuple[str, str]:
-        metadata = {**metadata, "theta0_sha256": self.theta0_sha256, "class_names": json.dumps(self.class_names)}
+        origin = as_tags({"theta0_sha256": self.theta0_sha256})
+        metadata = {**metadata, **origin, "class_names": json.dumps(self.class_names)}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / FILE_NAME
             sha256 = self.save(state, path, metadata)

@@ -117,12 +117,14 @@ def _trial_hover(row: IngredientRecord, unit: str) -> str:
         lines.append(f"validation {percent(row.val_accuracy)} %, test {percent(row.test_accuracy)} %")
     elif row.reason:
         lines.append(escape(row.reason if len(row.reason) <= 60 else f"{row.reason[:57]}..."))
+    if row.device == "imported":
+        return "<br>".join([*lines, cost(row.gpu_hours, unit), "imported"])
     return "<br>".join(
         [
             *lines,
             cost(row.gpu_hours, unit),
             f"lr {setting(row.lr)}, weight decay {setting(row.weight_decay)}",
-            f"{count(row.epochs, 'epoch')}, batch size {row.batch_size}",
+            f"{count(row.epochs or 0, 'epoch')}, batch size {row.batch_size}",
             f"label smoothing {setting(row.label_smoothing)}, mixup {setting(row.mixup)}",
             f"{augmentation(row)}, seed {row.seed}",
         ]

@@ -85,12 +85,14 @@ def count(number: int, noun: str) -> str:
 
 
 def setting(value: object) -> str:
-    """A hyperparameter as people write it: ``3.2e-05``, ``0.1``, ``64``, ``randaugment``."""
+    """A hyperparameter as people write it: ``3.2e-05``, ``0.1``, ``64``, ``randaugment``; ``-`` for an unknown one."""
+    if value is None:
+        return MISSING
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def augmentation(row: IngredientRecord) -> str:
     """The augmentation in short: its name, of RandAugment with the number of operations and their magnitude."""
     if row.augmentation != "randaugment":
-        return row.augmentation
+        return setting(row.augmentation)
     return f"RandAugment n={row.randaugment_n} m={row.randaugment_m}"

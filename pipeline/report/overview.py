@@ -105,10 +105,11 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
     total = cost(sum(row.gpu_hours for row in ingredients), unit)
     trials = f"{count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''}"
     text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}."
-    text += (
-        f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
-        f"{percent(run.theta0_test_accuracy)} % test accuracy."
-    )
+    if run.theta0_gpu_hours is not None:
+        text += (
+            f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
+            f"{percent(run.theta0_test_accuracy)} % test accuracy."
+        )
     if champion is not None:
         text += f" Building the champion from {count(champion.num_ingredients, 'ingredient')} "
         text += f"took {duration(champion.construction_seconds)}."

@@ -164,7 +164,7 @@ def sweep_section(ingredients: Sequence[IngredientRecord]) -> str:
             percent(row.test_accuracy),
             *map(setting, (row.lr, row.weight_decay, row.epochs, row.batch_size, row.label_smoothing, row.mixup)),
             augmentation(row),
-            str(row.seed),
+            setting(row.seed),
             str(row.attempts),
             f"{row.images_seen:,}",
             memory(row.peak_memory_bytes),
@@ -187,7 +187,7 @@ def versions_section(run: RunRecord) -> str:
     """What is needed to repeat the run."""
     pairs = [
         ("Sweep", run.sweep_id),
-        ("Starting point (SHA-256)", run.theta0_sha256[:12]),
+        ("Starting point (SHA-256)", (run.theta0_sha256 or MISSING)[:12]),
         ("Classes", str(len(run.class_names))),
         *sorted(run.versions.items()),
     ]

@@ -57,18 +57,17 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self.rows.append(row)
         self._measure()
         left = (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
-        accuracy = _percent(row.val_accuracy) if row.status == "finished" else row.status
         augmentation = f"ra {row.randaugment_n}x{row.randaugment_m}"
         cells = [
             str(row.trial_index),
-            f"{row.lr:.1e}",
-            f"{row.weight_decay:.1e}",
-            str(row.epochs),
-            augmentation if row.augmentation == "randaugment" else row.augmentation,
-            f"{row.mixup:.2f}",
-            f"{row.label_smoothing:.2f}",
-            accuracy,
-            _percent(self._best_accuracy()),
+            _cell(row.lr, ".1e"),
+            _cell(row.weight_decay, ".1e"),
+            _cell(row.epochs),
+            augmentation if row.augmentation == "randaugment" else _cell(row.augmentation),
+            _cell(row.mixup, ".2f"),
+            _cell(row.label_smoothing, ".2f"),
+            _cell(row.val_accuracy, ".2%").rstrip("%") if row.status == "finished" else row.status,
+            _cell(self._best_accuracy(), ".2%").rstrip("%"),
             f"{row.gpu_hours:.3g}",
             f"{len(self.rows)}/{self._total}",
             f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min",
@@ -88,5 +87,5 @@ def _line(cells: Sequence[str]) -> str:
     return "  ".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
 
 
-def _percent(accuracy: float | None) -> str:
-    return "-" if accuracy is None else f"{100 * accuracy:.2f}"
+def _cell(value: object, form: str = "") -> str:
+    return "-" if value is None else format(value, form)

@@ -59,7 +59,7 @@ class TrialContext:
     build_model: Callable[[], nn.Module]
     splits: ray.ObjectRef
     theta0: ray.ObjectRef
-    theta0_sha256: str
+    theta0_sha256: str | None
     settings: SearchConfig
     use_gpu: bool
     reserved: float

@@ -28,6 +28,15 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
 
     Raises PipelineError; what was done before stays done.
     """
+    run = open_run(config, state)
+    for stage in todo:
+        _RUN_STAGE[stage](run)
+        state.done[stage] = wanted[stage]
+        save_state(config, state)
+
+
+def open_run(config: Config, state: RunState) -> Run:
+    """Join the cluster, read the images, find the sweep in the registry or make it. Raises PipelineError."""
     uri = str(config.registry.tracking_uri)
     cluster = start_ray()
     check_store(cluster, uri)
@@ -41,8 +50,4 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
     sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, origin)
     log_settings(sweep, config.output / "config.yaml")
     log_datasets(sweep, config.data.source, splits.records)
-    run = Run(config, state, sweep, cluster, splits, ray.put(splits))
-    for stage in todo:
-        _RUN_STAGE[stage](run)
-        state.done[stage] = wanted[stage]
-        save_state(config, state)
+    return Run(config, state, sweep, cluster, splits, ray.put(splits))

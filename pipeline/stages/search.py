@@ -17,7 +17,6 @@ from pipeline.data import Splits, write_table
 from pipeline.errors import PipelineError, SearchError
 from pipeline.evaluation import accuracy, predict
 from pipeline.models import make_theta0, read_weights, save_weights, unique_state, weights_sha256
-from pipeline.provenance import git_commit, library_versions, machine
 from pipeline.records import IngredientRecord, RunRecord, cost_unit
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.report.formats import memory
@@ -25,7 +24,7 @@ from pipeline.search.spaces import sample_trials
 from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
 from pipeline.stages.context import Run
-from pipeline.state import write_text
+from pipeline.stages.imported import write_imported
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +34,9 @@ _STATE_COPIES = 6
 
 def search_stage(run: Run) -> None:
     """Make theta0, run the trials that are not recorded, write ``ingredients.parquet``."""
+    if run.state.imported:
+        write_imported(run)
+        return
     config, splits = run.config, run.splits
     record = _theta0(run)
     theta0 = read_weights(run.path("theta0.safetensors"))
@@ -101,23 +103,8 @@ def _theta0(run: Run) -> RunRecord:
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, PipelineError) else error from error
     save_weights(state, run.path("theta0.safetensors"), {"class_names": "\n".join(splits.class_names)})
-    record = RunRecord(
-        name=config.name,
-        sweep_id=run.state.sweep_id,
-        seed=config.seed,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        git_commit=git_commit(),
-        versions=library_versions(),
-        machine=machine(),
-        class_names=list(splits.class_names),
-        splits=list(splits.records),
-        theta0_sha256=weights_sha256(state),
-        theta0_gpu_hours=seconds / 3600 * reserved,
-        theta0_test_accuracy=measured,
-    )
-    write_text(run.path("run.json"), record.model_dump_json(indent=1))
     logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
-    return record
+    return run.begin(weights_sha256(state), seconds / 3600 * reserved, measured)
 
 
 def _theta0_task(config: ModelConfig, splits: Splits, device: str, seed: int) -> tuple[dict[str, Tensor], float, float]:

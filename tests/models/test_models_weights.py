@@ -139,8 +139,10 @@ def test_weights_that_do_not_fit_change_nothing_and_are_named(change, said):
 
 
 def test_many_misfits_are_counted():
-    with pytest.raises(ModelError, match=r"lacks 'first.weight'; lacks 'first.bias'; lacks 'second.bias' and 2 more$"):
-        load_weights(Tied(), {"x": torch.zeros(1), "y": torch.zeros(1)}, source="weights.pt")
+    with pytest.raises(
+        ModelError, match=r"lacks 'first.weight', .*; has 'a', 'b', 'c' and 2 more, which the model lacks$"
+    ):
+        load_weights(Tied(), {name: torch.zeros(1) for name in "abcde"}, source="weights.pt")
 
 
 class Evil:

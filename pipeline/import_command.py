@@ -1,0 +1,164 @@
+"""``python -m pipeline import``: checkpoints that are there already become the ingredients of a run."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.command_line import guarded, known_names
+from pipeline.config import load_config, nearest
+from pipeline.errors import ConfigError
+from pipeline.records import Hyperparameters, IngredientRecord
+from pipeline.state import fingerprints, open_state, save_state
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_HUGGING_FACE = ("config.json", "open_clip_config.json")  # mark a folder that is one checkpoint
+_COLUMNS = (
+    "val_accuracy",
+    "select_accuracy",
+    "test_accuracy",
+    "gpu_hours",
+    "images_seen",
+    *Hyperparameters.model_fields,
+)
+
+HELP: dict[str, Any] = {
+    "help": "make checkpoints that are there already the ingredients of a run",
+    "description": """\
+Register checkpoints that were fine-tuned elsewhere as the ingredients of a run, in place of its search stage:
+safetensors, PyTorch state dicts (nothing is unpickled), Hugging Face folders; with the names of this pipeline,
+mlfoundations/model-soups, open_clip, transformers' CLIP, torchvision or timm. Then `run` with the same settings
+builds soups and report. The settings say how the model is built (`model`) and which images measure it (`data`).""",
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "epilog": """\
+the file of --accuracy-file: CSV with a column `path` (a checkpoint, or its file name) and any of
+  val_accuracy, select_accuracy, test_accuracy   fractions on the splits of the settings; measured where missing
+  gpu_hours                                      what the fine-tuning cost, for the cost curve
+  lr, weight_decay, epochs, ...                  hyperparameters, for the tables
+
+example:
+  python -m pipeline import /models/model_*.pt --config mine.yaml --accuracy-file costs.csv
+  python pipeline/run.py --config mine.yaml""",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a checkpoint or a folder of them; KEY=VALUE: a setting over the file's",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML, as for `run`")
+    parser.add_argument("--accuracy-file", type=Path, metavar="CSV", help="what is known of the checkpoints, see below")
+    parser.add_argument("--theta0", type=Path, metavar="PATH", help="the weights that all were fine-tuned from")
+    parser.set_defaults(execute=execute, overrides=[])
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    return guarded(lambda: import_run(arguments))
+
+
+def import_run(arguments: argparse.Namespace) -> None:
+    """Import the checkpoints into the run of the settings. Raises PipelineError."""
+    settings = [path for path in arguments.paths if "=" in path and not Path(path).exists()]
+    config = load_config(arguments.config, [*settings, *arguments.overrides], known_names())
+    checkpoints = find_checkpoints([Path(path) for path in arguments.paths if path not in settings])
+    known = {} if arguments.accuracy_file is None else read_accuracy_file(arguments.accuracy_file, checkpoints)
+    if not any("gpu_hours" in values for values in known.values()):
+        logger.info("import: no gpu_hours are given (--accuracy-file); the cost of these checkpoints counts as 0")
+
+    from pipeline.registry import connect  # slow to import
+    from pipeline.stages import open_run
+    from pipeline.stages.imported import import_checkpoints
+
+    connect(str(config.registry.tracking_uri))
+    state, _ = open_state(config, fresh=False)
+    if not state.imported and (config.output / "run.json").exists():
+        raise ConfigError(f"output: {config.output} holds a sweep of trials; give the imported run another folder")
+    added = [path for path in map(str, checkpoints) if path not in state.imported]
+    everything = [Path(path) for path in (*state.imported, *added)]
+    rows = [_row(index, known.get(path, {})) for index, path in enumerate(everything)]
+    import_checkpoints(open_run(config, state), everything, rows, arguments.theta0)
+    if added:
+        state.done.clear()
+    state.done["search"] = fingerprints(config)["search"]
+    save_state(config, state)
+    print(f"\nNext: python pipeline/run.py --config {arguments.config}")
+
+
+def find_checkpoints(paths: Sequence[Path]) -> list[Path]:
+    """The checkpoints that ``paths`` name, absolute: those of a folder by name, 2 before 10. Raises ConfigError."""
+    found: list[Path] = []
+    for path in (path.expanduser().absolute() for path in paths):
+        if not path.exists():
+            raise ConfigError(f"{path}: there is no such file or folder")
+        if _is_checkpoint(path):
+            found.append(path)
+        else:
+            inside = sorted(filter(_is_checkpoint, path.iterdir() if path.is_dir() else ()), key=_natural)
+            if not inside:
+                raise ConfigError(f"{path}: holds no checkpoint ({', '.join(_SUFFIXES)}, or Hugging Face folders)")
+            found += inside
+    return list(dict.fromkeys(found))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).is_file() for name in _HUGGING_FACE)
+    return path.suffix in _SUFFIXES
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def read_accuracy_file(file: Path, checkpoints: Sequence[Path]) -> dict[Path, dict[str, str]]:
+    """What the CSV ``file`` says of each checkpoint, empty cells left out. Raises ConfigError with line and column."""
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            reader = csv.DictReader(opened)
+            lines = list(reader)
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"--accuracy-file: {file} cannot be read ({error})") from error
+    columns = reader.fieldnames or []
+    if "path" not in columns:
+        raise ConfigError(f"--accuracy-file: {file} has no column 'path'")
+    if unknown := [name for name in columns if name not in ("path", *_COLUMNS)]:
+        raise ConfigError(f"--accuracy-file: unknown column '{unknown[0]}'; {nearest(unknown[0], _COLUMNS)}")
+    by_name: dict[str, list[Path]] = {}
+    for path in checkpoints:
+        for name in {str(path), path.name, path.stem}:
+            by_name.setdefault(name, []).append(path)
+    found: dict[Path, dict[str, str]] = {}
+    for number, line in enumerate(lines, 2):
+        matches = by_name.get(line["path"], []) or by_name.get(str((file.parent / line["path"]).absolute()), [])
+        if len(matches) != 1 or matches[0] in found:
+            why = "names none of the checkpoints" if not matches else "names a checkpoint that is named twice"
+            raise ConfigError(f"--accuracy-file: {file}, line {number}: '{line['path']}' {why}")
+        found[matches[0]] = {name: value for name, value in line.items() if name in _COLUMNS and value}
+        try:
+            _row(0, found[matches[0]])
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = f"{file}, line {number}, column '{problem['loc'][0]}'"
+            raise ConfigError(f"--accuracy-file: {where}: {problem['msg']}, got '{problem['input']}'") from error
+    return found
+
+
+def _row(index: int, known: Mapping[str, str]) -> IngredientRecord:
+    values: dict[str, Any] = {"gpu_hours": 0.0, "images_seen": 0, **known}
+    return IngredientRecord(
+        trial_index=index, status="finished", attempts=1, device="imported", theta0_sha256=None, **values
+    )

@@ -1,0 +1,62 @@
+"""Weights under the names that others give them, under ours: ``tower.*`` and ``head.*``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# Of transformers' CLIPModel and CLIPVisionModelWithProjection; open_clip keeps query, key and value in one tensor.
+_CLIP = {
+    r"vision_model\.embeddings\.class_embedding": "class_embedding",
+    r"vision_model\.embeddings\.patch_embedding\.weight": "conv1.weight",
+    r"vision_model\.embeddings\.position_embedding\.weight": "positional_embedding",
+    r"vision_model\.pre_layrnorm\.(.*)": r"ln_pre.\1",
+    r"vision_model\.post_layernorm\.(.*)": r"ln_post.\1",
+    r"vision_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.(.*)": r"transformer.resblocks.\1.ln_\2.\3",
+    r"vision_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.(.*)": r"transformer.resblocks.\1.mlp.c_fc.\2",
+    r"vision_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.(.*)": r"transformer.resblocks.\1.mlp.c_proj.\2",
+    r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)": r"transformer.resblocks.\1.attn.out_proj.\2",
+}
+_QUERY = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)")
+
+
+def own_names(state: Mapping[str, Tensor], head_name: str | None) -> dict[str, Tensor]:
+    """``state`` under our names; without ``head.*`` where it holds no classification head.
+
+    Known are this pipeline's own files, the classifiers of mlfoundations/model-soups (CLIP and
+    ``classification_head``), CLIP as open_clip and as Hugging Face's transformers name it, and the networks of
+    torchvision and timm, whose last layer is ``head_name``. The parts of CLIP that see no images are left out. Names
+    that fit none of this stay what they are, below ``tower.``.
+    """
+    if any(name.startswith("tower.") for name in state):
+        return dict(state)
+    head = {name: value for name, value in state.items() if name.startswith("classification_head.")}
+    if any(name.startswith("vision_model.") for name in state):
+        tower = _from_transformers(state)
+    elif visual := {name: value for name, value in state.items() if re.match(r"(model\.)?visual\.", name)}:
+        tower = {name.partition("visual.")[2]: value for name, value in visual.items()}
+    else:
+        tower = {name: value for name, value in state.items() if name not in head}
+        if not head and head_name is not None:
+            head = {name: tower.pop(name) for name in state if name.startswith(f"{head_name}.")}
+    return {
+        **{f"tower.{name}": value for name, value in tower.items()},
+        **{f"head.{name.rpartition('.')[2]}": value for name, value in head.items()},
+    }
+
+
+def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        for pattern, ours in _CLIP.items():
+            if match := re.fullmatch(pattern, name):
+                found[match.expand(ours)] = value
+        if match := _QUERY.fullmatch(name):
+            parts = [state.get(name.replace("q_proj", f"{part}_proj"), value[:0]) for part in "qkv"]
+            found[f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat(parts)
+        if name == "visual_projection.weight":
+            found["proj"] = value.T
+    return found

@@ -1,0 +1,238 @@
+"""Checkpoints made elsewhere as the ingredients of a run: registered, measured, souped, reported."""
+
+import copy
+import json
+import re
+import shutil
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from samples import CLIP
+
+from pipeline.__main__ import main
+from pipeline.command_line import known_names
+from pipeline.config import load_config
+from pipeline.data import load_splits, read_table
+from pipeline.errors import ConfigError
+from pipeline.evaluation import accuracy, predict
+from pipeline.import_command import find_checkpoints, read_accuracy_file
+from pipeline.models import build_classifier, save_weights
+from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord
+from pipeline.registry import find_sweep, list_ingredients
+
+SETTINGS = """
+name: imported
+output: {folder}/run
+data:
+  {{source: digits, image_size: 8, store: {folder}/images, train_size: 100, validation_size: 150, test_size: 120}}
+model:
+  backbone: open_clip
+  architecture: {{embed_dim: 16, vision_cfg: {{image_size: 8, patch_size: 2, width: 16, layers: 1, head_width: 8,
+                  mlp_ratio: 2.0}}}}
+soup: {{methods: [best-individual, uniform, greedy, mehl-plus], settings: {{mehl-plus: {{inner_iterations: 3}}}}}}
+study: {{cost_accuracy: {{methods: [uniform], step: 2}}}}
+registry: {{tracking_uri: "sqlite:///{folder}/mlflow.db"}}
+"""
+COUNT = 4
+
+
+def call(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, migrated_store, session_ray):
+    """Where a run goes, its settings, and checkpoints around one starting point."""
+    folder = tmp_path_factory.mktemp("import")
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    (folder / "config.yaml").write_text(SETTINGS.format(folder=folder))
+    config = load_config(folder / "config.yaml", [], known_names())
+    torch.manual_seed(0)
+    theta0 = build_classifier(config.model, 10).state_dict()
+    (folder / "checkpoints").mkdir()
+    torch.save(theta0, folder / "theta0.pt")
+    for number in (1, 2, 3, 10):  # by name, 10 comes before 2
+        state = {name: value + 0.02 * torch.randn_like(value) for name, value in theta0.items()}
+        torch.save({"state_dict": state}, folder / "checkpoints" / f"model_{number}.pt")
+    lines = ["path,gpu_hours,val_accuracy,lr", "model_1.pt,1.5,,1e-4", "model_2,2.5,0.75,", "model_10.pt,0.5,,"]
+    (folder / "costs.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(settings):
+    command = ["import", settings / "checkpoints", "--config", settings / "config.yaml"]
+    assert call(*command, "--accuracy-file", settings / "costs.csv", "--theta0", settings / "theta0.pt") == 0
+    assert call("run", "--config", settings / "config.yaml") == 0
+    return settings
+
+
+def rows_of(folder):
+    return read_table(folder / "run" / "ingredients.parquet", IngredientRecord)
+
+
+def test_what_is_known_is_taken_and_the_rest_is_measured(finished):
+    config = load_config(finished / "config.yaml", [], known_names())
+    splits = load_splits(config.data, config.seed)
+    rows = rows_of(finished)
+    assert [row.gpu_hours for row in rows] == [1.5, 2.5, 0.0, 0.5]
+    assert [row.lr for row in rows] == [1e-4, None, None, None]
+    assert {(row.device, row.status, row.epochs) for row in rows} == {("imported", "finished", None)}
+    assert rows[1].val_accuracy == 0.75
+    model = build_classifier(config.model, 10)
+    for row, number in zip(rows, (1, 2, 3, 10), strict=True):
+        model.load_state_dict(torch.load(finished / "checkpoints" / f"model_{number}.pt")["state_dict"])
+        for name, split in {"val": "fit", "select": "select", "test": "test"}.items():
+            images, labels = getattr(splits, split).tensors()
+            if (name, number) != ("val", 2):
+                assert getattr(row, f"{name}_accuracy") == accuracy(predict(model, images, "cpu"), labels)
+
+
+def test_soups_and_costs_are_made_of_them(finished):
+    soups = read_table(finished / "run" / "soups.parquet", SoupRecord)
+    assert [soup.method for soup in soups] == ["best-individual", "uniform", "greedy", "mehl-plus"]
+    assert {soup.num_ingredients for soup in soups} == {COUNT}
+    costs = read_table(finished / "run" / "cost_accuracy.parquet", CostRecord)
+    assert [(row.num_ingredients, row.gpu_hours) for row in costs] == [(2, 4.0), (4, 4.5)]
+    page = (finished / "run" / "report.html").read_text()
+    assert "The sweep of 4 trials (4 finished) cost 4.5&nbsp;GPU hours." in page
+    record = RunRecord.model_validate_json((finished / "run" / "run.json").read_text())
+    assert record.theta0_gpu_hours is None
+    assert record.theta0_sha256 == rows_of(finished)[0].theta0_sha256
+    assert call("verify", "imported", "--tracking-uri", f"sqlite:///{finished / 'mlflow.db'}") == 0
+
+
+def test_a_second_import_doubles_nothing_and_may_add(finished, caplog):
+    caplog.set_level("INFO", "pipeline")
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    before = list_ingredients(find_sweep(uri, "imported"))
+    command = ["import", finished / "checkpoints", "--config", finished / "config.yaml"]
+    assert call(*command, "--theta0", finished / "theta0.pt") == 0
+    assert list_ingredients(find_sweep(uri, "imported")) == before
+    assert call("run", "--config", finished / "config.yaml") == 0
+    assert "everything is done already" in caplog.text
+    state = torch.load(finished / "checkpoints" / "model_1.pt")["state_dict"]
+    (finished / "more").mkdir()
+    torch.save({name: value + 0.01 for name, value in state.items()}, finished / "more" / "model_0.pt")
+    command[1] = finished / "more"
+    assert call(*command, "--theta0", finished / "theta0.pt") == 0
+    assert [row.trial_index for row in rows_of(finished)] == [0, 1, 2, 3, 4]
+    assert call("run", "--config", finished / "config.yaml", "--stages", "soup") == 0
+    assert read_table(finished / "run" / "soups.parquet", SoupRecord)[0].num_ingredients == COUNT + 1
+
+
+def fresh(settings, tmp_path, *arguments):
+    """An import into a run of its own."""
+    return call("import", *arguments, "--config", settings / "config.yaml", f"output={tmp_path / 'run'}")
+
+
+def test_files_that_do_not_fit_are_all_named_and_none_is_registered(settings, tmp_path, capsys):
+    folder = shutil.copytree(settings / "checkpoints", tmp_path / "checkpoints")
+    state = torch.load(folder / "model_2.pt")["state_dict"]
+    state["tower.extra"] = state.pop("tower.ln_post.bias")
+    torch.save(state, folder / "model_2.pt")
+    (folder / "model_3.pt").write_bytes(b"nothing")
+    shutil.copy(folder / "model_1.pt", folder / "again.pt")
+    assert fresh(settings, tmp_path, folder, f"name=bad-{tmp_path.name}") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: 3 of 5 files cannot be imported:\n")
+    assert "model_2.pt: does not fit the model: lacks 'tower.ln_post.bias'; has 'tower.extra', which the model" in said
+    assert "model_3.pt: is neither safetensors nor a PyTorch state dict" in said
+    assert f"model_1.pt: holds the same weights as {folder / 'again.pt'}; leave one of them out" in said
+    sweep = find_sweep(f"sqlite:///{settings / 'mlflow.db'}", f"bad-{tmp_path.name}")
+    assert list_ingredients(sweep) == []
+    for name in ("again", "model_2", "model_3"):
+        (folder / f"{name}.pt").unlink()
+    assert fresh(settings, tmp_path, folder, f"name=bad-{tmp_path.name}") == 0
+    assert len(list_ingredients(sweep)) == 2
+
+
+def test_half_an_import_is_not_taken_for_a_whole_one(finished, tmp_path, capsys):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    state.update(imported=[*state["imported"], "/models/model_11.pt"], done={})
+    (tmp_path / "run" / "state.json").write_text(json.dumps(state))
+    assert call("run", "--config", finished / "config.yaml", f"output={tmp_path / 'run'}") == 2
+    said = capsys.readouterr().err
+    assert re.search(r"[45] of the [56] checkpoints of this run are imported; give the command `import` again", said)
+
+
+def test_checkpoints_of_different_starting_points_are_refused(settings, tmp_path, capsys):
+    for number in range(2):
+        state = torch.load(settings / "checkpoints" / f"model_{number + 1}.pt")["state_dict"]
+        save_weights(state, tmp_path / "c" / f"{number}.safetensors", {"theta0_sha256": f"{number}" * 64})
+    assert fresh(settings, tmp_path, tmp_path / "c", "name=origins") == 2
+    assert "different starting points (theta0_sha256 000000000000, 111111111111)" in capsys.readouterr().err
+
+
+def test_without_theta0_there_is_no_wise_ft(settings, tmp_path, capsys):
+    output, name = f"output={tmp_path / 'run'}", "name=no-theta0"
+    soups = ["soup.methods=[uniform, wise-ft]"]
+    assert fresh(settings, tmp_path, settings / "checkpoints", name) == 0
+    shown = capsys.readouterr()
+    assert "Next: python pipeline/run.py" in shown.out
+    assert call("run", "--config", settings / "config.yaml", output, name, *soups) == 2
+    assert "wise-ft needs theta0" in capsys.readouterr().err
+    assert call("run", "--config", settings / "config.yaml", output, name) == 0  # and no cost is known
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_tower_without_a_head_gets_one_from_its_own_text_tower(settings, tmp_path):
+    torch.manual_seed(1)
+    architecture = "model.architecture=" + str(CLIP).replace("'", "")
+    for number in range(2):
+        clip = open_clip.model.CLIP(**copy.deepcopy(CLIP))
+        torch.save(clip.state_dict(), tmp_path / f"clip{number}.pt")
+    files = [tmp_path / f"clip{number}.pt" for number in range(2)]
+    assert fresh(settings, tmp_path, *files, "name=headless", architecture, "model.head=zero_shot") == 0
+    first, second = rows_of(tmp_path)
+    assert first.sha256 != second.sha256
+    assert first.test_accuracy is not None
+
+
+def test_a_run_of_trials_is_not_imported_into(settings, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    for name in ("run.json", "state.json", "config.yaml"):
+        shutil.copy(settings / "run" / name, tmp_path / "run" / name)
+    text = (tmp_path / "run" / "state.json").read_text()
+    (tmp_path / "run" / "state.json").write_text(text.replace('"imported": [', '"imported": [], "done_": ['))
+    assert fresh(settings, tmp_path, settings / "checkpoints") == 2
+    assert "holds a sweep of trials" in capsys.readouterr().err
+
+
+def test_checkpoints_are_found_in_natural_order(tmp_path):
+    for name in ("model_10.pt", "model_9.safetensors", "notes.txt", "model_2.ckpt"):
+        (tmp_path / name).touch()
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "config.json").touch()
+    found = find_checkpoints([tmp_path, tmp_path / "model_2.ckpt"])
+    assert [path.name for path in found] == ["hub", "model_2.ckpt", "model_9.safetensors", "model_10.pt"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty: holds no checkpoint"):
+        find_checkpoints([tmp_path / "empty"])
+    with pytest.raises(ConfigError, match="there is no such file or folder"):
+        find_checkpoints([tmp_path / "gone"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,gpu_hours\na.pt,1", "has no column 'path'"),
+        ("path,gpu_huors\na.pt,1", "unknown column 'gpu_huors'; did you mean 'gpu_hours'?"),
+        ("path,gpu_hours\nb.pt,1", "line 2: 'b.pt' names none of the checkpoints"),
+        ("path,gpu_hours\na.pt,1\na,2", "line 3: 'a' names a checkpoint that is named twice"),
+        ("path,gpu_hours\na.pt,much", "line 2, column 'gpu_hours': Input should be a valid number"),
+        (
+            "path,test_accuracy\na.pt,91.2",
+            "line 2, column 'test_accuracy': Input should be less than or equal to 1, got '91.2'",
+        ),
+    ],
+)
+def test_mistakes_in_the_accuracy_file(tmp_path, text, said):
+    (tmp_path / "known.csv").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_accuracy_file(tmp_path / "known.csv", [Path("/models/a.pt")])
+    assert said in str(caught.value)
+    assert str(tmp_path / "known.csv") in str(caught.value) or "unknown column" in said
