@@ -79,7 +79,7 @@ def import_run(arguments: argparse.Namespace) -> None:
     if not any("gpu_hours" in values for values in known.values()):
         logger.info("import: no gpu_hours are given (--accuracy-file); the cost of these checkpoints counts as 0")
 
-    from pipeline.registry import connect  # slow to import
+    from pipeline.registry import connect, store_errors  # slow to import
     from pipeline.stages import open_run
     from pipeline.stages.imported import import_checkpoints
 
@@ -90,7 +90,8 @@ def import_run(arguments: argparse.Namespace) -> None:
     added = [path for path in map(str, checkpoints) if path not in state.imported]
     everything = [Path(path) for path in (*state.imported, *added)]
     rows = [_row(index, known.get(path, {})) for index, path in enumerate(everything)]
-    import_checkpoints(open_run(config, state), everything, rows, arguments.theta0)
+    with store_errors(str(config.registry.tracking_uri)):
+        import_checkpoints(open_run(config, state), everything, rows, arguments.theta0)
     if added:
         state.done.clear()
     state.done["search"] = fingerprints(config)["search"]

@@ -1,6 +1,6 @@
 """Ingredients and soups in MLflow. The registry, not Tune's snapshot, decides which trials are finished."""
 
-from pipeline.registry.client import connect
+from pipeline.registry.client import connect, store_errors
 from pipeline.registry.ingredients import (
     IngredientRecorder,
     IngredientVersion,
@@ -60,4 +60,5 @@ __all__ = [
     "read_trials",
     "register_soup",
     "set_champion",
+    "store_errors",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,22 +23,39 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.errors import RegistryError
 
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 30.0  # between two attempts to reach a store, seconds
+
 # Alembic tells of every step of a database migration, MLflow of every model that it creates.
 for _name in ("alembic", "mlflow"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module=r"mlflow\.")
 
 
-def connect(tracking_uri: str) -> MlflowClient:
+def connect(tracking_uri: str, patience: float = 0) -> MlflowClient:
     """A client of the store at ``tracking_uri``, which has answered once.
 
-    A new SQLite database is migrated here, before any trial needs it: processes that start one together crash. Raises
-    RegistryError when the store cannot be reached.
+    A new SQLite database is migrated here, before any trial needs it: processes that start one together crash. A store
+    that cannot be reached is asked again, less and less often, for ``patience`` seconds; then raises RegistryError.
     """
-    # MLflow's own patience with a dead server is minutes; a running sweep has it, the first question has not.
-    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    before = {name: os.environ.get(name) for name in patience}
-    os.environ.update(patience)
+    start, pause = time.monotonic(), 1.0
+    while True:
+        try:
+            return _connect(tracking_uri)
+        except RegistryError as error:
+            if time.monotonic() - start + pause > patience:
+                raise
+            logger.info("%s; asking again in %.0f s", error, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _connect(tracking_uri: str) -> MlflowClient:
+    # MLflow's own patience with a dead server is minutes; whoever wants to wait says so.
+    quick = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    before = {name: os.environ.get(name) for name in quick}
+    os.environ.update(quick)
     try:
         if tracking_uri.startswith("sqlite:///"):
             Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +72,19 @@ def connect(tracking_uri: str) -> MlflowClient:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     return client
+
+
+@contextlib.contextmanager
+def store_errors(tracking_uri: str) -> Iterator[None]:
+    """Turns what MLflow raises when it has given up on the store into RegistryError."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = " ".join(redact(tracking_uri, str(error)).split())[:200]
+        raise RegistryError(
+            f"the MLflow store {redact(tracking_uri)} failed ({reason}); what was recorded is kept, the same command "
+            "goes on once the store is well"
+        ) from error
 
 
 def redact(uri: str, text: str | None = None) -> str:
@@ -81,4 +113,13 @@ def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in values.items() if value is not None}
 
 
-__all__ = ["MlflowClient", "MlflowException", "as_tags", "connect", "file_sha256", "local_path", "redact"]
+__all__ = [
+    "MlflowClient",
+    "MlflowException",
+    "as_tags",
+    "connect",
+    "file_sha256",
+    "local_path",
+    "redact",
+    "store_errors",
+]

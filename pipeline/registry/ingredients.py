@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param
+from mlflow.entities.model_registry import ModelVersion
 from torch import Tensor
 
 from pipeline.errors import RegistryError
@@ -49,7 +50,7 @@ class IngredientRecorder:
     def begin(self, trial_index: int, hyper: Hyperparameters) -> None:
         """Start the trial's run with its hyperparameters; left to `record` where the store cannot be reached."""
         with contextlib.suppress(RegistryError, MlflowException):
-            client, run_id = self._run_of(trial_index)
+            client, run_id = self._run_of(trial_index, patience=0)
             self._log_parameters(client, run_id, hyper)
 
     def log_epochs(self, trial_index: int, epochs: Sequence[EpochRecord]) -> None:
@@ -60,26 +61,33 @@ class IngredientRecorder:
             for key, value in row.model_dump(exclude={"epoch"}).items()
         ]
         with contextlib.suppress(RegistryError, MlflowException):
-            client, run_id = self._run_of(trial_index)
+            client, run_id = self._run_of(trial_index, patience=0)
             client.log_batch(run_id, metrics=metrics)
 
     def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
         """Log the weights as an artifact of the trial's run; returns the file's URI and SHA-256.
 
-        The weights of a recorded trial stay as they are: its worker may have died before it could tell Tune.
+        The weights of a registered version stay as they are: its worker may have died before it could tell Tune.
         """
         client, run_id = self._run_of(trial_index)
-        if recorded := client.get_run(run_id).data.tags.get("record"):
-            row = IngredientRecord.model_validate_json(recorded)
-            if row.path is not None and row.sha256 is not None:
-                return row.path, row.sha256
+        if versions := _versions_of(client, self.sweep, run_id):
+            return versions[0].tags["path"], versions[0].tags["sha256"]
         return self._log(client, run_id, state, {"trial_index": str(trial_index)})
 
     def record(self, row: IngredientRecord) -> None:
-        """Log the outcome of a trial and, if it finished, register its version."""
+        """Log the outcome of a trial and, if it finished, register its version.
+
+        Of several writers of the same trial the first keeps its version, and the runs of the others are deleted.
+        """
         client, run_id = self._run_of(row.trial_index)
         if row.status == "finished":
-            version = _version(client, self.sweep, run_id, {"trial_index": row.trial_index, **row.model_dump()})
+            version = _version(client, self.sweep, run_id, row.model_dump())
+            of_trial = f"tag.sweep_id = '{self.sweep.sweep_id}' and tag.trial_index = '{row.trial_index}'"
+            found = client.search_model_versions(f"name = '{self.sweep.ingredient_model}' and {of_trial}")
+            if version != min(int(one.version) for one in found):
+                client.delete_model_version(self.sweep.ingredient_model, str(version))
+                client.delete_run(run_id)
+                return
             row = row.model_copy(update={"model_version": version})
         self._log_parameters(client, run_id, row)
         values = {name: getattr(row, name) for name in _METRICS}
@@ -99,9 +107,9 @@ class IngredientRecorder:
         _version(client, self.sweep, run_id, tags)
         client.set_terminated(run_id)
 
-    def _run_of(self, trial_index: int) -> tuple[MlflowClient, str]:
+    def _run_of(self, trial_index: int, patience: float | None = None) -> tuple[MlflowClient, str]:
         """A connection and the id of the trial's run, made on the first call."""
-        client = self.sweep.client()
+        client = self.sweep.client(patience)
         return client, self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
 
     def _log_parameters(self, client: MlflowClient, run_id: str, hyper: Hyperparameters | IngredientRecord) -> None:
@@ -205,8 +213,7 @@ def fetch_file(uri: str, sha256: str, folder: Path, what: str) -> Path:
 
 def _version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str, object]) -> int:
     """The version made from ``run_id``, made on the first call."""
-    found = client.search_model_versions(f"name = '{sweep.ingredient_model}' and run_id = '{run_id}'", max_results=1)
-    if found:
+    if found := _versions_of(client, sweep, run_id):
         return int(found[0].version)
     version = client.create_model_version(
         sweep.ingredient_model,
@@ -216,3 +223,7 @@ def _version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str,
         await_creation_for=0,
     )
     return int(version.version)
+
+
+def _versions_of(client: MlflowClient, sweep: Sweep, run_id: str) -> list[ModelVersion]:
+    return list(client.search_model_versions(f"name = '{sweep.ingredient_model}' and run_id = '{run_id}'"))

@@ -14,6 +14,7 @@ from pipeline.errors import RegistryError
 from pipeline.records import CostRecord, SplitRecord
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
 
+_PATIENCE = 600.0  # seconds; a trial's hours are worth more
 _DIGEST_LENGTH = 36  # MLflow's limit
 
 
@@ -41,9 +42,9 @@ class Sweep:
         """Name of the registered model whose versions are soups."""
         return f"{self.name}-soup"
 
-    def client(self) -> MlflowClient:
-        """A connection from this process."""
-        return connect(self.tracking_uri)
+    def client(self, patience: float | None = None) -> MlflowClient:
+        """A connection from this process; a store that is away is waited for, ``patience`` or ten minutes."""
+        return connect(self.tracking_uri, _PATIENCE if patience is None else patience)
 
     def child_run(self, client: MlflowClient, role: str, key: str, run_name: str, seconds: float = 0) -> str:
         """Id of the nested run for ``key``, made on the first call: a repeated or resumed stage finds it again.
@@ -54,6 +55,7 @@ class Sweep:
             [self.experiment_id],
             f"tags.sweep_id = '{self.sweep_id}' and tags.role = '{role}' and tags.key = '{key}'",
             max_results=1,
+            order_by=["attributes.start_time ASC"],
         )
         if found:
             return str(found[0].info.run_id)

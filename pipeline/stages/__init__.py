@@ -11,7 +11,7 @@ from pipeline.cluster import check_store, start_ray
 from pipeline.config import Config
 from pipeline.data import StreamedImages, load_splits
 from pipeline.provenance import git_commit, library_versions
-from pipeline.registry import log_datasets, log_settings, open_sweep
+from pipeline.registry import log_datasets, log_settings, open_sweep, store_errors
 from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
 from pipeline.stages.search import search_stage
@@ -28,11 +28,12 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
 
     Raises PipelineError; what was done before stays done.
     """
-    run = open_run(config, state)
-    for stage in todo:
-        _RUN_STAGE[stage](run)
-        state.done[stage] = wanted[stage]
-        save_state(config, state)
+    with store_errors(str(config.registry.tracking_uri)):
+        run = open_run(config, state)
+        for stage in todo:
+            _RUN_STAGE[stage](run)
+            state.done[stage] = wanted[stage]
+            save_state(config, state)
 
 
 def open_run(config: Config, state: RunState) -> Run:

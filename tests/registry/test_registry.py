@@ -25,6 +25,7 @@ from pipeline.records import (
 from pipeline.registry import (
     IngredientRecorder,
     SoupModel,
+    Sweep,
     connect,
     describe,
     fetch_ingredients,
@@ -45,6 +46,7 @@ from pipeline.registry import (
     set_champion,
 )
 from pipeline.registry.client import file_sha256, local_path
+from pipeline.registry.ingredients import _version
 
 THETA0 = "7" * 64
 
@@ -163,7 +165,8 @@ def test_a_running_trial_shows_its_hyperparameters_and_epochs(sweep, recorder):
     assert ended.info.start_time == run.info.start_time
 
 
-def test_a_store_that_is_away_stops_no_trial(sweep):
+def test_a_store_that_is_away_stops_no_trial(sweep, monkeypatch):
+    monkeypatch.setattr("pipeline.registry.sweeps._PATIENCE", 0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         away = recorder_of(replace(sweep, tracking_uri=f"http://127.0.0.1:{free.getsockname()[1]}"))
@@ -211,6 +214,35 @@ def test_an_uploaded_trial_that_was_not_recorded_does_not_count(sweep, recorder)
     recorder.upload(0, weights(0))
     assert read_trials(sweep) == []
     assert list_ingredients(sweep) == []
+
+
+def test_a_worker_that_died_between_version_and_record_is_made_up_for(sweep, recorder, tmp_path):
+    path, sha256 = recorder.upload(0, weights(0))
+    row = ingredient(0, path=path, sha256=sha256, theta0_sha256=THETA0)
+    (run,) = runs(sweep, "trial")
+    _version(sweep.client(), sweep, run.info.run_id, row.model_dump())
+    assert read_trials(sweep) == []
+    # Again, on hardware that gives other weights: what is registered stands.
+    assert recorder.upload(0, weights(1)) == (path, sha256)
+    recorder.record(row)
+    assert [one.model_version for one in read_trials(sweep)] == [1]
+    assert len(fetch_ingredients(list_ingredients(sweep), tmp_path)) == 1
+
+
+def test_of_two_writers_of_a_trial_the_first_stays(sweep, recorder):
+    client = sweep.client()
+    tags = {"sweep_id": sweep.sweep_id, "role": "trial", "key": "0", "mlflow.parentRunId": sweep.run_id}
+    ours, theirs = (client.create_run(sweep.experiment_id, tags=tags).info.run_id for _ in range(2))
+    record_trial(recorder, 0)
+    (kept,) = [run.info.run_id for run in runs(sweep, "trial") if "record" in run.data.tags]
+    late = {ours, theirs} - {kept}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sweep, "child_run", lambda *args, **kwargs: next(iter(late)))
+        record_trial(recorder, 0, val_accuracy=0.1)
+    (version,) = versions(sweep, "demo-ingredient")
+    assert version.run_id == kept
+    assert [row.val_accuracy for row in read_trials(sweep)] == [0.9]
+    assert [run.info.run_id for run in runs(sweep, "trial")] == [kept]
 
 
 def test_only_the_versions_of_this_sweep_are_listed_theta0_first(sweep, recorder, tmp_path):

@@ -1,0 +1,86 @@
+"""A tracking server that is away while trials are recorded: nothing is lost, nothing is there twice."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import torch
+from program import Background, environment, free_ports, wait_for
+from samples import ingredient
+
+from pipeline.models import save_weights
+from pipeline.registry import IngredientRecorder, fetch_ingredients, list_ingredients, open_sweep, read_trials
+
+MLFLOW = Path(sys.executable).with_name("mlflow")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not MLFLOW.exists(), reason="the mlflow command is not installed beside this Python"),
+]
+COUNT = 8
+
+
+@pytest.fixture
+def start(migrated_store, tmp_path):
+    """Starts the server, always at the same address."""
+    (port,) = free_ports(1)
+    (tmp_path / "mlflow.db").write_bytes(migrated_store.read_bytes())
+    command = [
+        str(MLFLOW), "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "--artifacts-destination", str(tmp_path / "artifacts"), "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1",
+    ]  # fmt: skip
+    env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
+    started = []
+
+    def start():
+        started.append(Background(command, env, tmp_path / f"server-{len(started)}.log"))
+
+        def answers():
+            try:
+                return urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
+            except (URLError, OSError):
+                return False
+
+        wait_for(answers, "an MLflow server", 120)
+        return f"http://127.0.0.1:{port}", started[-1]
+
+    yield start
+    for server in started:
+        server.end_session()
+
+
+def test_trials_are_recorded_once_the_server_is_back(start, tmp_path):
+    uri, server = start()
+    sweep = open_sweep(uri, "away", "sweep-1", None, {})
+    recorder = IngredientRecorder(sweep, "7" * 64, ("cat", "dog"), save_weights)
+    failures = []
+
+    def record(indices):
+        try:
+            for index in indices:
+                recorder.begin(index, ingredient(index))
+                path, sha256 = recorder.upload(index, {"weight": torch.full((1000,), float(index))})
+                recorder.record(ingredient(index, path=path, sha256=sha256))
+        except Exception as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=record, args=(range(first, COUNT, 2),)) for first in range(2)]
+    for worker in workers:
+        worker.start()
+    wait_for(lambda: read_trials(sweep), "the first trial", 60)
+    server.end_session()
+    time.sleep(20)
+    assert any(worker.is_alive() for worker in workers)
+    start()
+    for worker in workers:
+        worker.join(300)
+    assert failures == []
+    assert [row.trial_index for row in read_trials(sweep)] == list(range(COUNT))
+    versions = list_ingredients(sweep)
+    assert [version.trial_index for version in versions] == list(range(COUNT))
+    assert len(fetch_ingredients(versions, tmp_path / "fetched")) == COUNT
