@@ -38,7 +38,7 @@ def search_stage(run: Run) -> None:
         write_imported(run)
         return
     config, splits = run.config, run.splits
-    record = _theta0(run)
+    record = ensure_theta0(run)
     theta0 = read_weights(run.path("theta0.safetensors"))
     recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names, save_weights)
     recorder.upload_theta0(theta0)
@@ -89,7 +89,7 @@ def _check_disk(run: Run, theta0: Mapping[str, Tensor], trials: int) -> None:
         )
 
 
-def _theta0(run: Run) -> RunRecord:
+def ensure_theta0(run: Run) -> RunRecord:
     """The run's record; makes theta0 in a Ray task of its own the first time."""
     if run.path("run.json").exists() and run.path("theta0.safetensors").exists():
         return run.record()
