@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -38,6 +39,11 @@ class Progress(tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver."""
         self.running.add(trial.config["trial"])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune in the driver, when an attempt has failed and the trial is tried again."""
+        why = reason_of(Path(trial.error_file).read_text(encoding="utf-8"))
+        logger.info("search: an attempt of trial %d failed (%s); trying again", trial.config["trial"], why)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver, when a trial is not tried again."""
@@ -81,6 +87,14 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._finished.set(sum(row.status == "finished" for row in self.rows))
         self._hours.set(sum(row.gpu_hours for row in self.rows))
         self._best.set(self._best_accuracy() or 0.0)
+
+
+def reason_of(error: object) -> str:
+    """The first line of the innermost exception in a traceback of Ray's, else the last line; not too long for a tag."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    said = [line for line in lines[frames[-1] :] if not line[0].isspace()] if frames else lines[-1:]
+    return next(iter(said or lines[-1:]), type(error).__name__).strip()[:500]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from ray import tune
 from pipeline.errors import SearchError
 from pipeline.records import IngredientRecord
 from pipeline.search.attempts import read_attempts
-from pipeline.search.progress import Progress
+from pipeline.search.progress import Progress, reason_of
 from pipeline.search.spaces import Trial
 from pipeline.search.trial import TrialContext, outcome, run_trial
 
@@ -22,9 +22,10 @@ _AGAIN = "give the same command again to go on"
 _NO_SPACE = os.strerror(errno.ENOSPC)
 _LOW_ON_MEMORY = "running low on memory"  # in the words of Ray's memory monitor; Tune gives up the sweep then
 _SETTINGS_OF_TUNE = {
-    # Our own progress line replaces Tune's tables; its log files of every trial would repeat the records.
+    # Our own lines replace Tune's tables and tracebacks; its log files of every trial would repeat the records.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "auto",
     # Its own handler of Ctrl-C makes `fit` return as if the sweep were complete.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -48,14 +49,14 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
             break
         except (RuntimeError, tune.TuneError) as error:
             if _LOW_ON_MEMORY not in str(error) or not progress.running:
-                raise SearchError(f"the sweep stopped: {_reason(error)}; {_AGAIN}") from error
+                raise SearchError(f"the sweep stopped: {reason_of(error)}; {_AGAIN}") from error
             at_a_time = _fewer(context, progress)
             number += 1
-    if full := [_reason(why) for _, why in failed if _NO_SPACE in str(why)]:
+    if full := [reason_of(why) for _, why in failed if _NO_SPACE in str(why)]:
         # No fault of the trials: they are left to be gone on with, not recorded as failed.
         raise SearchError(f"the disk is full ({full[0]}); finished ingredients are kept. Free some space and {_AGAIN}")
     for trial, why in failed:
-        _record_failure(context, progress, trial, _reason(why))
+        _record_failure(context, progress, trial, reason_of(why))
 
 
 def _pending(context: TrialContext, rows: Sequence[IngredientRecord]) -> list[int]:
@@ -104,11 +105,3 @@ def _record_failure(context: TrialContext, progress: Progress, trial: Trial, rea
     row = outcome(trial, context, status="failed", reason=reason)
     context.recorder.record(row)
     progress.tell(row)
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of the innermost exception in a traceback of Ray's, else the last line; not too long for a tag."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
-    said = [line for line in lines[frames[-1] :] if not line[0].isspace()] if frames else lines[-1:]
-    return next(iter(said or lines[-1:]), type(error).__name__).strip()[:500]

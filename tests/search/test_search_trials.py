@@ -123,6 +123,13 @@ def test_the_reason_of_a_failed_trial_tells_what_happened(troubled):
     assert "died" in rows[4].reason or "exit" in rows[4].reason.lower()
 
 
+def test_an_attempt_that_is_repeated_is_told_in_one_line(troubled):
+    _, _, messages = troubled
+    told = [message for message in messages if message.startswith("search: an attempt of trial ")]
+    assert sorted(re.match(r"search: an attempt of trial (\d) failed \(", line)[1] for line in told) == list("1234")
+    assert all(line.endswith("; trying again") and "\n" not in line for line in told)
+
+
 def test_a_rejected_trial_is_not_tried_again(troubled):
     made, rows, messages = troubled
     assert rows[5].attempts == 1
@@ -132,7 +139,8 @@ def test_a_rejected_trial_is_not_tried_again(troubled):
 
 
 def test_progress_is_a_table_that_counts_to_the_end(troubled):
-    _, rows, (headings, *lines) = troubled
+    _, rows, messages = troubled
+    headings, *lines = [message for message in messages if not message.startswith("search: ")]
     assert headings.split()[:4] == ["trial", "lr", "decay", "epochs"]
     assert "core hours" in headings
     assert len(lines) == 6

@@ -19,6 +19,7 @@ def run_troubled(kind, folder):
         [sys.executable, SWEEP, kind, folder], env=environment(), capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
     rows = [IngredientRecord.model_validate_json(line) for line in (folder / "rows").read_text().splitlines()]
     assert sorted(row.trial_index for row in rows) == [0, 1, 2], "one record for each trial"
     return {row.trial_index: row for row in rows}, done.stdout
