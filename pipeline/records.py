@@ -187,6 +187,25 @@ class CostRecord(Record):
     order_seed: int | None = None
 
 
+class ComparisonRecord(Record):
+    """Two methods on the same test images, of which each got ``wins`` or ``losses`` right that the other did not.
+
+    ``difference`` is the test accuracy of ``method`` minus that of ``baseline``, ``low`` to ``high`` its 95 % bootstrap
+    interval over test images. ``p_value`` is that of the exact McNemar test, ``p_adjusted`` the same corrected for all
+    pairs of the run.
+    """
+
+    method: str
+    baseline: str
+    difference: float
+    low: float
+    high: float
+    wins: int
+    losses: int
+    p_value: float
+    p_adjusted: float
+
+
 class CoefficientRecord(Record):
     """A mixing coefficient (Eq. 4): within a layer, those of all trials sum to one."""
 

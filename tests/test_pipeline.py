@@ -30,6 +30,7 @@ from pipeline.evaluation import accuracy, predict
 from pipeline.models import build_classifier, read_weights, weights_sha256
 from pipeline.records import (
     CoefficientRecord,
+    ComparisonRecord,
     CostRecord,
     IngredientRecord,
     PredictionRecord,
@@ -151,6 +152,7 @@ def open_ingredients(finished) -> IngredientSet:
         ("ingredients.parquet", IngredientRecord),
         ("soups.parquet", SoupRecord),
         ("cost_accuracy.parquet", CostRecord),
+        ("comparisons.parquet", ComparisonRecord),
         *[(f"coefficients/{method}.parquet", CoefficientRecord) for method in MODELS],
         *[(f"predictions/{method}.parquet", PredictionRecord) for method in METHODS],
     ],
@@ -167,7 +169,7 @@ def test_tables_have_the_columns_of_the_design(finished, file, kind):
 def test_every_file_of_the_design_is_there_and_nothing_unfinished(finished):
     files = {str(path.relative_to(finished.output)) for path in finished.output.rglob("*") if path.is_file()}
     expected = {"config.yaml", "state.json", "run.json", "theta0.safetensors", "report.html"}
-    expected |= {"ingredients.parquet", "soups.parquet", "cost_accuracy.parquet"}
+    expected |= {"ingredients.parquet", "soups.parquet", "cost_accuracy.parquet", "comparisons.parquet"}
     expected |= {f"figures/{name}.{form}" for name in ("cost_accuracy", "ingredients") for form in ("png", "svg")}
     expected |= {
         f"{kind}/{method}.{form}"

@@ -4,42 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.records import IngredientRecord, RunRecord, SoupRecord, cost_unit
+from pipeline.records import ComparisonRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
 from pipeline.report.formats import cost, count, duration, percent, significant
-from pipeline.report.intervals import difference_margin, margin, split_size
+from pipeline.report.intervals import margin, split_size
 from pipeline.report.markup import facts, paragraph, section
-from pipeline.report.series import champion_of
+from pipeline.report.series import against, champion_of
 from pipeline.report.styles import style
 
 _BASELINE = "best-individual"
+_SIGNIFICANT = 0.05
 
 
-def overview(run: RunRecord, ingredients: Sequence[IngredientRecord], soups: Sequence[SoupRecord]) -> str:
+def overview(
+    run: RunRecord,
+    ingredients: Sequence[IngredientRecord],
+    soups: Sequence[SoupRecord],
+    comparisons: Sequence[ComparisonRecord],
+) -> str:
     """The overview as an HTML section."""
     champion = champion_of(run, soups)
     baseline = next((soup for soup in soups if soup.method == _BASELINE), None)
     if champion is None:
         text = "There is no champion yet: run the soup stage (--stages soup) to mix the ingredients into one model."
         return section("overview", "Overview", paragraph(text, "lead"), paragraph(_spent(run, ingredients, None)))
+    tested = against(comparisons, champion.method, _BASELINE)
     return section(
         "overview",
         "Overview",
-        facts(_tiles(run, champion, baseline, ingredients), "tiles"),
+        facts(_tiles(champion, baseline, tested, ingredients), "tiles"),
         paragraph(_verdict(run, champion, len(soups)), "lead"),
-        paragraph(_gain(run, champion, baseline)) if baseline else "",
+        paragraph(_gain(champion, baseline, tested)) if baseline else "",
         paragraph(_spent(run, ingredients, champion)),
     )
 
 
 def _tiles(
-    run: RunRecord, champion: SoupRecord, baseline: SoupRecord | None, ingredients: Sequence[IngredientRecord]
+    champion: SoupRecord,
+    baseline: SoupRecord | None,
+    tested: ComparisonRecord | None,
+    ingredients: Sequence[IngredientRecord],
 ) -> list[tuple[str, str]]:
     """The four figures at the top."""
     tiles = [("Champion", style(champion.method).label), ("Test accuracy", f"{percent(champion.test_accuracy)} %")]
     if baseline is not None and baseline.method != champion.method:
         gain = champion.test_accuracy - baseline.test_accuracy
-        noise = _noise(run, champion, baseline)
-        doubt = ", within noise" if noise is not None and abs(gain) < noise else ""
+        doubt = ", within noise" if tested is not None and tested.p_adjusted >= _SIGNIFICANT else ""
         tiles.append((f"Gain over best individual{doubt}", f"{100 * gain:+.2f} pp"))
     unit = cost_unit(ingredients)
     return [*tiles, (f"Sweep, {unit}", significant(sum(row.gpu_hours for row in ingredients)))]
@@ -65,7 +74,7 @@ def _verdict(run: RunRecord, champion: SoupRecord, num_methods: int) -> str:
     return f"{chosen} {reached}, give or take {half:.1f} percentage points (95 % margin for {count(images, 'image')})."
 
 
-def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord) -> str:
+def _gain(champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord | None) -> str:
     """What the champion gained over the best single trial, and whether that is more than chance."""
     if champion.method == baseline.method:
         return "No soup beat it on the split that chooses, so mixing gained nothing here."
@@ -75,22 +84,15 @@ def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord) -> str:
         text = f"That is the same as {other}."
     else:
         text = f"That is {abs(gain):.2f} percentage points {'more' if gain > 0 else 'less'} than {other}."
-    noise = _noise(run, champion, baseline)
-    if noise is None:
+    if tested is None:
         return text
-    if abs(gain) < 100 * noise:
-        return (
-            f"{text} This is within noise: on a test split of this size, two models may differ by up to "
-            f"{100 * noise:.1f} points by chance alone, so it does not show which of the two is better. "
-            "(A cautious bound, as if each had been tested on images of its own.)"
-        )
-    return f"{text} This is beyond noise: chance alone would explain up to {100 * noise:.1f} points."
-
-
-def _noise(run: RunRecord, champion: SoupRecord, baseline: SoupRecord) -> float | None:
-    """How far the two may differ by chance, as a fraction; None where the size of the test split is unknown."""
-    images = split_size(run, "test")
-    return difference_margin(champion.test_accuracy, baseline.test_accuracy, images) if images else None
+    noise = "within noise" if tested.p_adjusted >= _SIGNIFICANT else "beyond noise"
+    return (
+        f"{text} This is {noise}: of {count(tested.wins + tested.losses, 'test image')} that only one of them gets "
+        f"right the champion has {tested.wins}; the exact McNemar test, corrected for all pairs of methods, gives "
+        f"p = {significant(tested.p_adjusted)}. The 95 % interval of the difference is {100 * tested.low:+.2f} to "
+        f"{100 * tested.high:+.2f} points."
+    )
 
 
 def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: SoupRecord | None) -> str:

@@ -9,13 +9,14 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
-from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord
+from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord
 from pipeline.report.charts import cost_chart, ingredients_chart, script
 from pipeline.report.markup import facts
 from pipeline.report.overview import overview
 from pipeline.report.sections import (
     COST_CHART,
     INGREDIENTS_CHART,
+    comparisons_section,
     cost_section,
     ingredients_section,
     methods_section,
@@ -25,7 +26,7 @@ from pipeline.report.sections import (
 )
 from pipeline.report.stylesheet import STYLESHEET
 
-_CONTENTS = ("methods", "cost", "ingredients", "sweep", "splits", "versions")
+_CONTENTS = ("methods", "comparisons", "cost", "ingredients", "sweep", "splits", "versions")
 
 # The policy makes the promise of "no network" one that the browser keeps.
 _PAGE = Template("""<!DOCTYPE html>
@@ -66,11 +67,13 @@ def page(
     ingredients: Sequence[IngredientRecord],
     soups: Sequence[SoupRecord],
     costs: Sequence[CostRecord],
+    comparisons: Sequence[ComparisonRecord],
 ) -> str:
     """The report as one self-contained HTML document; plotly.js is inlined once, and only where there is a chart."""
     sections = [
-        overview(run, ingredients, soups),
+        overview(run, ingredients, soups, comparisons),
         methods_section(run, soups),
+        comparisons_section(run, soups, comparisons),
         cost_section(run, costs, ingredients),
         ingredients_section(ingredients),
         sweep_section(ingredients),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
+from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
 from pipeline.report.formats import (
     MISSING,
     augmentation,
@@ -19,7 +19,7 @@ from pipeline.report.formats import (
 )
 from pipeline.report.intervals import difference_margin, margin, split_size
 from pipeline.report.markup import Column, chart, facts, paragraph, section, table
-from pipeline.report.series import CostLine, cost_lines, trials
+from pipeline.report.series import CostLine, against, cost_lines, trials
 from pipeline.report.styles import style
 from pipeline.report.text import memory_with_kind
 
@@ -75,6 +75,40 @@ def methods_section(run: RunRecord, soups: Sequence[SoupRecord]) -> str:
         "Methods",
         table("Accuracy and cost of each method", [Column(c, c != "Method") for c in columns], rows, champion),
         paragraph(notes, "note"),
+    )
+
+
+def comparisons_section(run: RunRecord, soups: Sequence[SoupRecord], comparisons: Sequence[ComparisonRecord]) -> str:
+    """The champion against every other method on the same test images."""
+    title = "Comparisons"
+    pairs = [(soup.method, found) for soup in soups if (found := against(comparisons, run.champion, soup.method))]
+    if not pairs:
+        how = "The methods have not been compared: run the study stage (--stages study,report) with more than one."
+        return section("comparisons", title, paragraph(how))
+    headings = ("Gain, pp", "95 % interval", "Wins", "Losses", "p", "p, corrected")
+    columns = [Column("Against", False), *map(Column, headings)]
+    rows = [
+        (
+            style(method).label,
+            f"{100 * pair.difference:+.2f}",
+            f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f}",
+            str(pair.wins),
+            str(pair.losses),
+            significant(pair.p_value),
+            significant(pair.p_adjusted),
+        )
+        for method, pair in pairs
+    ]
+    champion = style(run.champion).label if run.champion else ""
+    return section(
+        "comparisons",
+        title,
+        paragraph(
+            f"What {champion} gains in test accuracy over every other method, on the same images: wins are those that "
+            "it alone gets right. The interval resamples the images. p is of the exact McNemar test, corrected for all "
+            f"{len(comparisons)} pairs of methods (Benjamini and Yekutieli); comparisons.parquet holds them all."
+        ),
+        table("The champion against each method", columns, rows),
     )
 
 

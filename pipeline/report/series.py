@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord
+from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord
 
 
 class CostPoint(NamedTuple):
@@ -63,6 +63,21 @@ def trials(ingredients: Sequence[IngredientRecord]) -> Trials:
     span = max(values) - min(values)
     floor = max(0.0, min(values) - max(0.1 * span, 0.005))
     return Trials(finished, [row for row in rows if row.status != "finished"], floor)
+
+
+def against(comparisons: Sequence[ComparisonRecord], method: str | None, baseline: str) -> ComparisonRecord | None:
+    """The comparison of two methods, seen from ``method``; None where they were not compared."""
+    for row in comparisons:
+        if (row.method, row.baseline) == (method, baseline):
+            return row
+        if (row.baseline, row.method) == (method, baseline):
+            return row.model_copy(
+                update={
+                    **{"method": row.baseline, "baseline": row.method, "difference": -row.difference},
+                    **{"low": -row.high, "high": -row.low, "wins": row.losses, "losses": row.wins},
+                }
+            )
+    return None
 
 
 def champion_of(run: RunRecord, soups: Sequence[SoupRecord]) -> SoupRecord | None:

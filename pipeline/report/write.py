@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord
+from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord
 from pipeline.report.figures import cost_figure, ingredients_figure, save
 from pipeline.report.page import page
 
@@ -20,6 +20,7 @@ def write_report(
     ingredients: Sequence[IngredientRecord],
     soups: Sequence[SoupRecord],
     costs: Sequence[CostRecord],
+    comparisons: Sequence[ComparisonRecord],
 ) -> list[Path]:
     """Write ``report.html`` and ``figures/*.png, *.svg`` under ``folder`` and return the paths written.
 
@@ -32,7 +33,7 @@ def write_report(
     if ingredients:
         figures["ingredients"] = ingredients_figure(run, ingredients, soups)
 
-    html = page(run, ingredients, soups, costs)
+    html = page(run, ingredients, soups, costs, comparisons)
     report = folder / "report.html"
     _replace(report, lambda path: path.write_text(html, encoding="utf-8"))
     written = [report]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.data import read_table
-from pipeline.records import CostRecord, SoupRecord
+from pipeline.records import ComparisonRecord, CostRecord, SoupRecord
 from pipeline.registry import describe, log_files
 from pipeline.report import methods_table, write_report
 from pipeline.stages.context import Run
@@ -18,7 +18,9 @@ def report_stage(run: Run) -> None:
     soups = read_table(run.path("soups.parquet"), SoupRecord)
     curve = run.path("cost_accuracy.parquet")
     costs = read_table(curve, CostRecord) if curve.exists() else []
-    files = write_report(run.config.output, record, rows, soups, costs)
+    tests = run.path("comparisons.parquet")
+    comparisons = read_table(tests, ComparisonRecord) if tests.exists() else []
+    files = write_report(run.config.output, record, rows, soups, costs, comparisons)
     records = (run.path("run.json"), *run.path().glob("*.parquet"))
     describe(run.sweep, methods_table(soups, rows, record.champion))
     log_files(run.sweep, [*files, *records], {"champion": record.champion or "", "seed": str(record.seed)})

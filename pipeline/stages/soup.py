@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.data import write_table
+from pipeline.data import read_table, write_table
 from pipeline.models import describe_model, save_weights
 from pipeline.records import (
     CoefficientRecord,
+    ComparisonRecord,
     CostRecord,
     IngredientRecord,
     PredictionRecord,
@@ -23,7 +24,7 @@ from pipeline.registry import fetch_soup, log_costs, log_soup_files, set_champio
 from pipeline.soup_task import SoupContext, SoupRequest, SoupResult, build_soups, soup_key
 from pipeline.stages.context import Run
 from pipeline.state import BuiltSoup, save_state, write_text
-from pipeline.studies import cost_record, cost_requests
+from pipeline.studies import compare_methods, cost_record, cost_requests
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,22 @@ def _keep(source: Path, target: Path) -> None:
 
 
 def study_stage(run: Run) -> None:
-    """The cost curve: ``cost_accuracy.parquet`` and the metrics of its MLflow runs."""
+    """The studies of a finished sweep, each a table of its own."""
+    _comparisons(run)
+    _cost_curve(run)
+
+
+def _comparisons(run: Run) -> None:
+    """``comparisons.parquet``: every pair of methods on the test images."""
+    soups = read_table(run.path("soups.parquet"), SoupRecord)
+    predictions = {
+        row.method: read_table(run.path("predictions", f"{row.method}.parquet"), PredictionRecord) for row in soups
+    }
+    write_table(run.path("comparisons.parquet"), compare_methods(predictions), ComparisonRecord)
+
+
+def _cost_curve(run: Run) -> None:
+    """``cost_accuracy.parquet`` and the metrics of its MLflow runs."""
     rows, settings = run.ingredients(), run.config.study.cost_accuracy
     context = dataclasses.replace(_soup_context(run, rows), register=False)
     wanted = cost_requests(rows, settings.methods, settings.step)

@@ -49,6 +49,17 @@ def accuracy_difference(correct: NDArray[np.bool_], other: NDArray[np.bool_], se
     return Interval(float(difference.mean()), float(low), float(high))
 
 
+def paired_interval(wins: int, losses: int, images: int, seed: int = 0) -> Interval:
+    """Difference of the accuracies of two models of which each got ``wins`` or ``losses`` right that the other did not.
+
+    The interval resamples the images: what that draws of wins, losses and ties is multinomial.
+    """
+    ties = images - wins - losses
+    drawn = np.random.default_rng(seed).multinomial(images, np.array([wins, losses, ties]) / images, size=_RESAMPLES)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / images, [0.025, 0.975])
+    return Interval((wins - losses) / images, float(low), float(high))
+
+
 def hours_to_reach(points: Iterable[CostRecord], accuracy: float) -> float | None:
     """Cost of the cheapest soup of a curve whose test accuracy is at least ``accuracy``; None if no soup's is."""
     return min((point.gpu_hours for point in points if point.test_accuracy >= accuracy), default=None)

@@ -3,16 +3,15 @@ from html.parser import HTMLParser
 
 import pytest
 from plotly.offline import get_plotlyjs
-from report_records import a_failure, a_run, a_soup, a_sweep, an_ingredient, the_costs, the_soups
+from report_records import a_failure, a_run, a_soup, a_sweep, an_ingredient, the_comparisons, the_costs, the_soups
 
-from pipeline.records import SplitRecord
 from pipeline.report import methods_table, write_report
 from pipeline.report.page import page
 
 HOSTILE = "</script><img src=https://evil.example/x onerror=alert(1)>&\"'"
 
 
-def a_page(run=None, ingredients=None, soups=None, costs=None) -> str:
+def a_page(run=None, ingredients=None, soups=None, costs=None, comparisons=None) -> str:
     """A page without plotly.js, which holds addresses of its own."""
     ingredients = a_sweep() if ingredients is None else ingredients
     html = page(
@@ -20,6 +19,7 @@ def a_page(run=None, ingredients=None, soups=None, costs=None) -> str:
         ingredients,
         the_soups() if soups is None else soups,
         the_costs(ingredients) if costs is None else costs,
+        the_comparisons() if comparisons is None else comparisons,
     )
     assert html.count(get_plotlyjs()) <= 1
     return html.replace(get_plotlyjs(), "")
@@ -54,7 +54,7 @@ class Outline(HTMLParser):
 
 def test_files_are_written_whole_and_nothing_else_is_left(tmp_path):
     ingredients = a_sweep()
-    paths = write_report(tmp_path / "run", a_run(), ingredients, the_soups(), the_costs(ingredients))
+    paths = write_report(tmp_path / "run", a_run(), ingredients, the_soups(), the_costs(ingredients), the_comparisons())
     names = ["cost_accuracy.png", "cost_accuracy.svg", "ingredients.png", "ingredients.svg"]
     assert paths == [tmp_path / "run" / "report.html", *(tmp_path / "run" / "figures" / name for name in names)]
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(paths)
@@ -65,7 +65,8 @@ def test_files_are_written_whole_and_nothing_else_is_left(tmp_path):
 def test_the_same_records_give_the_same_files(tmp_path):
     ingredients = a_sweep()
     first, second = (
-        write_report(tmp_path / name, a_run(), ingredients, the_soups(), the_costs(ingredients)) for name in "ab"
+        write_report(tmp_path / name, a_run(), ingredients, the_soups(), the_costs(ingredients), the_comparisons())
+        for name in "ab"
     )
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
@@ -74,7 +75,7 @@ def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypat
     (tmp_path / "report.html").write_text("old")
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write_report(tmp_path, a_run(), [], [], [])
+        write_report(tmp_path, a_run(), [], [], [], [])
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "old"
 
@@ -82,7 +83,7 @@ def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypat
 def test_the_page_is_well_formed_and_fetches_nothing():
     outline = Outline(a_page())
     assert outline.tags.count("h1") == 1
-    assert outline.tags.count("caption") == outline.tags.count("table") == 4
+    assert outline.tags.count("caption") == outline.tags.count("table") == 5
     assert ("lang", "en") in outline.attributes
     fetching = [value for name, value in outline.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert all(value.startswith(("#", "data:")) for value in fetching)
@@ -93,7 +94,7 @@ def test_the_page_is_well_formed_and_fetches_nothing():
 def test_what_people_named_is_escaped():
     ingredients = [an_ingredient(0), a_failure(1, HOSTILE)]
     run = a_run(name=HOSTILE, machine=HOSTILE, git_commit=HOSTILE, versions={HOSTILE: HOSTILE}, champion=HOSTILE)
-    html = a_page(run, ingredients, [a_soup(HOSTILE)], [])
+    html = a_page(run, ingredients, [a_soup(HOSTILE)], [], [])
     outline = Outline(html)
     assert "img" not in outline.tags
     assert not any(name == "onerror" for name, _ in outline.attributes)
@@ -102,12 +103,12 @@ def test_what_people_named_is_escaped():
 
 def test_without_costs_the_page_says_how_to_get_them(tmp_path):
     assert "--stages study,report" in a_page(costs=[])
-    paths = write_report(tmp_path, a_run(), a_sweep(), the_soups(), [])
+    paths = write_report(tmp_path, a_run(), a_sweep(), the_soups(), [], [])
     assert [path.name for path in paths] == ["report.html", "ingredients.png", "ingredients.svg"]
 
 
 def test_an_empty_run_still_has_a_page(tmp_path):
-    assert [path.name for path in write_report(tmp_path, a_run(champion=None), [], [], [])] == ["report.html"]
+    assert [path.name for path in write_report(tmp_path, a_run(champion=None), [], [], [], [])] == ["report.html"]
     text = text_of((tmp_path / "report.html").read_text())
     assert "There is no champion yet" in text
     assert "No trial has run yet" in text
@@ -120,7 +121,7 @@ def test_trials_without_an_ingredient_are_listed_with_their_reason(tmp_path):
     assert "Trial 0 (failed): out of memory" in text
     assert "Trial 1 (rejected): loss is not finite" in text
     assert "2 trials (1 failed, 1 rejected)" in text
-    write_report(tmp_path, a_run(), ingredients, [], [])
+    write_report(tmp_path, a_run(), ingredients, [], [], [])
 
 
 @pytest.mark.parametrize(("device", "unit", "other"), [("cpu", "CPU core", "GPU hours"), ("cuda", "GPU", "CPU")])
@@ -134,13 +135,22 @@ def test_cost_is_named_after_the_device(device, unit, other):
 
 
 def test_the_overview_says_when_a_gain_is_within_noise():
-    small = text_of(a_page())
-    assert "MEHL-Soup+ is the champion: of 6 methods" in small
-    assert "1.61 percentage points more than the best individual trial (93.96 %). This is within noise" in small
-    splits = [SplitRecord(name="test", size=50_000, indices_sha256="0" * 64)]
-    large = text_of(a_page(a_run(splits=splits)))
-    assert "This is beyond noise" in large
-    assert "noise" not in text_of(a_page(a_run(splits=[])))
+    noisy = text_of(a_page())
+    assert "MEHL-Soup+ is the champion: of 6 methods" in noisy
+    assert "1.61 percentage points more than the best individual trial (93.96 %). This is within noise" in noisy
+    assert "of 20 test images that only one of them gets right the champion has 14" in noisy
+    assert "p = 0.62. The 95 % interval of the difference is -0.20 to +3.42 points." in noisy
+    sure = [row.model_copy(update={"p_adjusted": 0.001}) for row in the_comparisons()]
+    assert "This is beyond noise" in text_of(a_page(comparisons=sure))
+    assert "noise" not in text_of(a_page(comparisons=[]))
+
+
+def test_the_champion_is_compared_with_every_other_method():
+    text = text_of(a_page())
+    assert "corrected for all 15 pairs of methods" in text
+    assert "Greedy soup +1.61 -0.20 to +3.42 14 6 0.115 0.62" in text
+    assert "Ensemble -1.61 -3.42 to +0.20 6 14 0.115 0.62" in text
+    assert "--stages study,report" in text_of(a_page(comparisons=[]))
 
 
 def test_the_overview_is_honest_about_soups_that_gained_nothing():

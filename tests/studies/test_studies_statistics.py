@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.records import CostRecord
-from pipeline.studies.statistics import accuracy_difference, cost_ratio, hours_to_reach, mcnemar
+from pipeline.studies.statistics import accuracy_difference, cost_ratio, hours_to_reach, mcnemar, paired_interval
 
 
 def answers(*counts):
@@ -39,6 +39,13 @@ def test_interval_of_one_sweep_is_that_of_a_paired_proportion():
     found = accuracy_difference(first[None], second[None])
     error = np.std(first.astype(float) - second) / np.sqrt(len(first))
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.06)
+
+
+def test_the_interval_of_wins_and_losses_is_that_of_the_images():
+    first, second = answers(800, 60, 40, 100)
+    counted, drawn = paired_interval(60, 40, 1000), accuracy_difference(first[None], second[None])
+    assert counted.estimate == pytest.approx(drawn.estimate)
+    assert (counted.low, counted.high) == pytest.approx((drawn.low, drawn.high), abs=0.002)
 
 
 def test_interval_grows_when_sweeps_disagree():
