@@ -3,15 +3,17 @@
     python tests/benchmarks/search_overhead.py --config configs/cifar10-small-vit.yaml search.num_trials=3 \
         data.train_size=4000 search.distributions.epochs=1
 
-One trial at a time, with all cores, both ways, theta0 made before. What the stage takes more is told apart by the times
-of the trials' MLflow runs: before the first (Tune and the worker start, libraries are imported), between them, within
-them (checkpoints of every epoch, metrics, upload), after the last. Also recorded: the share of the epochs' time that
-went into waiting for data.
+One trial at a time, both ways, theta0 made before. On a machine without a GPU one core is left to Ray, as a GPU trial
+leaves it all of them. What the stage takes more is told apart by the times of the trials' MLflow runs: before the first
+(Tune and the worker start, libraries are imported), between them, within them (checkpoints of every epoch, metrics,
+upload), after the last. Also recorded: how fast epochs went both ways, and the share of their time that went into
+waiting for data.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -42,6 +44,9 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        cores = max(1, len(os.sched_getaffinity(0)) - 1)
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="error")
     cluster = start_ray()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "runs" / "overhead"
@@ -72,6 +77,10 @@ def main() -> None:
         seconds_between_trials=[after[0] - before[1] for before, after in pairwise(spans)],
         seconds_within_trials_over_the_loop=sum(ended - begun for begun, ended in spans) - loop,
         seconds_after_the_last_trial=end - spans[-1][1],
+        epoch_images_per_second={
+            "stage": epoch_speed(sweep),
+            "loop": statistics.mean(e.images_per_second for e in epochs),
+        },
         data_wait=statistics.mean(epoch.data_wait for epoch in epochs),
     )
 
@@ -80,6 +89,12 @@ def trial_spans(sweep: Sweep) -> list[tuple[float, float]]:
     """When each trial began and ended, in seconds since the epoch."""
     runs = sweep.client().search_runs([sweep.experiment_id], "tags.role = 'trial'")
     return sorted((run.info.start_time / 1000, run.info.end_time / 1000) for run in runs)
+
+
+def epoch_speed(sweep: Sweep) -> float:
+    """Mean over the trials of the images per second that their last epochs trained on."""
+    runs = sweep.client().search_runs([sweep.experiment_id], "tags.role = 'trial'")
+    return statistics.mean(run.data.metrics["images_per_second"] for run in runs)
 
 
 def bare_loop(run: Run) -> tuple[float, list[EpochRecord]]:
