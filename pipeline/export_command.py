@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+_PROGRAM = "model.pt2"
 
 HELP: dict[str, Any] = {
     "help": "write a soup so that open_clip, torchvision or timm load it",
@@ -36,7 +39,11 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
 
     def job() -> None:
-        export(arguments.name, arguments.soup, arguments.out, store_of(arguments), program=arguments.program)
+        from pipeline.registry import store_errors  # slow to import
+
+        uri = store_of(arguments)
+        with store_errors(uri):
+            export(arguments.name, arguments.soup, arguments.out, uri, program=arguments.program)
 
     return guarded(job)
 
@@ -45,7 +52,7 @@ def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool
     """Write the soup ``alias`` of the run ``name`` into the new folder ``out``. Raises PipelineError."""
     from pipeline.models import build_classifier, load_weights, read_weights  # slow to import
     from pipeline.models.export import export_program, export_weights
-    from pipeline.registry import fetch_description, fetch_settings, fetch_soup_version, find_soup, find_sweep
+    from pipeline.registry import fetch_description, fetch_settings, fetch_soup, find_soup, find_sweep
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out: {out} is there already; give a new folder")
@@ -55,10 +62,15 @@ def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(fetch_settings(sweep, Path(folder)), [], known_names())
         model = build_classifier(config.model, len(description.class_names)).eval()
-        load_weights(model, read_weights(fetch_soup_version(soup, Path(folder))), source=f"soup '{soup.method}'")
-    how = export_weights(model, description, out.absolute())
-    if program:
-        export_program(model, description, out / "model.pt2")
+        load_weights(model, read_weights(fetch_soup(soup, Path(folder))), source=f"soup '{soup.method}'")
+        if program:  # first, as it may fail
+            export_program(model, description, Path(folder) / _PROGRAM)
+        try:
+            how = export_weights(model, description, out.absolute())
+            if program:
+                shutil.move(Path(folder) / _PROGRAM, out)
+        except OSError as error:
+            raise ConfigError(f"--out: {out} cannot be written ({error.strerror or error})") from error
     logger.info(
         "wrote %s (version %d, test accuracy %.2f%%) to %s",
         soup.method,

@@ -6,6 +6,7 @@ import argparse
 import csv
 import logging
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.state import fingerprints, open_state, save_state
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 _HUGGING_FACE = ("config.json", "open_clip_config.json")  # mark a folder that is one checkpoint
 _COLUMNS = (
     "val_accuracy",
@@ -37,7 +38,9 @@ HELP: dict[str, Any] = {
 Register checkpoints that were fine-tuned elsewhere as the ingredients of a run, in place of its search stage:
 safetensors, PyTorch state dicts (nothing is unpickled), Hugging Face folders; with the names of this pipeline,
 mlfoundations/model-soups, open_clip, transformers' CLIP, torchvision or timm. Then `run` with the same settings
-builds soups and report. The settings say how the model is built (`model`) and which images measure it (`data`).""",
+builds soups and report. The settings say how the model is built (`model`) and which images measure it (`data`).
+CLIP by OpenAI and what was fine-tuned from it has QuickGELU: take ViT-B-32-quickgelu, not ViT-B-32. The same
+command goes on where it stopped, and with more checkpoints it adds them.""",
     "formatter_class": argparse.RawDescriptionHelpFormatter,
     "epilog": """\
 the file of --accuracy-file: CSV with a column `path` (a checkpoint, or its file name) and any of
@@ -61,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML, as for `run`")
     parser.add_argument("--accuracy-file", type=Path, metavar="CSV", help="what is known of the checkpoints, see below")
+    parser.add_argument("--fresh", action="store_true", help="start over; the earlier run is moved aside, not deleted")
     parser.add_argument("--theta0", type=Path, metavar="PATH", help="the weights that all were fine-tuned from")
     parser.set_defaults(execute=execute, overrides=[])
 
@@ -73,30 +77,36 @@ def execute(arguments: argparse.Namespace) -> int:
 def import_run(arguments: argparse.Namespace) -> None:
     """Import the checkpoints into the run of the settings. Raises PipelineError."""
     settings = [path for path in arguments.paths if "=" in path and not Path(path).exists()]
-    config = load_config(arguments.config, [*settings, *arguments.overrides], known_names())
+    settings += arguments.overrides
+    config = load_config(arguments.config, settings, known_names())
+    theta0 = None if arguments.theta0 is None else arguments.theta0.expanduser().absolute()
     checkpoints = find_checkpoints([Path(path) for path in arguments.paths if path not in settings])
+    checkpoints = [path for path in checkpoints if path != theta0]
+    if not checkpoints:
+        raise ConfigError("PATH: name a checkpoint or a folder of checkpoints")
     known = {} if arguments.accuracy_file is None else read_accuracy_file(arguments.accuracy_file, checkpoints)
-    if not any("gpu_hours" in values for values in known.values()):
-        logger.info("import: no gpu_hours are given (--accuracy-file); the cost of these checkpoints counts as 0")
 
     from pipeline.registry import connect, store_errors  # slow to import
     from pipeline.stages import open_run
     from pipeline.stages.imported import import_checkpoints
 
     connect(str(config.registry.tracking_uri))
-    state, _ = open_state(config, fresh=False)
+    state, moved = open_state(config, fresh=arguments.fresh)
+    if moved is not None:
+        logger.info("the earlier run is kept in %s", moved)
     if not state.imported and (config.output / "run.json").exists():
         raise ConfigError(f"output: {config.output} holds a sweep of trials; give the imported run another folder")
-    added = [path for path in map(str, checkpoints) if path not in state.imported]
-    everything = [Path(path) for path in (*state.imported, *added)]
+    added = [path for path in checkpoints if str(path) not in state.imported]
+    if unpaid := [path for path in added if "gpu_hours" not in known.get(path, {})]:
+        logger.info("import: %d of %d checkpoints have no gpu_hours and count as free", len(unpaid), len(added))
+    everything = [*map(Path, state.imported), *added]
     rows = [_row(index, known.get(path, {})) for index, path in enumerate(everything)]
     with store_errors(str(config.registry.tracking_uri)):
-        import_checkpoints(open_run(config, state), everything, rows, arguments.theta0)
-    if added:
-        state.done.clear()
+        import_checkpoints(open_run(config, state), everything, rows, theta0)
     state.done["search"] = fingerprints(config)["search"]
     save_state(config, state)
-    print(f"\nNext: python pipeline/run.py --config {arguments.config}")
+    command = ["python", "pipeline/run.py", "--config", arguments.config, *settings]
+    print(f"\nNext: {shlex.join(command)}")
 
 
 def find_checkpoints(paths: Sequence[Path]) -> list[Path]:
@@ -105,10 +115,10 @@ def find_checkpoints(paths: Sequence[Path]) -> list[Path]:
     for path in (path.expanduser().absolute() for path in paths):
         if not path.exists():
             raise ConfigError(f"{path}: there is no such file or folder")
-        if _is_checkpoint(path):
+        if path.is_file() or _is_checkpoint(path):
             found.append(path)
         else:
-            inside = sorted(filter(_is_checkpoint, path.iterdir() if path.is_dir() else ()), key=_natural)
+            inside = sorted(filter(_is_checkpoint, path.iterdir()), key=_natural)
             if not inside:
                 raise ConfigError(f"{path}: holds no checkpoint ({', '.join(_SUFFIXES)}, or Hugging Face folders)")
             found += inside
@@ -128,7 +138,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def read_accuracy_file(file: Path, checkpoints: Sequence[Path]) -> dict[Path, dict[str, str]]:
     """What the CSV ``file`` says of each checkpoint, empty cells left out. Raises ConfigError with line and column."""
     try:
-        with file.open(newline="", encoding="utf-8") as opened:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened)
             lines = list(reader)
     except (OSError, csv.Error, UnicodeDecodeError) as error:
@@ -144,10 +154,13 @@ def read_accuracy_file(file: Path, checkpoints: Sequence[Path]) -> dict[Path, di
             by_name.setdefault(name, []).append(path)
     found: dict[Path, dict[str, str]] = {}
     for number, line in enumerate(lines, 2):
-        matches = by_name.get(line["path"], []) or by_name.get(str((file.parent / line["path"]).absolute()), [])
+        name = line["path"] or ""
+        matches = by_name.get(name, []) or by_name.get(str((file.parent / name).absolute()), [])
         if len(matches) != 1 or matches[0] in found:
-            why = "names none of the checkpoints" if not matches else "names a checkpoint that is named twice"
-            raise ConfigError(f"--accuracy-file: {file}, line {number}: '{line['path']}' {why}")
+            why = "names none of the checkpoints"
+            if matches:
+                why = "was named before" if len(matches) == 1 else f"may be {' or '.join(map(str, matches))}"
+            raise ConfigError(f"--accuracy-file: {file}, line {number}: '{name}' {why}")
         found[matches[0]] = {name: value for name, value in line.items() if name in _COLUMNS and value}
         try:
             _row(0, found[matches[0]])

@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_RECORDED_LIBRARIES = ("ray", "mlflow", "torch", "torchvision", "open_clip_torch", "numpy", "safetensors")
+_RECORDED_LIBRARIES = ("ray", "mlflow", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "safetensors")
 
 
 def library_versions() -> dict[str, str]:

@@ -77,18 +77,18 @@ class IngredientRecord(TrialOutcome):
     They are those of `Hyperparameters`; of an imported checkpoint they may be unknown.
     """
 
-    lr: float | None = None
-    weight_decay: float | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    label_smoothing: float | None = None
-    mixup: float | None = None
+    lr: float | None = Field(None, ge=0)
+    weight_decay: float | None = Field(None, ge=0)
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    label_smoothing: float | None = Field(None, ge=0, le=1)
+    mixup: float | None = Field(None, ge=0)
     augmentation: Augmentation | None = None
-    randaugment_m: int | None = None
-    randaugment_n: int | None = None
+    randaugment_m: int | None = Field(None, ge=0, le=30)
+    randaugment_n: int | None = Field(None, ge=0)
     seed: int | None = None
-    cutmix: float | None = None
-    ema_decay: float | None = None
+    cutmix: float | None = Field(None, ge=0)
+    ema_decay: float | None = Field(None, ge=0, lt=1)
 
 
 class EpochRecord(Record):
@@ -235,9 +235,9 @@ class RunRecord(Record):
     """What a run was made with: everything needed to repeat it or to explain its figures.
 
     ``champion`` is the method of the soup with the best select accuracy, once there is one. ``theta0_gpu_hours`` is the
-    cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial. What is said of theta0 is
-    None where ingredients were imported without it. ``price_per_gpu_hour`` is the price of such a unit, in any
-    currency.
+    cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial. Where ingredients were
+    imported it is None, and without --theta0 the rest that is said of theta0 too. ``price_per_gpu_hour`` is the price
+    of such a unit, in any currency.
     """
 
     name: str

@@ -21,7 +21,7 @@ from pipeline.data.tables import read_table
 from pipeline.errors import ConfigError
 from pipeline.records import IngredientRecord, RunRecord, SoupRecord
 from pipeline.report import methods_table
-from pipeline.state import STAGES, fingerprints, is_done, open_state
+from pipeline.state import STAGES, fingerprints, is_done, is_imported, open_state
 
 logger = logging.getLogger("pipeline")
 
@@ -64,6 +64,11 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> None:
         from pipeline.stages import run_pending
 
         connect(uri)
+        if fresh and is_imported(config):
+            raise ConfigError(
+                f"--fresh: the ingredients of {config.output} were imported, and a sweep would start in their place; "
+                "give `python -m pipeline import --fresh` or another `output`"
+            )
         state, moved = open_state(config, fresh=fresh)
         if moved is not None:
             logger.info("the earlier run is kept in %s", moved)

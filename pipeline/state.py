@@ -107,12 +107,22 @@ def _check_same_sweep(config: Config, state: RunState, before: Any) -> None:
 
 def is_done(config: Config, stages: Iterable[str]) -> bool:
     """Whether the run in ``config.output`` has finished these ``stages`` with these settings; reads one file."""
-    try:
-        state = RunState.model_validate_json((config.output / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        return False
+    state = _read(config)
     wanted = fingerprints(config)
-    return all(state.done.get(stage) == wanted[stage] for stage in stages)
+    return state is not None and all(state.done.get(stage) == wanted[stage] for stage in stages)
+
+
+def is_imported(config: Config) -> bool:
+    """Whether the ingredients of the run in ``config.output`` were imported."""
+    state = _read(config)
+    return state is not None and bool(state.imported)
+
+
+def _read(config: Config) -> RunState | None:
+    try:
+        return RunState.model_validate_json((config.output / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
 
 
 def save_state(config: Config, state: RunState) -> None:

@@ -38,7 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    return guarded(lambda: verify(arguments.name, store_of(arguments)))
+
+    def job() -> None:
+        from pipeline.registry import store_errors  # slow to import
+
+        uri = store_of(arguments)
+        with store_errors(uri):
+            verify(arguments.name, uri)
+
+    return guarded(job)
 
 
 def verify(name: str, tracking_uri: str) -> None:
@@ -75,7 +83,7 @@ def _check_soups(
     from pipeline.data import load_splits
     from pipeline.evaluation import accuracy, predict
     from pipeline.models import build_classifier, load_weights, read_weights
-    from pipeline.registry import fetch_settings, fetch_soup_version
+    from pipeline.registry import fetch_settings, fetch_soup
     from pipeline.soups import IngredientSet, soup_from_coefficients
 
     config = load_config(fetch_settings(sweep, folder), [], known_names())
@@ -93,17 +101,18 @@ def _check_soups(
     for soup in soups:
         wrong, what = [], f"soup '{soup.method}' (version {soup.version})"
         try:
-            stored = read_weights(fetch_soup_version(soup, folder))
+            stored = read_weights(fetch_soup(soup, folder))
         except PipelineError as error:
             yield soup, [str(error)]
             continue
         used = [ingredient.model_version for ingredient in soup.lineage.ingredients]
-        if missing := [str(version) for version in used if version not in paths]:
+        origins = [theta0] if soup.method == "wise-ft" and theta0 is not None else []
+        if missing := [str(version) for version in (*used, *origins) if version not in paths]:
             wrong.append(f"{what}: cannot be made again without ingredient versions {', '.join(missing)}")
         else:
             ingredients = IngredientSet.open([paths[version] for version in used])
             coefficients = torch.tensor([one.coefficients for one in soup.lineage.ingredients], dtype=torch.float64)
-            origin = read_weights(paths[theta0]) if soup.method == "wise-ft" and theta0 in paths else None
+            origin = read_weights(paths[origins[0]]) if origins else None
             again = soup_from_coefficients(ingredients, coefficients, soup.lineage.layers, origin)
             differ = [key for key in again if key not in renewed and not torch.equal(again[key], stored[key])]
             if differ:

@@ -149,6 +149,62 @@ def test_files_that_do_not_fit_are_all_named_and_none_is_registered(settings, tm
     assert len(list_ingredients(sweep)) == 2
 
 
+def test_a_run_that_was_imported_is_started_over_by_import_alone(settings, tmp_path, capsys):
+    assert fresh(settings, tmp_path, settings / "checkpoints", "name=over") == 0
+    run = ("run", "--config", settings / "config.yaml", f"output={tmp_path / 'run'}", "name=over")
+    assert call(*run, "--fresh") == 2
+    assert "give `python -m pipeline import --fresh`" in capsys.readouterr().err
+    # With other settings of the model, which an import cannot take over.
+    few = settings / "checkpoints" / "model_1.pt"
+    assert fresh(settings, tmp_path, few, "name=over", "model.mean=[0.5, 0.5, 0.5]", "model.std=[1, 1, 1]") == 2
+    assert "holds a run with other settings: model.mean, model.std" in capsys.readouterr().err
+    assert fresh(settings, tmp_path, few, "name=over", "--fresh") == 0
+    assert len(rows_of(tmp_path)) == 1
+    assert len(list(tmp_path.glob("run-until-*"))) == 1
+
+
+def test_what_is_known_cannot_change_afterwards(settings, tmp_path, capsys):
+    assert fresh(settings, tmp_path, settings / "checkpoints", "name=known") == 0
+    assert "Next: python pipeline/run.py --config" in (said := capsys.readouterr().out)
+    assert f"name=known output={tmp_path / 'run'}\n" in said
+    late = fresh(settings, tmp_path, settings / "checkpoints", "name=known", "--accuracy-file", settings / "costs.csv")
+    assert late == 2
+    assert "model_1.pt is imported with another gpu_hours" in capsys.readouterr().err
+
+
+def test_the_starting_point_stays_that_of_the_run(settings, tmp_path, capsys):
+    first, second = (settings / "checkpoints" / f"model_{number}.pt" for number in (1, 2))
+    theta0 = ("--theta0", settings / "theta0.pt")
+    assert fresh(settings, tmp_path, first, "name=origin", *theta0) == 0
+    assert fresh(settings, tmp_path, second, "name=origin") == 0
+    assert len({row.theta0_sha256 for row in rows_of(tmp_path)}) == 1
+    assert fresh(settings, tmp_path, second, "name=origin", "--theta0", settings / "checkpoints" / "model_3.pt") == 2
+    assert "different starting points" in capsys.readouterr().err
+    assert call("run", "--config", settings / "config.yaml", f"output={tmp_path / 'run'}", "name=origin") == 0
+    unnamed = tmp_path / "unnamed"
+    assert fresh(settings, unnamed, first, "name=unnamed") == 0
+    assert fresh(settings, unnamed, second, "name=unnamed", *theta0) == 2
+    assert "give all of them again, with --theta0 and --fresh" in capsys.readouterr().err
+
+
+def test_an_added_checkpoint_reaches_the_soups_although_its_import_was_interrupted(settings, tmp_path, monkeypatch):
+    first, second = (settings / "checkpoints" / f"model_{number}.pt" for number in (1, 2))
+    assert fresh(settings, tmp_path, first, "name=added") == 0
+    run = ("run", "--config", settings / "config.yaml", f"output={tmp_path / 'run'}", "name=added")
+    assert call(*run, "--stages", "soup") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.stages.imported.IngredientRecorder", interrupted)
+        assert fresh(settings, tmp_path, second, "name=added") == 130
+    assert call(*run, "--stages", "soup") == 2  # half an import
+    assert fresh(settings, tmp_path, second, "name=added") == 0
+    assert call(*run, "--stages", "soup") == 0
+    assert read_table(tmp_path / "run" / "soups.parquet", SoupRecord)[0].num_ingredients == 2
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
 def test_half_an_import_is_not_taken_for_a_whole_one(finished, tmp_path, capsys):
     shutil.copytree(finished / "run", tmp_path / "run")
     state = json.loads((tmp_path / "run" / "state.json").read_text())
@@ -192,6 +248,29 @@ def test_a_tower_without_a_head_gets_one_from_its_own_text_tower(settings, tmp_p
     assert first.test_accuracy is not None
 
 
+def test_transformers_folders_without_a_head(settings, tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    vision = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8,
+        "patch_size": 2, "projection_dim": 16, "hidden_act": "gelu",
+    }  # fmt: skip
+    for number in range(2):
+        clip = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**vision))
+        clip.save_pretrained(tmp_path / "hub" / f"clip-{number}")
+    assert fresh(settings, tmp_path, tmp_path / "hub", "name=hub") == 0  # with a linear probe for each
+    assert len(rows_of(tmp_path)) == 2
+    architecture = "model.architecture=" + str(CLIP).replace("'", "")
+    assert fresh(settings, tmp_path / "zs", tmp_path / "hub", "name=zs", architecture, "model.head=zero_shot") == 2
+    assert "'zero_shot' needs a text tower" in capsys.readouterr().err
+
+
+def test_files_of_other_classes_are_refused(settings, tmp_path, capsys):
+    state = torch.load(settings / "checkpoints" / "model_1.pt")["state_dict"]
+    save_weights(state, tmp_path / "a.safetensors", {"class_names": json.dumps(list("0987654321"))})
+    assert fresh(settings, tmp_path, tmp_path / "a.safetensors", "name=classes") == 2
+    assert "a.safetensors: was made for other classes, or for these in another order" in capsys.readouterr().err
+
+
 def test_a_run_of_trials_is_not_imported_into(settings, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     for name in ("run.json", "state.json", "config.yaml"):
@@ -222,7 +301,9 @@ def test_checkpoints_are_found_in_natural_order(tmp_path):
         ("file,gpu_hours\na.pt,1", "has no column 'path'"),
         ("path,gpu_huors\na.pt,1", "unknown column 'gpu_huors'; did you mean 'gpu_hours'?"),
         ("path,gpu_hours\nb.pt,1", "line 2: 'b.pt' names none of the checkpoints"),
-        ("path,gpu_hours\na.pt,1\na,2", "line 3: 'a' names a checkpoint that is named twice"),
+        ("path,gpu_hours\na.pt,1\na,2", "line 3: 'a' was named before"),
+        ("gpu_hours,path\n1", "line 2: '' names none of the checkpoints"),
+        ("\ufeffpath,lr\na.pt,-1", "line 2, column 'lr': Input should be greater than or equal to 0"),
         ("path,gpu_hours\na.pt,much", "line 2, column 'gpu_hours': Input should be a valid number"),
         (
             "path,test_accuracy\na.pt,91.2",

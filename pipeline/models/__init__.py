@@ -1,6 +1,6 @@
 """Backbone and classification head as one module, and the starting point theta0 of a sweep."""
 
-from pipeline.models.backbone import BACKBONES, Backbone
+from pipeline.models.backbone import BACKBONES, Backbone, load_backbone
 from pipeline.models.classifier import Classifier, build_classifier, describe_model
 from pipeline.models.foreign import own_names
 from pipeline.models.theta0 import make_theta0
@@ -19,6 +19,7 @@ __all__ = [
     "Classifier",
     "build_classifier",
     "describe_model",
+    "load_backbone",
     "load_weights",
     "make_theta0",
     "own_names",

@@ -81,12 +81,14 @@ def _torchvision(model: Classifier, description: ModelDescription, folder: Path)
 def _timm(model: Classifier, description: ModelDescription, folder: Path) -> str:
     """A folder as timm and the Hugging Face hub know them."""
     _save(_with_head(model, description), folder / "model.safetensors")
+    about = vars(model.tower)["pretrained_cfg"]
     config = {
         "architecture": description.architecture["model_name"],
         "num_classes": len(description.class_names),
         "label_names": description.class_names,
         "pretrained_cfg": {
             "input_size": [3, description.image_size, description.image_size],
+            "fixed_input_size": about.get("fixed_input_size", False),
             "mean": description.mean,
             "std": description.std,
             "interpolation": "bicubic",

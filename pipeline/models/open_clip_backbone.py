@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, read_tower
+from pipeline.models.weights import load_weights, read_weights, tower_weights
 
 # CLIP cannot be built without a text tower; where the settings give none, this one is built and dropped.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
@@ -111,17 +111,16 @@ def _by_name(name: str, tag: str | None) -> nn.Module:
 
 
 def _load_local(clip: nn.Module, path: Path, *, has_text: bool) -> bool:
-    """Load a whole CLIP model, or its image tower alone (with or without the prefix ``visual.``, or
-    in a classifier that this pipeline saved).
+    """Load a whole CLIP model, or its image tower alone, as any of the files of `own_names` hold it.
 
     Of a whole one, a model that ``has_text`` not takes the tower. Returns whether the text tower was loaded too.
     """
-    state = read_tower(path)
-    tower = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
-    if has_text and tower and len(tower) < len(state):
+    state = read_weights(path)
+    of_tower = [name.startswith("visual.") for name in state]
+    if has_text and any(of_tower) and not all(of_tower):
         load_weights(clip, state, source=str(path))
         return True
-    load_weights(clip.get_submodule("visual"), tower or state, source=str(path))
+    load_weights(clip.get_submodule("visual"), tower_weights(state), source=str(path))
     return False
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, read_tower
+from pipeline.models.weights import load_weights, read_weights, tower_weights
 
 
 def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
@@ -28,7 +28,7 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
             raise ModelError(f"model.pretrained: '{name}' has no weights '{tag}'; {nearest(tag, tags)}")
         name = f"{name}.{tag}"
     try:
-        network: Any = timm.create_model(name, pretrained=pretrained and tag is not None and not local)
+        network: Any = timm.create_model(name, num_classes=1, pretrained=pretrained and tag is not None and not local)
     except (OSError, RuntimeError) as error:
         raise ModelError(
             f"model.pretrained: the weights of '{name}' could not be downloaded ({type(error).__name__}); "
@@ -40,7 +40,7 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
         raise ModelError(f"model.name: '{name}' has no single linear layer that a new head could replace; take another")
     network.set_submodule(head, nn.Identity())
     if pretrained and local:
-        load_weights(network, read_tower(Path(str(tag)), head), source=str(tag))
+        load_weights(network, tower_weights(read_weights(Path(str(tag))), head), source=str(tag))
     return Backbone(
         tower=network,
         feature_dim=linear.in_features,

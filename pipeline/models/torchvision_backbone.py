@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, read_tower
+from pipeline.models.weights import load_weights, read_weights, tower_weights
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -44,7 +44,9 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
     feature_dim = network.get_submodule(last).in_features
     network.set_submodule(last, nn.Identity())
     if pretrained and local:
-        load_weights(network, read_tower(Path(str(config.pretrained)), last), source=str(config.pretrained))
+        load_weights(
+            network, tower_weights(read_weights(Path(str(config.pretrained))), last), source=str(config.pretrained)
+        )
     transforms = weights.transforms() if weights is not None else None
     return Backbone(
         tower=network,

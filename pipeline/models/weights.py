@@ -6,20 +6,30 @@ import argparse
 import hashlib
 import json
 import os
-import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.models.foreign import own_names
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
+# What checkpoints hold beside tensors (a command line, the best accuracy so far), and nothing that can be run.
+_SCALAR = np.float64(0).__reduce__()[0]
+_PLAIN_VALUES: list[Any] = [
+    argparse.Namespace,
+    *((_SCALAR, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
+]
 _HUGGING_FACE = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 
 
@@ -74,7 +84,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     state = {name: value for part in parts for name, value in part.items()} if len(parts) > 1 else parts[0]
     while isinstance(state, dict) and (inner := next((state[key] for key in _WRAPPERS if key in state), None)):
         state = inner
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelError(f"{path}: holds no state dict (names to tensors)")
     while prefix := next((one for one in _PREFIXES if state and all(name.startswith(one) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -85,13 +95,14 @@ def _load(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        # timm's checkpoints hold their command line too, which is but names and plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_PLAIN_VALUES):
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f"{file}: weight file not found; check the path") from error
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
-        raise ModelError(f"{file}: is neither safetensors nor a PyTorch state dict of plain tensors") from error
+    except Exception as error:  # of many kinds
+        held = re.search(r"GLOBAL (\S+)", str(error))
+        more = f": it holds {held[1]}, which would have to be run to be read; save its state dict alone" if held else ""
+        raise ModelError(f"{file}: is neither safetensors nor a PyTorch state dict of plain tensors{more}") from error
 
 
 def _files(path: Path) -> list[Path]:
@@ -102,7 +113,10 @@ def _files(path: Path) -> list[Path]:
         if (path / name).is_file():
             return [path / name]
         if (index := path / f"{name}.index.json").is_file():
-            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            try:
+                parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ModelError(f"{index}: is not the index of a model in several files") from error
             return [path / part for part in sorted(set(parts))]
     raise ModelError(f"{path}: this folder holds none of {', '.join(_HUGGING_FACE)}; give a weight file")
 
@@ -118,11 +132,10 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ModelError(f"{path}: is not a safetensors file ({error})") from error
 
 
-def read_tower(path: Path, head_name: str | None = None) -> dict[str, Tensor]:
-    """As `read_weights`, without the layer ``head_name``; of a classifier that this pipeline saved the image tower."""
-    state = read_weights(path)
-    own = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}
-    return own or {name: value for name, value in state.items() if not name.startswith(f"{head_name}.")}
+def tower_weights(state: Mapping[str, Tensor], head_name: str | None = None) -> dict[str, Tensor]:
+    """The image tower of a classifier or a CLIP model, whoever named its tensors (see `own_names`)."""
+    own = own_names(state, head_name)
+    return {name.removeprefix("tower."): value for name, value in own.items() if name.startswith("tower.")}
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:

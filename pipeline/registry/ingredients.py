@@ -70,32 +70,33 @@ class IngredientRecorder:
         The weights of a registered version stay as they are: its worker may have died before it could tell Tune.
         """
         client, run_id = self._run_of(trial_index)
-        if versions := _versions_of(client, self.sweep, run_id):
+        if versions := _versions_of(client, self.sweep, f"run_id = '{run_id}'"):
             return versions[0].tags["path"], versions[0].tags["sha256"]
         return self._log(client, run_id, state, {"trial_index": str(trial_index)})
 
-    def record(self, row: IngredientRecord) -> None:
-        """Log the outcome of a trial and, if it finished, register its version.
+    def record(self, row: IngredientRecord, **tags: str) -> None:
+        """Log the outcome of a trial and, if it finished, register its version, with ``tags`` besides its columns.
 
-        Of several writers of the same trial the first keeps its version, and the runs of the others are deleted.
+        What is registered stands: of several writers of the same trial, or of a repeated call, the first.
         """
         client, run_id = self._run_of(row.trial_index)
         if row.status == "finished":
-            version = _version(client, self.sweep, run_id, row.model_dump())
-            of_trial = f"tag.sweep_id = '{self.sweep.sweep_id}' and tag.trial_index = '{row.trial_index}'"
-            found = client.search_model_versions(f"name = '{self.sweep.ingredient_model}' and {of_trial}")
-            if version != min(int(one.version) for one in found):
-                client.delete_model_version(self.sweep.ingredient_model, str(version))
+            _version(client, self.sweep, run_id, {**row.model_dump(), **tags})
+            first, *others = _versions_of(client, self.sweep, f"tag.trial_index = '{row.trial_index}'")
+            for other in others:
+                if other.run_id == run_id:
+                    client.delete_model_version(self.sweep.ingredient_model, str(other.version))
+            if first.run_id != run_id:
                 client.delete_run(run_id)
                 return
-            row = row.model_copy(update={"model_version": version})
+            row = _registered(first, row)
         self._log_parameters(client, run_id, row)
         values = {name: getattr(row, name) for name in _METRICS}
         metrics = [Metric(key, value, timestamp=0, step=0) for key, value in values.items() if value is not None]
         client.log_batch(run_id, metrics=metrics)
         # The tag comes last: a trial counts as recorded once its whole row can be read back.
-        client.set_tag(run_id, "status", row.status)
-        client.set_tag(run_id, "record", row.model_dump_json())
+        for key, value in {**tags, "status": row.status, "record": row.model_dump_json()}.items():
+            client.set_tag(run_id, key, value)
         client.set_terminated(run_id, "FINISHED" if row.status == "finished" else "FAILED")
 
     def upload_theta0(self, state: Mapping[str, Tensor]) -> None:
@@ -211,19 +212,26 @@ def fetch_file(uri: str, sha256: str, folder: Path, what: str) -> Path:
     return path
 
 
-def _version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str, object]) -> int:
-    """The version made from ``run_id``, made on the first call."""
-    if found := _versions_of(client, sweep, run_id):
-        return int(found[0].version)
-    version = client.create_model_version(
-        sweep.ingredient_model,
-        source=f"runs:/{run_id}/ingredient",
-        run_id=run_id,
-        tags=as_tags({**sweep.origin, **tags, "sweep_id": sweep.sweep_id}),
-        await_creation_for=0,
-    )
-    return int(version.version)
+def _version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str, object]) -> None:
+    """Make a version from ``run_id`` unless there is one."""
+    if not _versions_of(client, sweep, f"run_id = '{run_id}'"):
+        client.create_model_version(
+            sweep.ingredient_model,
+            source=f"runs:/{run_id}/ingredient",
+            run_id=run_id,
+            tags=as_tags({**sweep.origin, **tags, "sweep_id": sweep.sweep_id}),
+            await_creation_for=0,
+        )
 
 
-def _versions_of(client: MlflowClient, sweep: Sweep, run_id: str) -> list[ModelVersion]:
-    return list(client.search_model_versions(f"name = '{sweep.ingredient_model}' and run_id = '{run_id}'"))
+def _versions_of(client: MlflowClient, sweep: Sweep, which: str) -> list[ModelVersion]:
+    """The versions of this sweep that ``which`` filters, the first that was made first."""
+    mine = f"name = '{sweep.ingredient_model}' and tag.sweep_id = '{sweep.sweep_id}' and {which}"
+    return sorted(client.search_model_versions(mine), key=lambda version: int(version.version))
+
+
+def _registered(version: ModelVersion, row: IngredientRecord) -> IngredientRecord:
+    """The row of a registered version, with the cost of ``row``, which counts all attempts."""
+    columns = {name: version.tags[name] for name in IngredientRecord.model_fields if name in version.tags}
+    cost = {"gpu_hours": row.gpu_hours, "attempts": row.attempts, "model_version": int(version.version)}
+    return IngredientRecord.model_validate({"theta0_sha256": None, **columns, **cost})

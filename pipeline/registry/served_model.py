@@ -73,12 +73,14 @@ class ServedSoup(PythonModel):  # type: ignore[misc]
         self.description = json.loads(Path(context.artifacts["description"]).read_text(encoding="utf-8"))
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         network = Network(self.description)
+        weights = load_file(context.artifacts["weights"])
+        found = network.load_state_dict(weights, strict=False)
+        state = network.state_dict()
         # Tied tensors are stored once, under the first of their names.
-        surplus = network.load_state_dict(load_file(context.artifacts["weights"]), strict=False).unexpected_keys
-        if surplus:
-            raise MlflowException(
-                f"the weights hold {surplus[0]}, which the network lacks; are the versions as stated?"
-            )
+        loaded = {state[name].data_ptr() for name in weights if name in state}
+        missing = [name for name in found.missing_keys if state[name].data_ptr() not in loaded]
+        if misfits := [*found.unexpected_keys, *missing]:
+            raise MlflowException(f"weights and network differ in {misfits[0]}; install what requirements.txt says")
         self.network = network.to(self.device).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
 from pipeline.records import LineageRecord, ModelDescription, SoupRecord
-from pipeline.registry.client import as_tags, file_sha256
+from pipeline.registry.client import MlflowException, as_tags, file_sha256
 from pipeline.registry.ingredients import fetch_file
 from pipeline.registry.serving import DESCRIPTION, save_served_model
 from pipeline.registry.sweeps import Sweep
@@ -111,7 +111,10 @@ def find_soup(sweep: Sweep, alias: str) -> SoupVersion:
     if alias not in aliases:
         there = f"there are: {', '.join(sorted(aliases))}" if aliases else "it has no soups yet"
         raise RegistryError(f"run '{sweep.name}' has no soup '{alias}'; {there}")
-    return _soup_version(client.get_model_version(sweep.soup_model, str(aliases[alias])))
+    version = client.get_model_version(sweep.soup_model, str(aliases[alias]))
+    if version.tags["sweep_id"] != sweep.sweep_id:
+        raise RegistryError(f"the latest sweep of run '{sweep.name}' has no soup '{alias}' yet; run its soup stage")
+    return _soup_version(version)
 
 
 def _soup_version(version: ModelVersion) -> SoupVersion:
@@ -121,15 +124,21 @@ def _soup_version(version: ModelVersion) -> SoupVersion:
         method=tags["method"],
         uri=tags["path"],
         sha256=tags["sha256"],
-        lineage=LineageRecord.model_validate_json(mlflow.artifacts.load_text(tags["lineage"])),
+        lineage=LineageRecord.model_validate_json(_text(tags["lineage"])),
         accuracies={key: float(tags[key]) for key in _METRICS if key.endswith("_accuracy") and key in tags},
     )
 
 
 def fetch_description(soup: SoupVersion) -> ModelDescription:
-    """The network that the soup's tensors belong to."""
-    folder = soup.uri.rpartition("/")[0]
-    return ModelDescription.model_validate_json(mlflow.artifacts.load_text(f"{folder}/{DESCRIPTION}"))
+    """The network that the soup's tensors belong to; raises RegistryError."""
+    return ModelDescription.model_validate_json(_text(f"{soup.uri.rpartition('/')[0]}/{DESCRIPTION}"))
+
+
+def _text(uri: str) -> str:
+    try:
+        return str(mlflow.artifacts.load_text(uri))
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"{uri}: cannot be read ({type(error).__name__}); build the soup again") from error
 
 
 def set_champion(sweep: Sweep, method: str) -> None:
@@ -139,12 +148,6 @@ def set_champion(sweep: Sweep, method: str) -> None:
     client.set_registered_model_alias(sweep.soup_model, _CHAMPION, str(version))
 
 
-def fetch_soup(sweep: Sweep, method: str, folder: Path) -> Path:
-    """Local path of the soup that ``method`` points at, checked; raises RegistryError."""
-    version = sweep.client().get_model_version_by_alias(sweep.soup_model, method)
-    return fetch_file(version.tags["path"], version.tags["sha256"], folder, f"soup '{method}'")
-
-
-def fetch_soup_version(soup: SoupVersion, folder: Path) -> Path:
+def fetch_soup(soup: SoupVersion, folder: Path) -> Path:
     """Local path of this version's file, checked; raises RegistryError."""
     return fetch_file(soup.uri, soup.sha256, folder, f"soup '{soup.method}' (version {soup.version})")

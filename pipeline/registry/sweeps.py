@@ -156,7 +156,8 @@ def fetch_settings(sweep: Sweep, folder: Path) -> Path:
     try:
         return Path(sweep.client().download_artifacts(sweep.run_id, "config.yaml", str(folder)))
     except (MlflowException, OSError) as error:
-        raise RegistryError(f"the settings of run '{sweep.name}' cannot be read ({error})") from error
+        reason = redact(sweep.tracking_uri, str(error))
+        raise RegistryError(f"the settings of run '{sweep.name}' cannot be read ({reason})") from error
 
 
 def log_costs(sweep: Sweep, costs: Sequence[CostRecord]) -> None:

@@ -112,6 +112,8 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
             f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
             f"{percent(run.theta0_test_accuracy)} % test accuracy."
         )
+    elif run.theta0_test_accuracy is not None:
+        text += f" The starting point they share has {percent(run.theta0_test_accuracy)} % test accuracy."
     if champion is not None:
         text += f" Building the champion from {count(champion.num_ingredients, 'ingredient')} "
         text += f"took {duration(champion.construction_seconds)}."

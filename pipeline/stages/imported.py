@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from torch import Tensor
@@ -20,6 +21,7 @@ from pipeline.evaluation import accuracy, predict
 from pipeline.models import (
     build_classifier,
     describe_model,
+    load_backbone,
     load_weights,
     make_theta0,
     own_names,
@@ -30,12 +32,14 @@ from pipeline.models import (
     weights_sha256,
 )
 from pipeline.models.classifier import Classifier
-from pipeline.records import IngredientRecord
+from pipeline.records import IngredientRecord, ModelDescription
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.stages.context import Run
 from pipeline.state import save_state
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SPLITS = {"val_accuracy": "fit", "select_accuracy": "select", "test_accuracy": "test"}
 
@@ -45,11 +49,16 @@ class _Context:
     """What the tasks share; ``splits`` refers to the images in Ray's object store."""
 
     model: ModelConfig
-    head_name: str | None
+    description: ModelDescription
     splits: ray.ObjectRef
     device: str
     seed: int
     recorder: IngredientRecorder | None = None
+
+    def headless(self, path: Path) -> ModelConfig:
+        """The model with the tower of ``path``, for a checkpoint that has no head of its own."""
+        images = {"mean": self.description.mean, "std": self.description.std}
+        return self.model.model_copy(update={"pretrained": str(path), "contrastive": None, **images})
 
 
 @dataclass(frozen=True)
@@ -80,48 +89,49 @@ def import_checkpoints(
     ConfigError for files that were fine-tuned from different starting points.
     """
     config = run.config
-    described = describe_model(config.model, config.data.image_size, run.splits.class_names)
-    context = _Context(config.model, described.head_name, run.splits_ref, run.cluster.device, config.seed)
     use_gpu, reserved = trial_resources(run.cluster, config.search)
+    context = _Context(
+        model=config.model,
+        description=describe_model(config.model, config.data.image_size, run.splits.class_names),
+        splits=run.splits_ref,
+        device="cuda" if use_gpu else "cpu",
+        seed=config.seed,
+    )
     options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1 if use_gpu else reserved}
     if use_gpu:
         options["num_gpus"] = reserved
-    files = [*checkpoints, *([theta0] if theta0 is not None else [])]
+    registered = {row.trial_index: row for row in read_trials(run.sweep)}
+    for path, row in zip(checkpoints, rows, strict=True):
+        if changed := _differing(row, registered.get(row.trial_index)):
+            raise ConfigError(
+                f"--accuracy-file: {path} is imported with another {changed[0]}; leave it out, or use --fresh"
+            )
+    new = [(path, row) for path, row in zip(checkpoints, rows, strict=True) if row.trial_index not in registered]
+    files = [path for path, _ in new] + ([theta0] if theta0 is not None else [])
     logger.info("import: checking %d files", len(files))
-    check = ray.remote(_check).options(**options)
-    theta0_sha256s = _origins(files, ray.get([check.remote(context, path) for path in files]))
+    checked = dict(_as_they_come(_check, options, [(context, path) for path in files]))
+    origins = _origins(files, [checked[place] for place in range(len(files))])
     initial = None
     if theta0 is not None:
-        initial = ray.get(ray.remote(_theta0).options(**options).remote(context, theta0))
-        theta0_sha256s.add(initial.sha256)
-    if len(theta0_sha256s) > 1:
-        raise ConfigError(
-            "the files were fine-tuned from different starting points (theta0_sha256 "
-            f"{', '.join(sorted(one[:12] for one in theta0_sha256s))}); import those of one"
-        )
-    if not theta0_sha256s:
-        logger.info("import: no file says what it was fine-tuned from; a soup needs one starting point for all")
-    theta0_sha256 = next(iter(theta0_sha256s), None)
-    # Before the first is registered: from then on its index is its own.
-    run.state.imported = [str(path) for path in checkpoints]
-    save_state(run.config, run.state)
-    if not run.path("run.json").exists() or run.record().theta0_sha256 != theta0_sha256:
-        run.begin(theta0_sha256, None, initial and initial.test_accuracy)
+        ((_, initial),) = _as_they_come(_theta0, options, [(context, theta0)])
+        origins.add(initial.sha256)
+    theta0_sha256 = _one_origin(run, origins, new_run=not registered)
+    if run.state.imported != [str(path) for path in checkpoints]:
+        # Before the first is registered: from then on its index is its own.
+        run.state.imported = [str(path) for path in checkpoints]
+        run.state.done.clear()
+        save_state(config, run.state)
+    if not registered or not run.path("run.json").exists():
+        run.begin(theta0_sha256, None, None if initial is None else initial.test_accuracy)
     recorder = IngredientRecorder(run.sweep, theta0_sha256, run.splits.class_names, save_weights)
     if initial is not None:
         recorder.upload_theta0(initial.state)
     context = dataclasses.replace(context, recorder=recorder)
-    task = ray.remote(_import).options(**options)
-    done = {row.trial_index for row in read_trials(run.sweep)}
-    missing = {
-        task.remote(context, path, row.model_copy(update={"theta0_sha256": theta0_sha256})): path
-        for path, row in zip(checkpoints, rows, strict=True)
-        if row.trial_index not in done
-    }
-    for path, row in _as_they_come(missing):
+    named = [(context, path, row.model_copy(update={"theta0_sha256": theta0_sha256})) for path, row in new]
+    for place, row in _as_they_come(_import, options, named):
         logger.info(
             "import: %s: validation %.2f%%, test %.2f%%",
-            path.name, 100 * (row.val_accuracy or 0), 100 * (row.test_accuracy or 0),
+            new[place][0].name, 100 * (row.val_accuracy or 0), 100 * (row.test_accuracy or 0),
         )  # fmt: skip
     write_imported(run)
 
@@ -138,14 +148,22 @@ def write_imported(run: Run) -> None:
     logger.info("search: %d ingredients, all imported", len(rows))
 
 
-def _as_they_come(tasks: Mapping[ray.ObjectRef, Path]) -> Iterator[tuple[Path, IngredientRecord]]:
-    waiting = list(tasks)
+def _as_they_come(
+    function: Callable[..., T], options: Mapping[str, Any], calls: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, T]]:
+    """Run ``function`` as a Ray task for each of ``calls``; yields the place of a call and what it returned.
+
+    Raises what the first failing task raised.
+    """
+    task = ray.remote(function).options(**options)
+    places = {task.remote(*call): place for place, call in enumerate(calls)}
+    waiting = list(places)
     while waiting:
         (ready,), waiting = ray.wait(waiting)
         try:
-            yield tasks[ready], ray.get(ready)
+            yield places[ready], ray.get(ready)
         except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, PipelineError) else error from error
+            raise error.cause if isinstance(error.cause, Exception) else error from error
 
 
 def _origins(files: Sequence[Path], checked: Sequence[_Checked]) -> set[str]:
@@ -160,13 +178,45 @@ def _origins(files: Sequence[Path], checked: Sequence[_Checked]) -> set[str]:
     return {one.theta0_sha256 for one in checked if one.theta0_sha256 is not None}
 
 
+def _one_origin(run: Run, origins: set[str], *, new_run: bool) -> str | None:
+    """The starting point of all ingredients, those that are there already too; None where no file names it."""
+    before = None if new_run else run.record().theta0_sha256
+    if not new_run and before is None and origins:
+        raise ConfigError(
+            "these files say what they were fine-tuned from, and those that this run has already do not; give all of "
+            "them again, with --theta0 and --fresh"
+        )
+    everything = origins | ({before} if before is not None else set())
+    if len(everything) > 1:
+        raise ConfigError(
+            "the files were fine-tuned from different starting points (theta0_sha256 "
+            f"{', '.join(sorted(one[:12] for one in everything))}); import those of one"
+        )
+    if not everything:
+        logger.info("import: no file says what it was fine-tuned from; a soup needs one starting point for all")
+    return next(iter(everything), None)
+
+
+def _differing(row: IngredientRecord, registered: IngredientRecord | None) -> list[str]:
+    """The names of what ``row`` knows and ``registered`` has otherwise."""
+    given = row.model_dump(exclude={"attempts", "model_version"}, exclude_none=True)
+    known = {name: value for name, value in given.items() if value or name == "seed"}
+    return [] if registered is None else [name for name, value in known.items() if value != getattr(registered, name)]
+
+
 def _check(context: _Context, path: Path) -> _Checked:
     try:
-        splits: Splits = ray.get(context.splits)
-        model = build_classifier(context.model, len(splits.class_names))
-        state = own_names(read_weights(path), context.head_name)
-        load_weights(model if _has_head(state) else model.tower, _headless(state), source=str(path))
-        return _Checked(read_metadata(path).get("theta0_sha256"), weights_sha256(state))
+        metadata = read_metadata(path)
+        classes = metadata.get("class_names", "")
+        if classes.startswith("[") and json.loads(classes) != context.description.class_names:
+            raise ModelError(f"{path}: was made for other classes, or for these in another order")
+        state = own_names(read_weights(path), context.description.head_name)
+        if _has_head(state):
+            model = build_classifier(context.model, len(context.description.class_names))
+            load_weights(model, state, source=str(path))
+        else:
+            load_backbone(context.headless(path), pretrained=True)
+        return _Checked(metadata.get("theta0_sha256"), weights_sha256(state))
     except PipelineError as error:
         return _Checked(problem=str(error))
 
@@ -179,7 +229,7 @@ def _import(context: _Context, path: Path, row: IngredientRecord) -> IngredientR
     assert context.recorder is not None  # noqa: S101 (set before this task is started)
     uri, sha256 = context.recorder.upload(row.trial_index, unique_state(model.cpu()))
     row = row.model_copy(update={"path": uri, "sha256": sha256})
-    context.recorder.record(row)
+    context.recorder.record(row, imported_from=str(path))
     return row
 
 
@@ -194,10 +244,10 @@ def _theta0(context: _Context, path: Path) -> _Initial:
 
 def _load(context: _Context, path: Path, splits: Splits) -> Classifier:
     """The classifier of a checkpoint; where that has no head, with the one that ``model.head`` makes for it."""
-    state = own_names(read_weights(path), context.head_name)
+    state = own_names(read_weights(path), context.description.head_name)
     if not _has_head(state):
-        config = context.model.model_copy(update={"pretrained": str(path), "contrastive": None})
-        return make_theta0(config, splits.class_names, splits.train, None, device=context.device, seed=context.seed)
+        config, names = context.headless(path), splits.class_names
+        return make_theta0(config, names, splits.train, None, device=context.device, seed=context.seed)
     model = build_classifier(context.model, len(splits.class_names))
     load_weights(model, state, source=str(path))
     return model
@@ -217,8 +267,3 @@ def _missing_accuracies(
 
 def _has_head(state: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("head.") for name in state)
-
-
-def _headless(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Names of the tower's own where there is no head."""
-    return state if _has_head(state) else {name.removeprefix("tower."): value for name, value in state.items()}

@@ -62,6 +62,10 @@ def search_stage(run: Run) -> None:
         _check_disk(run, theta0, len(context.trials) - len(recorded))
     run_trials(context, recorded, experiment=f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     rows = read_trials(run.sweep)
+    if len(rows) < len(context.trials):
+        raise SearchError(
+            f"only {len(rows)} of {len(context.trials)} trials are recorded; give the same command again to go on"
+        )
     write_table(run.path("ingredients.parquet"), rows, IngredientRecord)
     shutil.rmtree(run.path("trials"), ignore_errors=True)
     finished = [row for row in rows if row.status == "finished"]

@@ -20,7 +20,7 @@ from pipeline.records import (
     SoupRecord,
     cumulative_gpu_hours,
 )
-from pipeline.registry import fetch_soup, log_costs, log_soup_files, set_champion
+from pipeline.registry import fetch_soup, find_soup, log_costs, log_soup_files, set_champion
 from pipeline.soup_task import SoupContext, SoupRequest, SoupResult, build_soups, soup_key
 from pipeline.stages.context import Run
 from pipeline.state import BuiltSoup, save_state, write_text
@@ -48,7 +48,8 @@ def soup_stage(run: Run) -> None:
         if result.is_model:
             files.append(run.path("coefficients", f"{method}.parquet"))
             write_table(files[1], result.coefficients, CoefficientRecord)
-            _keep(fetch_soup(run.sweep, method, run.path("soups")), run.path("soups", f"{method}.safetensors"))
+            stored = fetch_soup(find_soup(run.sweep, method), run.path("soups"))
+            _keep(stored, run.path("soups", f"{method}.safetensors"))
         log_soup_files(run.sweep, str(result.run_id), files)
         row = known[method] = result.record
         logger.info(

@@ -12,7 +12,7 @@ NETWORKS = [
     ("torchvision", "resnet18"),
     ("torchvision", "mobilenet_v3_small"),
     ("timm", "resnet10t"),
-    ("timm", "vit_tiny_patch16_224"),
+    ("timm", "vit_tiny_patch16_384"),
 ]
 
 
@@ -20,7 +20,7 @@ NETWORKS = [
 def test_the_library_loads_what_was_exported(tmp_path, backbone, name):
     torch.manual_seed(0)
     config = model_config(backbone=backbone, name=name)
-    size = 224 if "224" in name else 32
+    size = 384 if "384" in name else 32
     model = build_classifier(config, 10).eval()
     description = describe_model(config, size, DIGIT_NAMES)
     code = export_weights(model, description, tmp_path / "out")

@@ -31,7 +31,7 @@ from pipeline.registry import (
     fetch_ingredients,
     fetch_settings,
     fetch_soup,
-    fetch_soup_version,
+    find_soup,
     find_sweep,
     list_ingredients,
     list_soups,
@@ -218,15 +218,33 @@ def test_an_uploaded_trial_that_was_not_recorded_does_not_count(sweep, recorder)
 
 def test_a_worker_that_died_between_version_and_record_is_made_up_for(sweep, recorder, tmp_path):
     path, sha256 = recorder.upload(0, weights(0))
-    row = ingredient(0, path=path, sha256=sha256, theta0_sha256=THETA0)
+    row = ingredient(0, path=path, sha256=sha256, theta0_sha256=THETA0, reason=None, peak_memory_bytes=7)
     (run,) = runs(sweep, "trial")
     _version(sweep.client(), sweep, run.info.run_id, row.model_dump())
     assert read_trials(sweep) == []
-    # Again, on hardware that gives other weights: what is registered stands.
+    # Again, on hardware that gives other weights: what is registered stands, and the cost of both attempts counts.
     assert recorder.upload(0, weights(1)) == (path, sha256)
-    recorder.record(row)
-    assert [one.model_version for one in read_trials(sweep)] == [1]
+    recorder.record(row.model_copy(update={"val_accuracy": 0.2, "gpu_hours": 1.25, "attempts": 2}))
+    expected = row.model_copy(update={"model_version": 1, "gpu_hours": 1.25, "attempts": 2})
+    assert read_trials(sweep) == [expected]
     assert len(fetch_ingredients(list_ingredients(sweep), tmp_path)) == 1
+
+
+def test_two_versions_of_one_run_are_one_trial(sweep, recorder):
+    """As two writers that share the run leave them, or a request that a dying server had carried out already."""
+    path, sha256 = recorder.upload(0, weights(0))
+    row = ingredient(0, path=path, sha256=sha256, theta0_sha256=THETA0)
+    (run,) = runs(sweep, "trial")
+    for _ in range(2):
+        sweep.client().create_model_version(
+            sweep.ingredient_model, f"runs:/{run.info.run_id}/ingredient", run.info.run_id,
+            tags={name: str(value) for name, value in row.model_dump().items() if value is not None}
+            | {"sweep_id": sweep.sweep_id},
+        )  # fmt: skip
+    recorder.record(row)
+    assert [version.version for version in list_ingredients(sweep)] == [1]
+    assert [row.model_version for row in read_trials(sweep)] == [1]
+    assert [run.info.status for run in runs(sweep, "trial")] == ["FINISHED"]
 
 
 def test_of_two_writers_of_a_trial_the_first_stays(sweep, recorder):
@@ -330,7 +348,7 @@ def test_soups_get_versions_aliases_and_a_champion_and_ensembles_get_none(sweep,
     assert client.get_run(greedy).data.params == {"method": "greedy", "ties": "accept"}
     assert client.get_run(ensemble).data.metrics["construction_seconds"] == 2.0
     assert len(runs(sweep, "soup")) == 3
-    assert file_sha256(fetch_soup(sweep, "mehl-plus", tmp_path)) == file_sha256(paths["mehl-plus"])
+    assert file_sha256(fetch_soup(find_soup(sweep, "mehl-plus"), tmp_path)) == file_sha256(paths["mehl-plus"])
 
 
 def test_versions_tell_where_they_come_from(sweep, recorder, tmp_path):
@@ -348,7 +366,7 @@ def test_versions_tell_where_they_come_from(sweep, recorder, tmp_path):
     assert found.lineage == lineage(settings={"ties": "accept"})
     assert (found.method, found.version) == ("greedy", int(soup.version))
     assert found.accuracies == {"val_accuracy": 0.9, "select_accuracy": 0.8, "test_accuracy": 0.7}
-    assert fetch_soup_version(found, tmp_path).exists()
+    assert fetch_soup(found, tmp_path).exists()
 
 
 def test_the_splits_are_data_sets_of_the_sweep(sweep):
@@ -397,7 +415,18 @@ def test_another_soup_of_a_method_is_a_new_version_and_takes_the_alias(sweep, tm
         register_soup(sweep, soup_record(), lineage(), soup_model(path))
     assert len(versions(sweep, "demo-soup")) == 2
     assert int(sweep.client().get_model_version_by_alias("demo-soup", "greedy").version) == 2
-    assert file_sha256(fetch_soup(sweep, "greedy", tmp_path)) == file_sha256(path)
+    assert file_sha256(fetch_soup(find_soup(sweep, "greedy"), tmp_path)) == file_sha256(path)
+
+
+def test_a_soup_of_an_earlier_sweep_is_not_found(sweep, tmp_path):
+    save_weights(weights(1), tmp_path / "model.safetensors", {})
+    register_soup(sweep, soup_record(), lineage(), soup_model(tmp_path / "model.safetensors"))
+    assert find_soup(sweep, "greedy").version == 1
+    later = open_sweep(sweep.tracking_uri, "demo", "sweep-2", tmp_path / "artifacts", {})
+    with pytest.raises(RegistryError, match="the latest sweep of run 'demo' has no soup 'greedy' yet"):
+        find_soup(later, "greedy")
+    with pytest.raises(RegistryError, match="has no soup 'hl'; there are: greedy"):
+        find_soup(sweep, "hl")
 
 
 def test_the_cost_curve_has_accuracy_and_hours_at_the_same_step(sweep):

@@ -75,6 +75,16 @@ def test_what_is_no_image_is_named(tmp_path):
     assert caught.value.get_http_status_code() == 400
 
 
+def test_weights_that_are_not_all_there_are_refused(tmp_path):
+    config = model_config()
+    state = dict(unique_state(build_classifier(config, 10)))
+    del state["tower.ln_post.bias"]
+    save_weights(state, tmp_path / "model.safetensors", {})
+    save_served_model(tmp_path / "soup", tmp_path / "model.safetensors", describe_model(config, 8, DIGIT_NAMES))
+    with pytest.raises(MlflowException, match=r"differ in tower\.ln_post\.bias; install what"):
+        mlflow.pyfunc.load_model(str(tmp_path / "soup"))
+
+
 def test_the_folder_needs_neither_pickle_nor_this_package(tmp_path):
     served(tmp_path, *BACKBONES["open_clip"])
     names = {str(path.relative_to(tmp_path / "soup")) for path in (tmp_path / "soup").rglob("*") if path.is_file()}
