@@ -176,9 +176,14 @@ def log_costs(sweep: Sweep, costs: Sequence[CostRecord]) -> None:
         client.set_terminated(run_id)
 
 
-def log_files(sweep: Sweep, files: Iterable[Path], tags: dict[str, str]) -> None:
-    """Keep ``files`` (report, figures, settings) with the sweep's run and mark it as finished."""
+def finish_sweep(
+    sweep: Sweep, files: Iterable[Path], tags: Mapping[str, str], metrics: Mapping[str, float | None]
+) -> None:
+    """Keep ``files`` (report, figures, tables) and what came out with the sweep's run, and mark it as finished."""
     client = sweep.client()
+    now = int(1000 * time.time())
+    known = [Metric(key, value, timestamp=now, step=0) for key, value in metrics.items() if value is not None]
+    client.log_batch(sweep.run_id, metrics=known)
     for file in files:
         client.log_artifact(sweep.run_id, str(file), "figures" if file.parent.name == "figures" else None)
     for key, value in as_tags(tags).items():

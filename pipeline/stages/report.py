@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.data import read_table
 from pipeline.records import ComparisonRecord, CostRecord, SoupRecord
-from pipeline.registry import describe, log_files
+from pipeline.registry import describe, finish_sweep
 from pipeline.report import methods_table, write_report
 from pipeline.stages.context import Run
 from pipeline.state import write_text
@@ -23,4 +23,9 @@ def report_stage(run: Run) -> None:
     files = write_report(run.config.output, record, rows, soups, costs, comparisons)
     records = (run.path("run.json"), *run.path().glob("*.parquet"))
     describe(run.sweep, methods_table(soups, rows, record.champion))
-    log_files(run.sweep, [*files, *records], {"champion": record.champion or "", "seed": str(record.seed)})
+    tags = {"champion": record.champion or "", "seed": str(record.seed)}
+    metrics: dict[str, float | None] = {"gpu_hours": sum(row.gpu_hours for row in rows)}
+    for soup in soups:
+        if soup.method == record.champion:
+            metrics |= {key: getattr(soup, key) for key in ("val_accuracy", "select_accuracy", "test_accuracy")}
+    finish_sweep(run.sweep, [*files, *records], tags, metrics)

@@ -33,11 +33,11 @@ from pipeline.registry import (
     fetch_soup,
     find_soup,
     find_sweep,
+    finish_sweep,
     list_ingredients,
     list_soups,
     log_costs,
     log_datasets,
-    log_files,
     log_settings,
     log_soup_files,
     open_sweep,
@@ -462,7 +462,10 @@ def test_files_stay_with_their_run(sweep, tmp_path):
         file.parent.mkdir()
         file.write_bytes(b"x")
     log_soup_files(sweep, run_id, tables)
-    log_files(sweep, [figure, tables[0]], {"champion": "greedy"})
+    for accuracy in (0.9, 0.8):  # a report made again shows what it is now
+        time.sleep(0.002)
+        metrics = {"test_accuracy": accuracy, "select_accuracy": None}
+        finish_sweep(sweep, [figure, tables[0]], {"champion": "greedy"}, metrics)
     client = sweep.client()
     assert {item.path for item in client.list_artifacts(run_id)} == {
         "soup", "lineage.json", "coefficients", "predictions",
@@ -471,6 +474,7 @@ def test_files_stay_with_their_run(sweep, tmp_path):
         assert [item.path for item in client.list_artifacts(run_id, folder)] == [f"{folder}/greedy.parquet"]
     assert {item.path for item in client.list_artifacts(sweep.run_id, "figures")} == {"figures/a.png"}
     assert client.get_run(sweep.run_id).data.tags["champion"] == "greedy"
+    assert client.get_run(sweep.run_id).data.metrics == {"test_accuracy": 0.8}
     assert client.get_run(sweep.run_id).info.status == "FINISHED"
 
 

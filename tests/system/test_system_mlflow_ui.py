@@ -101,6 +101,9 @@ def test_the_sweep_is_described(parent, finished):
     assert all(method in note for method in METHODS)
     assert f"{100 * finished.soups()[0].test_accuracy:.2f}" in note
     assert tags(parent)["champion"] in METHODS
+    (champion,) = [soup for soup in finished.soups() if soup.method == tags(parent)["champion"]]
+    assert metrics(parent)["test_accuracy"] == pytest.approx(champion.test_accuracy)
+    assert metrics(parent)["gpu_hours"] == pytest.approx(sum(row.gpu_hours for row in finished.ingredients()))
 
 
 def test_trials_and_soups_can_be_compared(server, finished):
