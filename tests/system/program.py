@@ -65,6 +65,11 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+def _hear_interrupts() -> None:
+    # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Background:
     """The program in a session of its own, with its output in a file; whatever is left of it is killed at the end."""
 
@@ -72,7 +77,13 @@ class Background:
         self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=env,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_hear_interrupts,
             )
 
     def __enter__(self):

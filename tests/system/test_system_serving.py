@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -40,7 +41,9 @@ def ask(finished, tmp_path_factory):
     (port,) = free_ports(1)
     command = [str(MLFLOW), "models", "serve", "--env-manager", "local", "-m", "models:/digits-soup@champion"]
     folder = tmp_path_factory.mktemp("serving")
-    env = environment(MLFLOW_TRACKING_URI=finished.uri, MLFLOW_DISABLE_TELEMETRY="true", TMPDIR=str(folder))
+    # MLflow starts uvicorn by its name, as in a shell in which the environment is active.
+    path = f"{MLFLOW.parent}{os.pathsep}{os.environ['PATH']}"
+    env = environment(MLFLOW_TRACKING_URI=finished.uri, MLFLOW_DISABLE_TELEMETRY="true", TMPDIR=str(folder), PATH=path)
 
     def answers() -> bool:
         assert running.process.poll() is None, running.output()
