@@ -33,8 +33,9 @@ def known_names() -> Known:
     )
 
 
-def add_store_argument(parser: argparse.ArgumentParser) -> None:
-    """``--tracking-uri``, for commands that read a run from the registry."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """``NAME`` and ``--tracking-uri``, for commands that read a run from the registry."""
+    parser.add_argument("name", metavar="NAME", help="the run's `name`, as in the registered model NAME-soup")
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
@@ -42,8 +43,20 @@ def add_store_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def store_of(arguments: argparse.Namespace) -> str:
-    """The store that the command line or the environment names; raises RegistryError where there is none."""
+def guarded_with_store(arguments: argparse.Namespace, job: Callable[[str], None]) -> int:
+    """As `guarded`, with the store that the command line or the environment names."""
+
+    def with_store() -> None:
+        from pipeline.registry import store_errors  # slow to import
+
+        uri = _store_of(arguments)
+        with store_errors(uri):
+            job(uri)
+
+    return guarded(with_store)
+
+
+def _store_of(arguments: argparse.Namespace) -> str:
     if uri := arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
         return str(uri)
     path = Path(_DEFAULT_STORE).absolute()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,18 @@ def predict(model: nn.Module, images: Tensor, device: str) -> Tensor:
 def accuracy(logits: Tensor, labels: Tensor) -> float | None:
     """Share of ``labels`` (N,) that ``logits`` (N, classes) predict; None for no images."""
     return (logits.argmax(1) == labels).double().mean().item() if len(labels) else None
+
+
+def split_accuracies(
+    model: nn.Module, splits: Splits, device: str, names: Sequence[str] = ("fit", "select", "test")
+) -> dict[str, float | None]:
+    """Accuracy of ``model``, which is moved to ``device``, on the named splits; None for an empty one."""
+    model.to(device)
+    found = {}
+    for name in names:
+        images, labels = getattr(splits, name).tensors()
+        found[name] = accuracy(predict(model, images, device), labels)
+    return found
 
 
 @torch.no_grad()

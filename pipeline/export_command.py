@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.command_line import add_store_argument, guarded, known_names, store_of
+from pipeline.command_line import add_run_arguments, guarded_with_store, known_names
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
 
@@ -27,25 +27,17 @@ HELP: dict[str, Any] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
-    parser.add_argument("name", metavar="NAME", help="the run's `name`, as in the registered model NAME-soup")
+    add_run_arguments(parser)
     parser.add_argument("--soup", default="champion", help="a method of the run (default: the %(default)s)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
     parser.add_argument("--program", action="store_true", help="write model.pt2 too")
-    add_store_argument(parser)
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-
-    def job() -> None:
-        from pipeline.registry import store_errors  # slow to import
-
-        uri = store_of(arguments)
-        with store_errors(uri):
-            export(arguments.name, arguments.soup, arguments.out, uri, program=arguments.program)
-
-    return guarded(job)
+    soup, out, program = arguments.soup, arguments.out, arguments.program
+    return guarded_with_store(arguments, lambda uri: export(arguments.name, soup, out, uri, program=program))
 
 
 def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool) -> None:

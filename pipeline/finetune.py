@@ -17,7 +17,7 @@ from pipeline.config import SearchConfig
 from pipeline.data import Splits
 from pipeline.data.augmentation import augment, mix
 from pipeline.errors import TrialRejected
-from pipeline.evaluation import accuracy, predict
+from pipeline.evaluation import split_accuracies
 from pipeline.records import EpochRecord, Hyperparameters
 
 # What goes on from the last finished epoch: plain tensors and numbers, loadable with `weights_only=True`.
@@ -77,10 +77,7 @@ def finetune(
             on_epoch(went, state if average is None else {**state, "average": average.state_dict()})
     if average is not None:
         model.load_state_dict(average.module.state_dict())
-    accuracies = {}
-    for name in ("fit", "select", "test"):
-        split_images, split_labels = getattr(splits, name).tensors()
-        accuracies[name] = accuracy(predict(model, split_images, device), split_labels)
+    accuracies = split_accuracies(model, splits, device)
     return Finetuned(
         val_accuracy=accuracies["fit"] or 0.0,
         select_accuracy=accuracies["select"],

@@ -54,15 +54,14 @@ class SoupContext:
     """What the soups of a run share.
 
     ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`,
-    ``sha256s`` those of their checkpoints. ``describe`` tells what ``build_model`` builds, ``save`` writes (state,
-    path, metadata) as safetensors; ``register`` tells whether soups become model versions, ``skip_damaged`` whether
-    ingredients whose file is missing or was changed are left out (else they raise).
+    ``sha256s`` those of their checkpoints. ``save`` writes (state, path, metadata) as safetensors. ``skip_damaged``
+    tells whether ingredients whose file is missing or was changed are left out (else they raise). Soups become model
+    versions with the ``description`` of what ``build_model`` builds; without one they are not registered.
     """
 
     sweep: Sweep
     splits: ray.ObjectRef
     build_model: Callable[[], nn.Module]
-    describe: Callable[[], ModelDescription]
     save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
     val_accuracies: Mapping[int, float]
     sha256s: Mapping[int, str | None]
@@ -71,7 +70,7 @@ class SoupContext:
     seed: int
     device: str
     skip_damaged: bool
-    register: bool
+    description: ModelDescription | None
 
 
 def soup_key(context: SoupContext, request: SoupRequest) -> str:
@@ -183,11 +182,13 @@ def _build_one(
         peak_memory_bytes=soup.peak_memory_bytes,
         peak_memory_kind=soup.peak_memory_kind,
     )
-    run_id = _register(context, record, soup, versions, folder) if context.register else None
+    run_id = None
+    if context.description is not None:
+        run_id = _register(context, context.description, record, soup, versions, folder)
     return SoupResult(
         record=record,
         coefficients=_coefficients(soup, versions),
-        predictions=_predictions(evaluated) if context.register else [],
+        predictions=_predictions(evaluated) if run_id is not None else [],
         run_id=run_id,
         is_model=soup.state_dict is not None,
     )
@@ -215,7 +216,12 @@ def _coefficients(soup: Soup, versions: Sequence[IngredientVersion]) -> list[Coe
 
 
 def _register(
-    context: SoupContext, record: SoupRecord, soup: Soup, versions: Sequence[IngredientVersion], folder: Path
+    context: SoupContext,
+    description: ModelDescription,
+    record: SoupRecord,
+    soup: Soup,
+    versions: Sequence[IngredientVersion],
+    folder: Path,
 ) -> str:
     lineage = LineageRecord(
         method=record.method,
@@ -234,4 +240,4 @@ def _register(
         return register_soup(context.sweep, record, lineage, None)
     path = folder / record.method / "model.safetensors"
     context.save(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
-    return register_soup(context.sweep, record, lineage, SoupModel(path, context.describe()))
+    return register_soup(context.sweep, record, lineage, SoupModel(path, description))

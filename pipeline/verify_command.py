@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command_line import add_store_argument, guarded, known_names, store_of
+from pipeline.command_line import add_run_arguments, guarded_with_store, known_names
 from pipeline.config import load_config
 from pipeline.errors import PipelineError, RegistryError
 
@@ -31,22 +31,13 @@ HELP: dict[str, Any] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
-    parser.add_argument("name", metavar="NAME", help="the run's `name`, as in the registered model NAME-soup")
-    add_store_argument(parser)
+    add_run_arguments(parser)
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-
-    def job() -> None:
-        from pipeline.registry import store_errors  # slow to import
-
-        uri = store_of(arguments)
-        with store_errors(uri):
-            verify(arguments.name, uri)
-
-    return guarded(job)
+    return guarded_with_store(arguments, lambda uri: verify(arguments.name, uri))
 
 
 def verify(name: str, tracking_uri: str) -> None:
@@ -81,7 +72,7 @@ def _check_soups(
 
     from pipeline.cluster import start_ray
     from pipeline.data import load_splits
-    from pipeline.evaluation import accuracy, predict
+    from pipeline.evaluation import split_accuracies
     from pipeline.models import build_classifier, load_weights, read_weights
     from pipeline.registry import fetch_settings, fetch_soup
     from pipeline.soups import IngredientSet, soup_from_coefficients
@@ -118,10 +109,10 @@ def _check_soups(
             if differ:
                 wrong.append(f"{what}: the coefficients give other weights ({len(differ)} tensors, {differ[0]} first)")
         load_weights(model, stored, source=what)
-        for split, key in (("fit", "val_accuracy"), ("select", "select_accuracy"), ("test", "test_accuracy")):
-            images, labels = getattr(splits, split).tensors()
-            measured = accuracy(predict(model.to(device), images, device), labels)
+        for split, measured in split_accuracies(model, splits, device).items():
+            key = f"{'val' if split == 'fit' else split}_accuracy"
             recorded = soup.accuracies.get(key)
-            if measured is not None and abs(measured - (recorded or 0.0)) > max(_TOLERANCE, 1 / len(labels)):
+            tolerance = max(_TOLERANCE, 1 / max(1, len(getattr(splits, split))))
+            if measured is not None and abs(measured - (recorded or 0.0)) > tolerance:
                 wrong.append(f"{what}: {key} is {measured:.4f}, recorded was {recorded}")
         yield soup, wrong

@@ -83,7 +83,8 @@ def test_what_is_known_is_taken_and_the_rest_is_measured(finished):
     assert rows[1].val_accuracy == 0.75
     model = build_classifier(config.model, 10)
     for row, number in zip(rows, (1, 2, 3, 10), strict=True):
-        model.load_state_dict(torch.load(finished / "checkpoints" / f"model_{number}.pt")["state_dict"])
+        path = finished / "checkpoints" / f"model_{number}.pt"
+        model.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
         for name, split in {"val": "fit", "select": "select", "test": "test"}.items():
             images, labels = getattr(splits, split).tensors()
             if (name, number) != ("val", 2):
@@ -113,7 +114,7 @@ def test_a_second_import_doubles_nothing_and_may_add(finished, caplog):
     assert list_ingredients(find_sweep(uri, "imported")) == before
     assert call("run", "--config", finished / "config.yaml") == 0
     assert "everything is done already" in caplog.text
-    state = torch.load(finished / "checkpoints" / "model_1.pt")["state_dict"]
+    state = torch.load(finished / "checkpoints" / "model_1.pt", weights_only=True)["state_dict"]
     (finished / "more").mkdir()
     torch.save({name: value + 0.01 for name, value in state.items()}, finished / "more" / "model_0.pt")
     command[1] = finished / "more"
@@ -130,7 +131,7 @@ def fresh(settings, tmp_path, *arguments):
 
 def test_files_that_do_not_fit_are_all_named_and_none_is_registered(settings, tmp_path, capsys):
     folder = shutil.copytree(settings / "checkpoints", tmp_path / "checkpoints")
-    state = torch.load(folder / "model_2.pt")["state_dict"]
+    state = torch.load(folder / "model_2.pt", weights_only=True)["state_dict"]
     state["tower.extra"] = state.pop("tower.ln_post.bias")
     torch.save(state, folder / "model_2.pt")
     (folder / "model_3.pt").write_bytes(b"nothing")
@@ -217,7 +218,7 @@ def test_half_an_import_is_not_taken_for_a_whole_one(finished, tmp_path, capsys)
 
 def test_checkpoints_of_different_starting_points_are_refused(settings, tmp_path, capsys):
     for number in range(2):
-        state = torch.load(settings / "checkpoints" / f"model_{number + 1}.pt")["state_dict"]
+        state = torch.load(settings / "checkpoints" / f"model_{number + 1}.pt", weights_only=True)["state_dict"]
         save_weights(state, tmp_path / "c" / f"{number}.safetensors", {"theta0_sha256": f"{number}" * 64})
     assert fresh(settings, tmp_path, tmp_path / "c", "name=origins") == 2
     assert "different starting points (theta0_sha256 000000000000, 111111111111)" in capsys.readouterr().err
@@ -265,7 +266,7 @@ def test_transformers_folders_without_a_head(settings, tmp_path, capsys):
 
 
 def test_files_of_other_classes_are_refused(settings, tmp_path, capsys):
-    state = torch.load(settings / "checkpoints" / "model_1.pt")["state_dict"]
+    state = torch.load(settings / "checkpoints" / "model_1.pt", weights_only=True)["state_dict"]
     save_weights(state, tmp_path / "a.safetensors", {"class_names": json.dumps(list("0987654321"))})
     assert fresh(settings, tmp_path, tmp_path / "a.safetensors", "name=classes") == 2
     assert "a.safetensors: was made for other classes, or for these in another order" in capsys.readouterr().err

@@ -63,9 +63,9 @@ def _connect(tracking_uri: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         client.search_experiments(max_results=1)
     except Exception as error:
-        reason = " ".join(redact(tracking_uri, str(error)).split())[:200]
         raise RegistryError(
-            f"registry.tracking_uri: the MLflow store {redact(tracking_uri)} cannot be reached ({reason}); "
+            f"registry.tracking_uri: the MLflow store {redact(tracking_uri)} cannot be reached "
+            f"({_reason(tracking_uri, error)}); "
             "start the server or correct the setting"
         ) from error
     finally:
@@ -80,10 +80,9 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        reason = " ".join(redact(tracking_uri, str(error)).split())[:200]
         raise RegistryError(
-            f"the MLflow store {redact(tracking_uri)} failed ({reason}); what was recorded is kept, the same command "
-            "goes on once the store is well"
+            f"the MLflow store {redact(tracking_uri)} failed ({_reason(tracking_uri, error)}); what was recorded is "
+            "kept, the same command goes on once the store is well"
         ) from error
 
 
@@ -92,6 +91,11 @@ def redact(uri: str, text: str | None = None) -> str:
     credentials, at, _ = urlsplit(uri).netloc.rpartition("@")
     text = uri if text is None else text
     return text.replace(f"{credentials}@", "") if at else text
+
+
+def _reason(tracking_uri: str, error: Exception) -> str:
+    """What ``error`` says, in a line and without credentials."""
+    return " ".join(redact(tracking_uri, str(error)).split())[:200]
 
 
 def local_path(uri: str) -> Path | None:

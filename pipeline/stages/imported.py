@@ -17,7 +17,7 @@ from pipeline.cluster import trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits, write_table
 from pipeline.errors import ConfigError, ModelError, PipelineError, SearchError
-from pipeline.evaluation import accuracy, predict
+from pipeline.evaluation import split_accuracies
 from pipeline.models import (
     build_classifier,
     describe_model,
@@ -225,7 +225,9 @@ def _import(context: _Context, path: Path, row: IngredientRecord) -> IngredientR
     """Measure what is not known, upload, record."""
     splits: Splits = ray.get(context.splits)
     model = _load(context, path, splits)
-    row = row.model_copy(update=_missing_accuracies(model, splits, row, context.device))
+    unknown = {split: name for name, split in _SPLITS.items() if getattr(row, name) is None}
+    measured = split_accuracies(model, splits, context.device, list(unknown))
+    row = row.model_copy(update={unknown[split]: value for split, value in measured.items()})
     assert context.recorder is not None  # noqa: S101 (set before this task is started)
     uri, sha256 = context.recorder.upload(row.trial_index, unique_state(model.cpu()))
     row = row.model_copy(update={"path": uri, "sha256": sha256})
@@ -236,8 +238,7 @@ def _import(context: _Context, path: Path, row: IngredientRecord) -> IngredientR
 def _theta0(context: _Context, path: Path) -> _Initial:
     splits: Splits = ray.get(context.splits)
     model = _load(context, path, splits)
-    images, labels = splits.test.tensors()
-    measured = accuracy(predict(model.to(context.device), images, context.device), labels) or 0.0
+    measured = split_accuracies(model, splits, context.device, ["test"])["test"] or 0.0
     state = unique_state(model.cpu())
     return _Initial(state, weights_sha256(state), measured)
 
@@ -251,18 +252,6 @@ def _load(context: _Context, path: Path, splits: Splits) -> Classifier:
     model = build_classifier(context.model, len(splits.class_names))
     load_weights(model, state, source=str(path))
     return model
-
-
-def _missing_accuracies(
-    model: Classifier, splits: Splits, row: IngredientRecord, device: str
-) -> dict[str, float | None]:
-    model.to(device)
-    found = {}
-    for name, split in _SPLITS.items():
-        if getattr(row, name) is None:
-            images, labels = getattr(splits, split).tensors()
-            found[name] = accuracy(predict(model, images, device), labels)
-    return found
 
 
 def _has_head(state: Mapping[str, Tensor]) -> bool:

@@ -15,7 +15,7 @@ from pipeline.cluster import trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits, write_table
 from pipeline.errors import PipelineError, SearchError
-from pipeline.evaluation import accuracy, predict
+from pipeline.evaluation import split_accuracies
 from pipeline.models import make_theta0, read_weights, save_weights, unique_state, weights_sha256
 from pipeline.records import IngredientRecord, RunRecord, cost_unit
 from pipeline.registry import IngredientRecorder, read_trials
@@ -116,6 +116,5 @@ def _theta0_task(config: ModelConfig, splits: Splits, device: str, seed: int) ->
     start = time.monotonic()
     pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
     model = make_theta0(config, splits.class_names, splits.train, pretrain, device=device, seed=seed)
-    images, labels = splits.test.tensors()
-    measured = accuracy(predict(model.to(device), images, device), labels) or 0.0
+    measured = split_accuracies(model, splits, device, ["test"])["test"] or 0.0
     return unique_state(model.cpu()), time.monotonic() - start, measured

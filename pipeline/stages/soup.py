@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from pipeline.records import (
     ComparisonRecord,
     CostRecord,
     IngredientRecord,
+    ModelDescription,
     PredictionRecord,
     SoupRecord,
     cumulative_gpu_hours,
@@ -37,7 +36,8 @@ def soup_stage(run: Run) -> None:
     cost = cumulative_gpu_hours(rows, len(finished))
     methods = run.config.soup.methods
     requests = {method: SoupRequest(method, everything, cost) for method in methods}
-    context = _soup_context(run, rows)
+    described = describe_model(run.config.model, run.config.data.image_size, run.splits.class_names)
+    context = _soup_context(run, rows, described)
     there = [method for method in methods if run.path("predictions", f"{method}.parquet").exists()]
     known = _known_soups(run, context, {method: requests[method] for method in there})
     already = f", {len(known)} of them built already" if known else ""
@@ -128,7 +128,7 @@ def _comparisons(run: Run) -> None:
 def _cost_curve(run: Run) -> None:
     """``cost_accuracy.parquet`` and the metrics of its MLflow runs."""
     rows, settings = run.ingredients(), run.config.study.cost_accuracy
-    context = dataclasses.replace(_soup_context(run, rows), register=False)
+    context = _soup_context(run, rows, None)
     wanted = cost_requests(rows, settings.methods, settings.step)
     requests = {f"{request.method}/{len(request.trial_indices)}": request for request in wanted}
     by_method = {request.method: request for request in wanted}  # the last of each, over all trials
@@ -147,13 +147,12 @@ def _cost_curve(run: Run) -> None:
     log_costs(run.sweep, points)
 
 
-def _soup_context(run: Run, rows: Sequence[IngredientRecord]) -> SoupContext:
+def _soup_context(run: Run, rows: Sequence[IngredientRecord], description: ModelDescription | None) -> SoupContext:
     config = run.config
     return SoupContext(
         sweep=run.sweep,
         splits=run.splits_ref,
         build_model=run.build_model(),
-        describe=functools.partial(describe_model, config.model, config.data.image_size, run.splits.class_names),
         save=save_weights,
         val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
         sha256s={row.trial_index: row.sha256 for row in rows},
@@ -162,5 +161,5 @@ def _soup_context(run: Run, rows: Sequence[IngredientRecord]) -> SoupContext:
         seed=config.seed,
         device=run.cluster.device,
         skip_damaged=config.soup.damaged == "skip",
-        register=True,
+        description=description,
     )

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
 
 from pipeline.data import read_table
 from pipeline.records import IngredientRecord, SoupRecord
@@ -31,6 +34,8 @@ SMALL = (
     "search.distributions={lr: {loguniform: [1e-5, 1e-4]}, epochs: 1, batch_size: 50, augmentation: minimal}",
     "study.cost_accuracy.step=2",
 )
+MLFLOW = Path(sys.executable).with_name("mlflow")
+needs_mlflow = pytest.mark.skipif(not MLFLOW.exists(), reason="the mlflow command is not installed beside this Python")
 _ANOTHER_MACHINE = ("MLFLOW_", "RAY_", "PIPELINE_", "PYTHON")
 
 
@@ -55,6 +60,19 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 600) -
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.1)
     return value
+
+
+def wait_for_server(url: str, running: "Background", seconds: float = 120) -> None:
+    """Until ``url`` answers with 200; fails with the server's output when it ends before."""
+
+    def answers() -> bool:
+        assert running.process.poll() is None, running.output()
+        try:
+            return urlopen(url, timeout=5).status == 200
+        except OSError:
+            return False
+
+    wait_for(answers, url, seconds)
 
 
 def free_ports(count: int) -> list[int]:

@@ -6,22 +6,15 @@ The pictures lie in pytest's temporary folder, to be looked at.
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from program import ROOT, Background, environment, free_ports, wait_for
+from program import MLFLOW, ROOT, Background, environment, free_ports, needs_mlflow, wait_for, wait_for_server
 
 sys.path.append(str(ROOT / "tests" / "report"))
 from report_browser import CHROMIUM, chromium
 
-MLFLOW = Path(sys.executable).with_name("mlflow")
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.timeout(1500),
-    pytest.mark.skipif(not MLFLOW.exists(), reason="the mlflow command is not installed beside this Python"),
-]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1500), needs_mlflow]
 METHODS = {"best-individual", "uniform", "greedy", "mehl", "mehl-plus", "ensemble"}
 
 
@@ -62,16 +55,9 @@ def server(finished, tmp_path_factory):
     command = [str(MLFLOW), "server", "--backend-store-uri", finished.uri, "--host", "127.0.0.1", "--port", str(port)]
     env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
 
-    def answers() -> bool:
-        assert running.process.poll() is None, running.output()
-        try:
-            return urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
-        except (URLError, OSError):
-            return False
-
     log = tmp_path_factory.mktemp("mlflow-server") / "server.log"
     with Background([*command, "--workers", "1"], env, log) as running:
-        wait_for(answers, "an MLflow server", 120)
+        wait_for_server(f"http://127.0.0.1:{port}/health", running)
         yield Server(f"http://127.0.0.1:{port}")
 
 

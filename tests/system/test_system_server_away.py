@@ -1,26 +1,17 @@
 """A tracking server that is away while trials are recorded: nothing is lost, nothing is there twice."""
 
-import sys
 import threading
 import time
-from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 import torch
-from program import Background, environment, free_ports, wait_for
+from program import MLFLOW, Background, environment, free_ports, needs_mlflow, wait_for, wait_for_server
 from samples import ingredient
 
 from pipeline.models import save_weights
 from pipeline.registry import IngredientRecorder, fetch_ingredients, list_ingredients, open_sweep, read_trials
 
-MLFLOW = Path(sys.executable).with_name("mlflow")
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not MLFLOW.exists(), reason="the mlflow command is not installed beside this Python"),
-]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900), needs_mlflow]
 COUNT = 8
 
 
@@ -40,13 +31,7 @@ def start(migrated_store, tmp_path):
     def start():
         started.append(Background(command, env, tmp_path / f"server-{len(started)}.log"))
 
-        def answers():
-            try:
-                return urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
-            except (URLError, OSError):
-                return False
-
-        wait_for(answers, "an MLflow server", 120)
+        wait_for_server(f"http://127.0.0.1:{port}/health", started[-1])
         return f"http://127.0.0.1:{port}", started[-1]
 
     yield start

@@ -4,16 +4,14 @@ import base64
 import io
 import json
 import os
-import sys
-from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from program import Background, environment, free_ports, wait_for
+from program import MLFLOW, Background, environment, free_ports, needs_mlflow, wait_for_server
 
 from pipeline.command_line import known_names
 from pipeline.config import load_config
@@ -21,12 +19,7 @@ from pipeline.data import load_splits
 from pipeline.models import build_classifier, load_weights, read_weights
 from pipeline.records import RunRecord
 
-MLFLOW = Path(sys.executable).with_name("mlflow")
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not MLFLOW.exists(), reason="the mlflow command is not installed beside this Python"),
-]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900), needs_mlflow]
 COUNT = 20
 
 
@@ -45,20 +38,13 @@ def ask(finished, tmp_path_factory):
     path = f"{MLFLOW.parent}{os.pathsep}{os.environ['PATH']}"
     env = environment(MLFLOW_TRACKING_URI=finished.uri, MLFLOW_DISABLE_TELEMETRY="true", TMPDIR=str(folder), PATH=path)
 
-    def answers() -> bool:
-        assert running.process.poll() is None, running.output()
-        try:
-            return urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).status == 200
-        except (URLError, OSError):
-            return False
-
     def ask(images: list[str]) -> list[dict]:
         body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[image] for image in images]}}).encode()
         request = Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
         return json.load(urlopen(request, timeout=60))["predictions"]
 
     with Background([*command, "-h", "127.0.0.1", "-p", str(port)], env, folder / "serve.log") as running:
-        wait_for(answers, "the served model", 180)
+        wait_for_server(f"http://127.0.0.1:{port}/ping", running, 180)
         yield ask
 
 
