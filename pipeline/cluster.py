@@ -18,15 +18,20 @@ from pipeline.errors import RegistryError, SearchError
 
 @dataclass(frozen=True)
 class Cluster:
-    """``use_gpu`` tells whether it has GPUs; ``cpus`` are the cores of its largest node.
+    """``gpus`` are all that it has, ``cpus`` the cores of its largest node.
 
     ``image_bytes`` is what training images may take on every node: half of Ray's object store on the smallest.
     """
 
-    use_gpu: bool
+    gpus: int
     cpus: int
     nodes: int
     image_bytes: float
+
+    @property
+    def use_gpu(self) -> bool:
+        """Whether it has GPUs."""
+        return self.gpus > 0
 
     @property
     def device(self) -> str:
@@ -46,7 +51,7 @@ def start_ray() -> Cluster:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return Cluster(
-        use_gpu=ray.cluster_resources().get("GPU", 0) > 0,
+        gpus=int(ray.cluster_resources().get("GPU", 0)),
         cpus=int(max(node["Resources"].get("CPU", 0) for node in nodes)),
         nodes=len(nodes),
         image_bytes=min(node["Resources"].get("object_store_memory", 0) for node in nodes) / 2,

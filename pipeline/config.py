@@ -358,7 +358,9 @@ class CostAccuracyConfig(Section):
     methods: list[MethodName] = Field(["greedy", "mehl-plus"], min_length=1)
     """Methods to follow."""
     step: int = Field(4, ge=1)
-    """Soups of step, 2 x step, ... ingredients in search order."""
+    """Soups of step, 2 x step, ... ingredients."""
+    orders: int = Field(0, ge=0)
+    """Random orders of the trials that are followed beside search order."""
 
 
 class StudyConfig(Section):

@@ -175,7 +175,7 @@ class CostRecord(Record):
     """A point of the cost curve (Fig. 2 of the MEHL-Soup paper).
 
     A soup of the first ``num_ingredients`` finished trials; ``gpu_hours`` is what all trials up to the last of them
-    cost, failed ones too. ``order_seed`` is None for search order.
+    cost, failed ones too. ``order_seed`` is None for search order. ``predictions`` is a table in the run's folder.
     """
 
     method: str
@@ -185,6 +185,7 @@ class CostRecord(Record):
     select_accuracy: float | None
     test_accuracy: float
     order_seed: int | None = None
+    predictions: str | None = None
 
 
 class ComparisonRecord(Record):
@@ -262,12 +263,12 @@ def cost_unit(ingredients: Iterable[IngredientRecord]) -> str:
 
 
 def cumulative_gpu_hours(ingredients: Iterable[IngredientRecord], num_finished: int) -> float:
-    """Cost of all trials in search order, failed ones too, up to the ``num_finished``-th finished one.
+    """Cost of all trials in the order given, failed ones too, up to the ``num_finished``-th finished one.
 
     Raises ValueError when fewer than ``num_finished`` trials finished.
     """
     total, seen = 0.0, 0
-    for row in sorted(ingredients, key=lambda row: row.trial_index):
+    for row in ingredients:
         total += row.gpu_hours
         seen += row.status == "finished"
         if seen == num_finished:

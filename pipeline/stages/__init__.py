@@ -15,7 +15,8 @@ from pipeline.registry import log_datasets, log_settings, open_sweep, store_erro
 from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
 from pipeline.stages.search import search_stage
-from pipeline.stages.soup import soup_stage, study_stage
+from pipeline.stages.soup import soup_stage
+from pipeline.stages.study import study_stage
 from pipeline.state import RunState, save_state
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Studies over a finished sweep."""
 
 from pipeline.studies.comparisons import compare_methods
-from pipeline.studies.cost_accuracy import cost_record, cost_requests
+from pipeline.studies.cost_accuracy import CostPoint, cost_points
 
-__all__ = ["compare_methods", "cost_record", "cost_requests"]
+__all__ = ["CostPoint", "compare_methods", "cost_points"]

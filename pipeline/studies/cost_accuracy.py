@@ -1,31 +1,74 @@
-"""Accuracy against fine-tuning cost (Fig. 2 of the MEHL-Soup paper)."""
+"""Accuracy against fine-tuning cost (Fig. 2 of the MEHL-Soup paper), in search order and in random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
 
 from pipeline.records import CostRecord, IngredientRecord, SoupRecord, cumulative_gpu_hours
 from pipeline.soup_task import SoupRequest
 
+# The soup of a method over trials whose sweep cost so many hours, with the settings of the run.
+Request: TypeAlias = Callable[[str, tuple[int, ...], float], SoupRequest]
 
-def cost_requests(ingredients: Sequence[IngredientRecord], methods: Sequence[str], step: int) -> list[SoupRequest]:
-    """The soups of the curve: ``methods`` over the first step, 2 x step, ..., all finished trials in search order."""
-    finished = [row.trial_index for row in ingredients if row.status == "finished"]
-    sizes = [*range(step, len(finished), step), len(finished)]
+
+@dataclass(frozen=True)
+class CostPoint:
+    """A soup of the curve: of the first finished trials in search order, or in the order drawn with ``order_seed``."""
+
+    name: str
+    order_seed: int | None
+    request: SoupRequest
+
+    def record(self, soup: SoupRecord, predictions: str) -> CostRecord:
+        """Its row; theta0, where it is an ingredient too, is no trial and not counted."""
+        return CostRecord(
+            method=soup.method,
+            num_ingredients=len(self.request.trial_indices),
+            gpu_hours=self.request.gpu_hours,
+            val_accuracy=soup.val_accuracy,
+            select_accuracy=soup.select_accuracy,
+            test_accuracy=soup.test_accuracy,
+            order_seed=self.order_seed,
+            predictions=predictions,
+        )
+
+
+def cost_points(
+    ingredients: Sequence[IngredientRecord],
+    methods: Sequence[str],
+    step: int,
+    orders: Iterable[int | None],
+    request: Request,
+) -> list[CostPoint]:
+    """All points: per method and order those of step, 2 x step, ... and of all finished trials.
+
+    ``orders`` are seeds, None for search order, which is that of ``ingredients``.
+    """
+    count = sum(row.status == "finished" for row in ingredients)
+    sizes = [*range(step, count, step), count]
+    ordered = {order: _in_order(ingredients, order) for order in orders}
     return [
-        SoupRequest(method, tuple(finished[:size]), cumulative_gpu_hours(ingredients, size))
-        for size in sizes
+        _point(method, order, rows, size, request)
         for method in methods
+        for order, rows in ordered.items()
+        for size in sizes
     ]
 
 
-def cost_record(row: SoupRecord, request: SoupRequest) -> CostRecord:
-    """The point of a built soup; theta0, where it is an ingredient too, is no trial and not counted."""
-    return CostRecord(
-        method=row.method,
-        num_ingredients=len(request.trial_indices),
-        gpu_hours=request.gpu_hours,
-        val_accuracy=row.val_accuracy,
-        select_accuracy=row.select_accuracy,
-        test_accuracy=row.test_accuracy,
-    )
+def _in_order(ingredients: Sequence[IngredientRecord], order_seed: int | None) -> list[IngredientRecord]:
+    if order_seed is None:
+        return list(ingredients)
+    return [ingredients[place] for place in np.random.default_rng(order_seed).permutation(len(ingredients))]
+
+
+def _point(
+    method: str, order_seed: int | None, rows: Sequence[IngredientRecord], size: int, request: Request
+) -> CostPoint:
+    finished = [row.trial_index for row in rows if row.status == "finished"][:size]
+    name = f"cost-accuracy/{method}-{size}" + ("" if order_seed is None else f"-order-{order_seed}")
+    # Sorted, so that the same trials in another order are the same soup.
+    return CostPoint(name, order_seed, request(method, tuple(sorted(finished)), cumulative_gpu_hours(rows, size)))
