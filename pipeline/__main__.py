@@ -6,7 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline import __version__, export_command, import_command, run, search_command, soup_command, verify_command
+from pipeline import (
+    __version__,
+    export_command,
+    import_command,
+    report_command,
+    run,
+    search_command,
+    soup_command,
+    verify_command,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import_command.add_arguments(commands.add_parser("import", **import_command.HELP))
     verify_command.add_arguments(commands.add_parser("verify", **verify_command.HELP))
     export_command.add_arguments(commands.add_parser("export", **export_command.HELP))
+    report_command.add_arguments(commands.add_parser("report", **report_command.HELP))
     parsed = run.parse(parser, arguments)
     status: int = parsed.execute(parsed)
     return status

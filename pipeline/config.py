@@ -363,11 +363,36 @@ class CostAccuracyConfig(Section):
     """Random orders of the trials that are followed beside search order."""
 
 
+class EliminationConfig(Section):
+    """What the best ingredients are worth, as in Tab. 3 of the MEHL-Soup paper."""
+
+    methods: list[MethodName] = Field(["greedy", "mehl-plus"], min_length=1)
+    """Methods to compare."""
+    top: list[Annotated[int, Field(ge=1)]] = []
+    """Numbers of best ingredients by validation accuracy to do without; none: no such study."""
+
+
+class WiseFtConfig(Section):
+    """Between the starting point and the soups, as in App. D of the model-soups paper."""
+
+    methods: list[MethodName] = []
+    """Methods whose soups are interpolated with theta0; none: no such study."""
+    alphas: list[float] = Field([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], min_length=1)
+    """Where on the line: 0 is theta0, 1 the soup."""
+
+
 class StudyConfig(Section):
     """Studies over a finished sweep."""
 
     cost_accuracy: CostAccuracyConfig = CostAccuracyConfig.model_construct()
     """The cost curve."""
+    elimination: EliminationConfig = EliminationConfig.model_construct()
+    """Soups without the best ingredients."""
+    ablation: dict[MethodName, dict[str, list[Any]]] = {}
+    """Other values of a method's settings, or of the `seed`, one at a time:
+    `{mehl-plus: {block_size: [2, 8], layers: [module, model], seed: [1, 2]}}`."""
+    wise_ft: WiseFtConfig = WiseFtConfig.model_construct()
+    """Interpolation with theta0."""
 
 
 class ReportConfig(Section):
@@ -413,6 +438,30 @@ class Config(Section):
             space = _space(search, info)
             soup = {**soup, "include_initialization": space is not None and space.include_initialization}
         return {**values, "soup": soup}
+
+    @model_validator(mode="after")
+    def _check_studies(self, info: ValidationInfo) -> Config:
+        problems = []
+        if "wise-ft" in self.study.wise_ft.methods:
+            problems.append("study.wise_ft.methods: wise-ft lies on such a line itself; give methods that do not")
+        for method in self.study.wise_ft.methods:
+            if method not in self.soup.methods:
+                problems.append(f"study.wise_ft.methods: '{method}' is not in soup.methods")
+        for method, values in self.study.ablation.items():
+            for setting, value in ((setting, value) for setting, given in values.items() for value in given):
+                where = f"study.ablation.{method}.{setting}"
+                if setting == "seed":
+                    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                        problems.append(f"{where}: must be whole numbers from 0 on, got {value!r}")
+                    continue
+                try:
+                    changed = {**self.soup.settings.get(method, {}), setting: value}
+                    _method_settings(method, changed, _context(info).methods[method])
+                except ValueError as error:
+                    problems.append(f"{where}: {str(error).removeprefix(f'settings.{method}.{setting}: ')}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
     @model_validator(mode="after")
     def _resolve_paths(self) -> Config:

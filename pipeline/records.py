@@ -8,6 +8,7 @@ learn from; ``select_accuracy`` on the part that chooses the champion (None wher
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -188,6 +189,63 @@ class CostRecord(Record):
     predictions: str | None = None
 
 
+class CostRatioRecord(Record):
+    """What two methods cost at equal test accuracy (the "2.5x" of Fig. 2), from the points of the cost curve.
+
+    ``accuracy`` is the highest that both reach in search order; there ``method`` takes ``gpu_hours``, ``baseline``
+    ``baseline_gpu_hours``. ``ratio`` is how many times the hours of ``method`` ``baseline`` takes, over all ``orders``
+    of the trials, ``low`` to ``high`` its 95 % bootstrap interval over test images and orders.
+    """
+
+    method: str
+    baseline: str
+    accuracy: float
+    gpu_hours: float
+    baseline_gpu_hours: float
+    orders: int
+    ratio: float
+    low: float
+    high: float
+
+
+class VariantRecord(Record):
+    """A row of ``elimination.parquet``, ``ablation.parquet`` and ``wise_ft.parquet``: a soup with one thing changed.
+
+    ``setting`` is what differs from the soup of ``method`` in ``soups.parquet``: the number of best ingredients
+    ``eliminated``, ``alpha`` on the line from theta0, a setting of the method or the ``seed``. ``is_default`` marks the
+    run's own value. ``predictions`` is a table in the run's folder.
+    """
+
+    method: str
+    setting: str
+    value: str
+    is_default: bool
+    num_ingredients: int
+    num_selected: int
+    val_accuracy: float
+    select_accuracy: float | None
+    test_accuracy: float
+    construction_seconds: float
+    epochs: float
+    peak_memory_bytes: int
+    peak_memory_kind: Literal["cuda", "anon"]
+    predictions: str
+
+
+class SimilarityRecord(Record):
+    """Cosines between two ingredients, over all floating-point weights (App. D of the MEHL-Soup paper).
+
+    ``weights`` is that of the weights themselves, ``from_mean`` of their differences to the mean (decentralized),
+    ``from_theta0`` to the starting point, where that is known.
+    """
+
+    trial_index: int
+    other_index: int
+    weights: float
+    from_mean: float
+    from_theta0: float | None
+
+
 class ComparisonRecord(Record):
     """Two methods on the same test images, of which each got ``wins`` or ``losses`` right that the other did not.
 
@@ -255,6 +313,23 @@ class RunRecord(Record):
     theta0_test_accuracy: float | None
     champion: str | None = None
     price_per_gpu_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """All records of a run, each table by its name, ``coefficients`` by method; empty what is not there yet."""
+
+    run: RunRecord
+    ingredients: list[IngredientRecord] = field(default_factory=list)
+    soups: list[SoupRecord] = field(default_factory=list)
+    cost_accuracy: list[CostRecord] = field(default_factory=list)
+    cost_ratios: list[CostRatioRecord] = field(default_factory=list)
+    comparisons: list[ComparisonRecord] = field(default_factory=list)
+    elimination: list[VariantRecord] = field(default_factory=list)
+    ablation: list[VariantRecord] = field(default_factory=list)
+    wise_ft: list[VariantRecord] = field(default_factory=list)
+    similarity: list[SimilarityRecord] = field(default_factory=list)
+    coefficients: dict[str, list[CoefficientRecord]] = field(default_factory=dict)
 
 
 def cost_unit(ingredients: Iterable[IngredientRecord]) -> str:

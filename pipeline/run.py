@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.command_line import format_settings, guarded, known_names
-from pipeline.config import Config, load_config
+from pipeline.config import Config, load_config, nearest
 from pipeline.data.tables import read_table
 from pipeline.errors import ConfigError
 from pipeline.records import IngredientRecord, RunRecord, SoupRecord
 from pipeline.report import methods_table
-from pipeline.state import STAGES, fingerprints, is_done, is_imported, open_state
+from pipeline.state import STAGES, STUDIES, fingerprints, is_done, is_imported, open_state
 
 logger = logging.getLogger("pipeline")
 
@@ -99,7 +99,11 @@ def _tell(config: Config, uri: str) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command, the same however it is called."""
     parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML; configs/ has some")
-    parser.add_argument("--stages", default=",".join(STAGES), help="which of %(default)s to do (default: all)")
+    parser.add_argument(
+        "--stages",
+        default="search,soup,study,report",
+        help=f"which of %(default)s to do (default: all); study stands for {', '.join(STUDIES)}",
+    )
     parser.add_argument("--fresh", action="store_true", help="start over; the earlier run is moved aside, not deleted")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="settings over the file's: search.num_trials=32"
@@ -124,9 +128,10 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status of `guarded`."""
 
     def job() -> None:
-        stages = [stage.strip() for stage in arguments.stages.split(",")]
-        if unknown := [stage for stage in stages if stage not in STAGES]:
-            raise ConfigError(f"--stages: unknown stage '{unknown[0]}'; choose from {', '.join(STAGES)}")
+        names = [name.strip() for name in arguments.stages.split(",")]
+        if unknown := [name for name in names if name not in (*STAGES, "study")]:
+            raise ConfigError(f"--stages: unknown stage '{unknown[0]}'; {nearest(unknown[0], (*STAGES, 'study'))}")
+        stages = [stage for stage in STAGES if stage in names or (stage in STUDIES and "study" in names)]
         run_stages(load_config(arguments.config, arguments.overrides, known_names()), stages, fresh=arguments.fresh)
 
     return guarded(job)

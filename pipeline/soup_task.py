@@ -8,20 +8,22 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import SoupError
+from pipeline.errors import RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
 from pipeline.records import (
     CoefficientRecord,
     LineageRecord,
     ModelDescription,
     PredictionRecord,
+    SimilarityRecord,
     SoupIngredient,
     SoupRecord,
 )
@@ -34,17 +36,58 @@ from pipeline.registry import (
     list_ingredients,
     register_soup,
 )
-from pipeline.soups import METHODS, IngredientSet, Soup, SoupInputs
+from pipeline.soups import (
+    METHODS,
+    IngredientSet,
+    Method,
+    Soup,
+    SoupInputs,
+    WiseFtSettings,
+    cosine_similarities,
+    nonzero_rows,
+    soup_from_coefficients,
+    wise_ft,
+)
 
 if TYPE_CHECKING:
     from pipeline.data import Splits
 
 
 @dataclass(frozen=True)
+class SoupLine:
+    """The coefficients of a recorded soup, a row per ingredient and a column per layer.
+
+    Their order is that of the finished trials, theta0 last if it is an ingredient.
+    """
+
+    layers: tuple[str, ...]
+    coefficients: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[CoefficientRecord]) -> SoupLine:
+        """From the table of a soup."""
+        layers = tuple(dict.fromkeys(row.layer for row in rows))
+        table = {(row.trial_index, row.layer): row.coefficient for row in rows}
+        trials = sorted({row.trial_index for row in rows}, key=lambda index: (index < 0, index))
+        return cls(layers, tuple(tuple(table[trial, layer] for layer in layers) for trial in trials))
+
+    def method(self) -> Method:
+        """The point alpha on the line from theta0 through the soup, as a method."""
+
+        def build(inputs: SoupInputs, settings: WiseFtSettings) -> Soup:
+            coefficients = torch.tensor(self.coefficients, dtype=torch.float64)
+            weights = soup_from_coefficients(inputs.ingredients, coefficients, self.layers)
+            soup = Soup("recorded", weights, coefficients, self.layers, nonzero_rows(coefficients))
+            return wise_ft(inputs.ingredients, soup, inputs.theta0, settings.alpha)
+
+        return Method("wise-ft", build, WiseFtSettings())
+
+
+@dataclass(frozen=True)
 class SoupRequest:
     """A soup to build: ``method`` over the finished trials ``trial_indices``, whose sweep cost ``gpu_hours``.
 
-    ``settings`` are those of the method, all of them.
+    ``settings`` are those of the method, all of them. With a ``line`` the soup is there, and its ``alpha`` is sought.
     """
 
     method: str
@@ -52,6 +95,7 @@ class SoupRequest:
     gpu_hours: float
     settings: Mapping[str, Any]
     seed: int
+    line: SoupLine | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +123,9 @@ class SoupContext:
 def soup_key(context: SoupContext, request: SoupRequest) -> str:
     """A hash of what decides how the soup comes out."""
     ingredients = [context.sha256s[index] for index in request.trial_indices]
-    parts = [request.method, request.settings, ingredients, context.include_initialization, request.seed]
+    parts: list[Any] = [request.method, request.settings, ingredients, context.include_initialization, request.seed]
+    if request.line is not None:
+        parts.append(dataclasses.asdict(request.line))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -126,28 +172,74 @@ def build_soups(
             ray.cancel(stream, force=True)
 
 
+def measure_similarities(context: SoupContext, trial_indices: Sequence[int], cpus: int) -> list[SimilarityRecord]:
+    """The cosines of every pair of ingredients, measured in a Ray task on ``cpus`` cores. Raises its PipelineError."""
+    task = ray.remote(_measure_similarities).options(max_retries=0, num_cpus=cpus)
+    try:
+        found: list[SimilarityRecord] = ray.get(task.remote(context, trial_indices, cpus))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else error from error
+    return found
+
+
+def _measure_similarities(context: SoupContext, trial_indices: Sequence[int], cpus: int) -> list[SimilarityRecord]:
+    torch.set_num_threads(cpus)
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = _fetch(context, trial_indices, Path(folder))
+        cosines = cosine_similarities(IngredientSet.open(list(fetched.there.values())), fetched.theta0)
+    return [
+        SimilarityRecord(
+            trial_index=one,
+            other_index=other,
+            weights=cosines.weights[i, j].item(),
+            from_mean=cosines.from_mean[i, j].item(),
+            from_theta0=None if cosines.from_theta0 is None else cosines.from_theta0[i, j].item(),
+        )
+        for (i, one), (j, other) in combinations(
+            enumerate(trial for trial in trial_indices if trial in fetched.there), 2
+        )
+    ]
+
+
+class _Fetched(NamedTuple):
+    """What a task works with, by trial: versions (theta0: None), files of ingredients, what is wrong with some."""
+
+    versions: dict[int | None, IngredientVersion]
+    there: dict[int | None, Path]
+    damaged: dict[int | None, RegistryError]
+    theta0_path: Path | None
+
+    @property
+    def theta0(self) -> dict[str, Tensor] | None:
+        """The weights that all ingredients started from, memory-mapped; None where they are not known."""
+        return None if self.theta0_path is None else IngredientSet.open([self.theta0_path]).state_dict(0)
+
+
+def _fetch(context: SoupContext, wanted: Sequence[int], folder: Path) -> _Fetched:
+    """Raises PipelineError for ingredients that are missing, or damaged unless those are skipped."""
+    by_trial = {version.trial_index: version for version in list_ingredients(context.sweep)}
+    if lost := [f"trial {index}" for index in wanted if index not in by_trial]:
+        raise SoupError(f"the registry has no ingredient of {', '.join(lost)} of this sweep; start over with --fresh")
+    there, damaged = fetch_intact([by_trial[index] for index in wanted], folder)
+    if damaged and not context.skip_damaged:
+        raise next(iter(damaged.values()))
+    initial = fetch_ingredients([by_trial[None]], folder) if None in by_trial else [None]
+    return _Fetched(by_trial, there, damaged, initial[0])
+
+
 def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: int) -> Iterator[SoupResult]:
     torch.set_num_threads(cpus)
     splits: Splits = ray.get(context.splits)
     with tempfile.TemporaryDirectory() as folder:
-        versions = list_ingredients(context.sweep)
         wanted = sorted({index for request in requests for index in request.trial_indices})
-        by_trial = {version.trial_index: version for version in versions}
-        if lost := [f"trial {index}" for index in wanted if index not in by_trial]:
-            raise SoupError(
-                f"the registry has no ingredient of {', '.join(lost)} of this sweep; start over with --fresh"
-            )
-        there, damaged = fetch_intact([by_trial[index] for index in wanted], Path(folder))
-        if damaged and not context.skip_damaged:
-            raise next(iter(damaged.values()))
-        theta0 = None
-        if None in by_trial:
-            (initial,) = fetch_ingredients([by_trial[None]], Path(folder))
-            theta0 = IngredientSet.open([initial]).state_dict(0)
-            if context.include_initialization:
-                there[None] = initial
-        elif context.include_initialization:
-            raise SoupError("soup.include_initialization: this run has no theta0; import the ingredients with --theta0")
+        fetched = _fetch(context, wanted, Path(folder))
+        there, damaged, theta0 = dict(fetched.there), fetched.damaged, fetched.theta0
+        if context.include_initialization:
+            if fetched.theta0_path is None:
+                raise SoupError(
+                    "soup.include_initialization: this run has no theta0; import the ingredients with --theta0"
+                )
+            there[None] = fetched.theta0_path
         everything = IngredientSet.open(list(there.values()))
         places = {index: place for place, index in enumerate(there)}
         for request in requests:
@@ -156,7 +248,7 @@ def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: in
                 raise SoupError(f"every ingredient of {request.method} is damaged; restore the files")
             subset = everything.subset(places[index] for index in used)
             result = _build_one(
-                context, request, subset, [by_trial[index] for index in used], theta0, splits, Path(folder)
+                context, request, subset, [fetched.versions[index] for index in used], theta0, splits, Path(folder)
             )
             left_out = tuple(str(error) for index, error in damaged.items() if index in request.trial_indices)
             yield dataclasses.replace(result, left_out=left_out)
@@ -182,7 +274,7 @@ def _build_one(
         recalibrate=recalibration(splits, context.device),
         theta0=theta0,
     )
-    method = METHODS[request.method]
+    method = METHODS[request.method] if request.line is None else request.line.method()
     soup = method(inputs, method.settings(request.settings))
     evaluated = evaluate_soup(soup, inputs, splits)
     record = SoupRecord(

@@ -17,7 +17,9 @@ from pipeline.config import Config, Section, dump_config, nested_section
 from pipeline.errors import ConfigError
 from pipeline.records import SoupRecord
 
-STAGES = ("search", "soup", "study", "report")
+# Each a section of `study`, as far as there is something to set.
+STUDIES = ("comparisons", "cost-accuracy", "elimination", "ablation", "wise-ft", "similarity")
+STAGES = ("search", "soup", *STUDIES, "report")
 
 # What the ingredients do not depend on: changing it leaves the sweep as it is.
 _FREE = {"output", "soup", "study", "report", "data.store"} | {
@@ -139,19 +141,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def fingerprints(config: Config) -> dict[str, str]:
-    """For each stage a hash of the settings that it and the stages before it depend on."""
+    """For each stage a hash of the settings that it and what it needs depend on; studies do not need each other."""
     values = config.model_dump(mode="json")
-    parts: dict[str, Any] = {
-        "search": {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"},
-        "soup": values["soup"],
-        "study": values["study"],
-        "report": values["report"],
-    }
-    chain, found = "", {}
-    for stage in STAGES:
-        chain = hashlib.sha256(f"{chain}{json.dumps(parts[stage], sort_keys=True)}".encode()).hexdigest()
-        found[stage] = chain
-    return found
+    free = {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"}
+    search = _chained("", free)
+    soup = _chained(search, values["soup"])
+    studies = {name: _chained(f"{soup}{name}", values["study"].get(name.replace("-", "_"))) for name in STUDIES}
+    report = _chained("".join(studies.values()), values["report"])
+    return {"search": search, "soup": soup, **studies, "report": report}
+
+
+def _chained(before: str, values: Any) -> str:
+    return hashlib.sha256(f"{before}{json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
 def _changes(before: Any, after: Any) -> Iterator[str]:

@@ -143,6 +143,34 @@ def test_values_that_do_not_go_together(load, override, said):
 
 
 @pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "study.ablation.mehl.block_sise=[2]",
+            "study.ablation.mehl.block_sise: unknown key; did you mean 'block_size'?",
+        ),
+        ("study.ablation.mehl.layers=[tensor, blok]", "study.ablation.mehl.layers: "),
+        ("study.ablation.mehl.block_size=[auto]", "auto only with a memory_budget_gib"),
+        ("study.ablation.mehl.seed=[1, -2]", "study.ablation.mehl.seed: must be whole numbers from 0 on, got -2"),
+        ("study.ablation.mehll.seed=[1]", "did you mean 'mehl'?"),
+        ("study.wise_ft.methods=[hl]", "study.wise_ft.methods: 'hl' is not in soup.methods"),
+        ("study.wise_ft.methods=[wise-ft]", "wise-ft lies on such a line itself"),
+        ("study.elimination.top=[0]", "study.elimination.top.0: "),
+    ],
+)
+def test_studies_are_checked_against_the_methods(load, override, said):
+    with pytest.raises(ConfigError) as caught:
+        load(BASE, override)
+    assert said in str(caught.value)
+
+
+def test_a_setting_that_needs_another_of_the_run_may_be_ablated(load):
+    budget = "soup.settings.mehl.memory_budget_gib=2"
+    study = load(BASE, budget, "study.ablation.mehl={block_size: [auto, null], seed: [1]}").study
+    assert study.ablation == {"mehl": {"block_size": ["auto", None], "seed": [1]}}
+
+
+@pytest.mark.parametrize(
     ("distribution", "said"),
     [
         ("lr: -0.1", "lr: cannot be -0.1"),

@@ -31,17 +31,20 @@ from pipeline.models import build_classifier, read_weights, weights_sha256
 from pipeline.records import (
     CoefficientRecord,
     ComparisonRecord,
+    CostRatioRecord,
     CostRecord,
     IngredientRecord,
     PredictionRecord,
     RunRecord,
+    SimilarityRecord,
     SoupRecord,
+    VariantRecord,
     cumulative_gpu_hours,
 )
 from pipeline.registry import connect, find_sweep, list_ingredients, list_soups
 from pipeline.registry.client import local_path
 from pipeline.soups import IngredientSet, soup_from_coefficients
-from pipeline.state import STAGES
+from pipeline.state import STAGES, STUDIES
 from pipeline.verify_command import verify
 
 MODELS = ["best-individual", "uniform", "greedy", "mehl", "mehl-plus"]
@@ -63,7 +66,10 @@ search:
 soup:
   settings: {{mehl: {{inner_iterations: 4}}, mehl-plus: {{inner_iterations: 4, block_size: 2}}}}
 study:
-  cost_accuracy: {{methods: [greedy, uniform], step: 2}}
+  cost_accuracy: {{methods: [greedy, uniform], step: 2, orders: 1}}
+  elimination: {{methods: [uniform], top: [1]}}
+  ablation: {{mehl-plus: {{block_size: [1], seed: [5]}}}}
+  wise_ft: {{methods: [uniform], alphas: [0, 0.5, 1]}}
 registry: {{tracking_uri: "sqlite:///{folder}/mlflow.db"}}
 """
 
@@ -152,7 +158,10 @@ def open_ingredients(finished) -> IngredientSet:
         ("ingredients.parquet", IngredientRecord),
         ("soups.parquet", SoupRecord),
         ("cost_accuracy.parquet", CostRecord),
+        ("cost_ratios.parquet", CostRatioRecord),
         ("comparisons.parquet", ComparisonRecord),
+        ("similarity.parquet", SimilarityRecord),
+        *[(f"{study}.parquet", VariantRecord) for study in ("elimination", "ablation", "wise_ft")],
         *[(f"coefficients/{method}.parquet", CoefficientRecord) for method in MODELS],
         *[(f"predictions/{method}.parquet", PredictionRecord) for method in METHODS],
     ],
@@ -305,14 +314,61 @@ def test_the_curve_ends_at_the_soups_and_its_cost_counts_rejected_trials(finishe
     points = read_table(finished.output / "cost_accuracy.parquet", CostRecord)
     trials, count = finished.trials(), len(finished.ingredients())
     sizes = [*range(2, count, 2), count]
-    assert [(point.method, point.num_ingredients) for point in points] == [
-        (method, size) for method in ("greedy", "uniform") for size in sizes
+    assert [(point.method, point.order_seed, point.num_ingredients) for point in points] == [
+        (method, order, size) for method in ("greedy", "uniform") for order in (None, 1) for size in sizes
     ]
-    for point in points:
+    for point in points[: len(sizes)] + points[2 * len(sizes) : 3 * len(sizes)]:
         assert point.gpu_hours == pytest.approx(cumulative_gpu_hours(trials, point.num_ingredients))
         if point.num_ingredients == count:
             soup = finished.soups()[point.method]
             assert (point.val_accuracy, point.test_accuracy) == (soup.val_accuracy, soup.test_accuracy)
+
+
+def test_variants_are_measured_and_the_default_ones_are_the_soups_that_were_there(finished, splits):
+    soups, labels = finished.soups(), splits.test.labels
+    for study in ("elimination", "ablation", "wise_ft"):
+        rows = read_table(finished.output / f"{study}.parquet", VariantRecord)
+        for row in rows:
+            predicted = read_table(finished.output / row.predictions, PredictionRecord)
+            right = [one.prediction == one.label for one in predicted if one.split == "test"]
+            assert len(right) == len(labels)
+            assert np.mean(right) == pytest.approx(row.test_accuracy)
+            if row.is_default:
+                assert row.test_accuracy == soups[row.method].test_accuracy
+                assert (row.predictions == f"predictions/{row.method}.parquet") == (study != "wise_ft")
+    values = [(row.setting, row.value) for row in read_table(finished.output / "ablation.parquet", VariantRecord)]
+    assert values == [("block_size", "2"), ("block_size", "1"), ("seed", "9"), ("seed", "5")]
+
+
+def test_the_line_starts_at_theta0(finished):
+    start, half, end = read_table(finished.output / "wise_ft.parquet", VariantRecord)
+    assert start.test_accuracy == pytest.approx(finished.record().theta0_test_accuracy)
+    assert [one.value for one in (start, half, end)] == ["0.0", "0.5", "1.0"]
+
+
+def test_every_pair_of_ingredients_has_cosines(finished):
+    rows = read_table(finished.output / "similarity.parquet", SimilarityRecord)
+    count = len(finished.ingredients())
+    assert len(rows) == count * (count - 1) // 2
+    weights, from_theta0, from_mean = (
+        np.mean([getattr(row, name) for row in rows]) for name in ("weights", "from_theta0", "from_mean")
+    )
+    assert 1 > weights > from_theta0 > from_mean
+
+
+def test_one_study_can_be_run_alone_and_builds_only_what_is_new(finished, again):
+    before = contents(finished.live)
+    again("study.elimination.top=[1, 2]", only=["elimination"])
+    after = contents(finished.live)
+    new = {path for path in after if after[path] != before.get(path)}
+    assert new == {
+        "config.yaml", "state.json", "elimination.parquet", "predictions/elimination/uniform/eliminated=2.parquet",
+    }  # fmt: skip
+
+
+def test_an_ensemble_lies_on_no_line(finished, again):
+    with pytest.raises(ConfigError, match=r"^study\.wise_ft\.methods: 'ensemble' is an ensemble"):
+        again("study.wise_ft.methods=[ensemble]", only=["wise-ft"])
 
 
 def test_the_registry_holds_ingredients_theta0_soups_and_champion(finished, again):
@@ -342,14 +398,14 @@ def test_the_same_command_again_runs_nothing(finished, again, monkeypatch, capsy
 def test_other_soup_settings_run_soup_study_and_report_again(finished, again, monkeypatch):
     monkeypatch.setitem(stages._RUN_STAGE, "search", None)  # calling it would fail
     before, ran = contents(finished.live), []
-    for stage in ("soup", "study", "report"):
+    for stage in ("soup", *STUDIES, "report"):
         original = stages._RUN_STAGE[stage]
         monkeypatch.setitem(
             stages._RUN_STAGE, stage, lambda made, stage=stage, original=original: (ran.append(stage), original(made))
         )
     again("soup.methods=[uniform, mehl-plus]", "soup.settings.mehl-plus.learning_rate=0.5")
     after = contents(finished.live)
-    assert ran == ["soup", "study", "report"]
+    assert ran == ["soup", *STUDIES, "report"]
     assert after["ingredients.parquet"] == before["ingredients.parquet"]
     assert after["soups/uniform.safetensors"] == before["soups/uniform.safetensors"]
     assert after["soups/mehl-plus.safetensors"] != before["soups/mehl-plus.safetensors"]
@@ -364,15 +420,19 @@ def test_other_soup_settings_run_soup_study_and_report_again(finished, again, mo
 
 def test_only_what_is_new_is_built(finished, again, caplog):
     caplog.set_level("INFO", "pipeline")
-    again("soup.methods=[greedy, mehl-plus]", "soup.settings.mehl-plus.learning_rate=0.5", "study.cost_accuracy.step=1")
+    again(
+        "soup.methods=[greedy, mehl-plus]",
+        "soup.settings.mehl-plus.learning_rate=0.5",
+        "study={cost_accuracy: {methods: [greedy, uniform], step: 1}}",
+    )
     count = len(finished.ingredients())
     lines = [record.getMessage() for record in caplog.records]
     assert f"soup: 2 methods over {count} ingredients, 1 of them built already" in lines
     assert [line.split()[1] for line in lines if line.startswith("soup: ") and "validation" in line] == ["mehl-plus:"]
     known = {2 * step for step in range(1, count)} | {count}
-    expected = [f"study: {method} of {size}" for size in range(1, count) for method in ("greedy", "uniform")]
-    expected = [line for line in expected if int(line.split()[-1]) not in known]
-    assert [line.partition(" ingredients")[0] for line in lines if line.startswith("study: ")] == expected
+    new = [size for size in range(1, count) if size not in known]
+    expected = [f"study: cost-accuracy/{method}-{size}" for method in ("greedy", "uniform") for size in new]
+    assert [line.partition(": validation")[0] for line in lines if line.startswith("study: ")] == expected
     assert (finished.live / "soups/greedy.safetensors").read_bytes() == (
         finished.output / "soups/greedy.safetensors"
     ).read_bytes()

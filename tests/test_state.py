@@ -4,7 +4,7 @@ import pytest
 from samples import config
 
 from pipeline.errors import ConfigError
-from pipeline.state import STAGES, fingerprints, open_state, save_state
+from pipeline.state import STAGES, STUDIES, fingerprints, open_state, save_state
 
 DATA = {"source": "digits", "image_size": 8, "test_size": 100}
 
@@ -116,8 +116,15 @@ def test_a_sweep_grows_and_does_not_shrink(folder):
         ({"search": {"num_trials": 80}}, ()),
         ({"soup": {"settings": {"mehl": {"learning_rate": 1.0}}}}, ("search",)),
         ({"soup": {"include_initialization": True}}, ("search",)),
-        ({"study": {"cost_accuracy": {"step": 2}}}, ("search", "soup")),
-        ({"report": {"price_per_gpu_hour": 2.5}}, ("search", "soup", "study")),
+        (
+            {"study": {"cost_accuracy": {"step": 2}}},
+            ("search", "soup", *(study for study in STUDIES if study != "cost-accuracy")),
+        ),
+        (
+            {"study": {"ablation": {"mehl": {"block_size": [2]}}}},
+            ("search", "soup", *(study for study in STUDIES if study != "ablation")),
+        ),
+        ({"report": {"price_per_gpu_hour": 2.5}}, ("search", "soup", *STUDIES)),
         ({"search": {"cpus_per_trial": 2}}, STAGES),
         ({"data": {**DATA, "store": "/elsewhere"}}, STAGES),
     ],

@@ -1,6 +1,8 @@
 """The report of a run, as a pure function of its records: one HTML page, figures, and the table of the command line."""
 
+from pipeline.report.compare import comparison_page
+from pipeline.report.page import page
 from pipeline.report.text import methods_table
-from pipeline.report.write import write_report
+from pipeline.report.write import write_page, write_report
 
-__all__ = ["methods_table", "write_report"]
+__all__ = ["comparison_page", "methods_table", "page", "write_page", "write_report"]

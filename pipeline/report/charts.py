@@ -1,4 +1,4 @@
-"""The charts of the page, built with plotly.
+"""The charts of the page, drawn with plotly.
 
 Text and grid are given in greys that can be read on light and on dark; the page's style sheet sharpens them.
 """
@@ -7,77 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import escape
 
 import plotly.graph_objects as go
 
-from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
-from pipeline.report.formats import augmentation, cost, count, percent, setting
-from pipeline.report.series import champion_of, cost_lines, trials
-from pipeline.report.styles import GREY, TEST_COLOUR, VALIDATION_COLOUR, style
+from pipeline.report.plot import HeatMap, LinePlot, Plot, Series
+from pipeline.report.styles import DIVERGING, GREY, SEQUENTIAL
 
 _CONFIG = {"responsive": True, "displayModeBar": False}
+_SIDES = {"above": "top center", "below": "bottom center", None: "top center"}
 
 
-def cost_chart(costs: Sequence[CostRecord], ingredients: Sequence[IngredientRecord]) -> go.Figure:
-    """Test accuracy against the cost of the trials (Fig. 2), the number of ingredients beside each point."""
-    unit = cost_unit(ingredients)
-    figure = _empty(f"Cost so far ({unit})", "Test accuracy (%)")
-    sides = {"above": "top center", "below": "bottom center", None: "top center"}
-    for line in cost_lines(costs):
-        look = style(line.method)
-        rows = [point.record for point in line.points]
-        hover = [
-            f"<b>{escape(look.label)}</b><br>{count(row.num_ingredients, 'ingredient')}<br>{cost(row.gpu_hours, unit)}"
-            f"<br>test {percent(row.test_accuracy)} %<br>validation {percent(row.val_accuracy)} %"
-            for row in rows
-        ]
-        figure.add_scatter(
-            x=[row.gpu_hours for row in rows],
-            y=[100 * row.test_accuracy for row in rows],
-            name=escape(look.label),
-            mode="lines+markers+text",
-            text=[str(point.record.num_ingredients) if point.label_side else "" for point in line.points],
-            textposition=[sides[point.label_side] for point in line.points],
-            textfont={"color": GREY},
-            line={"color": look.colour, "width": 2.5},
-            marker={"symbol": look.symbol, "size": 9},
-            cliponaxis=False,
-            customdata=hover,
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    return figure
-
-
-def ingredients_chart(
-    run: RunRecord, ingredients: Sequence[IngredientRecord], soups: Sequence[SoupRecord]
-) -> go.Figure:
-    """Validation and test accuracy of every trial in search order; hovering shows its hyperparameters."""
-    figure = _empty("Trial, in search order", "Accuracy (%)")
-    rows = trials(ingredients)
-    unit = cost_unit(ingredients)
-    for label, name, symbol, colour in (
-        ("Validation", "val_accuracy", "square-open", VALIDATION_COLOUR),
-        ("Test", "test_accuracy", "circle", TEST_COLOUR),
-    ):
-        known = [row for row in rows.finished if getattr(row, name) is not None]
-        _add_points(figure, label, symbol, colour, known, [getattr(row, name) for row in known], unit)
-    if rows.without:
-        _add_points(figure, "No ingredient", "x-thin", GREY, rows.without, [rows.floor] * len(rows.without), unit)
-    champion = champion_of(run, soups)
-    if champion is not None and ingredients:
-        look = style(champion.method)
-        indices = [row.trial_index for row in ingredients]
-        figure.add_scatter(
-            x=[min(indices) - 0.5, max(indices) + 0.5],
-            y=[100 * champion.test_accuracy] * 2,
-            name="Champion (test)",
-            mode="lines",
-            line={"color": look.colour, "width": 2, "dash": "dash"},
-            hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>",
-        )
-    figure.update_xaxes(tickformat="d")
-    return figure
+def draw(plot: Plot) -> go.Figure:
+    """The plot as a plotly figure."""
+    return _draw_lines(plot) if isinstance(plot, LinePlot) else _draw_map(plot)
 
 
 def script(chart_id: str, figure: go.Figure) -> str:
@@ -88,47 +30,95 @@ def script(chart_id: str, figure: go.Figure) -> str:
     return f"{{ const spec = {spec}; {draw}; }}"
 
 
-def _add_points(
-    figure: go.Figure,
-    label: str,
-    symbol: str,
-    colour: str,
-    rows: Sequence[IngredientRecord],
-    values: Sequence[float],
-    unit: str,
-) -> None:
-    """Add trials as points at the given accuracies (fractions)."""
+def _draw_lines(plot: LinePlot) -> go.Figure:
+    figure = _empty(plot.x_title, plot.y_title)
+    for series in plot.series:
+        if series.band and series.low:
+            _add_band(figure, series)
+        modes = ["lines"] * (series.line is not None) + ["markers"] * series.points + ["text"] * bool(series.numbers)
+        bars = series.low and not series.band
+        figure.add_scatter(
+            x=list(series.x),
+            y=list(series.y),
+            name=series.label,
+            legendgroup=series.label,
+            mode="+".join(modes),
+            text=[number if side else "" for number, side in zip(series.numbers, series.sides, strict=True)],
+            textposition=[_SIDES[side] for side in series.sides] or None,
+            textfont={"color": GREY},
+            line={
+                "color": series.colour,
+                "width": 2.5 if series.points else 2,
+                "dash": "dash" if series.line == "dash" else "solid",
+                "shape": "hvh" if series.line == "step" else "linear",
+            },
+            marker={"symbol": series.symbol, "size": 9, "color": series.colour, "line": _outline(series)},
+            error_y=_bars(series) if bars else None,
+            cliponaxis=False,
+            customdata=list(series.hover) or None,
+            hovertemplate="%{customdata}<extra></extra>" if series.hover else None,
+        )
+    if plot.ticks:
+        figure.update_xaxes(tickvals=list(range(len(plot.ticks))), ticktext=list(plot.ticks))
+        figure.update_xaxes(range=[-0.5, len(plot.ticks) - 0.5])
+    elif plot.whole_x:
+        figure.update_xaxes(tickformat="d")
+    return figure
+
+
+def _draw_map(plot: HeatMap) -> go.Figure:
+    figure = _empty(plot.x_title, plot.y_title)
+    low, high = plot.span()
+    figure.add_heatmap(
+        z=[list(row) for row in plot.values],
+        x=list(range(len(plot.columns))),
+        y=list(range(len(plot.rows))),
+        zmin=low,
+        zmax=high,
+        colorscale=DIVERGING if plot.centre is not None else SEQUENTIAL,
+        colorbar={"title": {"text": plot.value_title}, "thickness": 12, "outlinewidth": 0},
+        customdata=[[[row, column] for column in plot.columns] for row in plot.rows],
+        hovertemplate=f"{plot.y_title} %{{customdata[0]}}<br>{plot.x_title} %{{customdata[1]}}"
+        "<br>%{z:.4f}<extra></extra>",
+    )
+    figure.update_xaxes(showgrid=False, **_ticks(plot.columns))
+    figure.update_yaxes(showgrid=False, autorange="reversed", **_ticks(plot.rows))
+    return figure
+
+
+def _ticks(names: Sequence[str]) -> dict[str, list[object]]:
+    """At most 24 named ticks."""
+    step = -(-len(names) // 24)
+    return {"tickvals": list(range(0, len(names), step)), "ticktext": list(names[::step])}
+
+
+def _add_band(figure: go.Figure, series: Series) -> None:
+    """The intervals of a line as a light area behind it."""
+    red, green, blue = (int(series.colour[place : place + 2], 16) for place in (1, 3, 5))
     figure.add_scatter(
-        x=[row.trial_index for row in rows],
-        y=[100 * value for value in values],
-        name=label,
-        mode="markers",
-        marker={"symbol": symbol, "size": 9, "color": colour, "line": {"width": 2, "color": colour}},
-        cliponaxis=False,
-        customdata=[_trial_hover(row, unit) for row in rows],
-        hovertemplate="%{customdata}<extra></extra>",
+        x=[*series.x, *reversed(series.x)],
+        y=[*series.high, *reversed(series.low)],
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.15)",
+        line={"width": 0},
+        mode="lines",
+        legendgroup=series.label,
+        showlegend=False,
+        hoverinfo="skip",
     )
 
 
-def _trial_hover(row: IngredientRecord, unit: str) -> str:
-    """What a trial came to, what it cost and its hyperparameters, in plotly's markup."""
-    lines = [f"<b>Trial {row.trial_index}</b>, {row.status}"]
-    if row.status == "finished":
-        lines.append(f"validation {percent(row.val_accuracy)} %, test {percent(row.test_accuracy)} %")
-    elif row.reason:
-        lines.append(escape(row.reason if len(row.reason) <= 60 else f"{row.reason[:57]}..."))
-    if row.device == "imported":
-        return "<br>".join([*lines, cost(row.gpu_hours, unit), "imported"])
-    return "<br>".join(
-        [
-            *lines,
-            cost(row.gpu_hours, unit),
-            f"lr {setting(row.lr)}, weight decay {setting(row.weight_decay)}",
-            f"{count(row.epochs or 0, 'epoch')}, batch size {row.batch_size}",
-            f"label smoothing {setting(row.label_smoothing)}, mixup {setting(row.mixup)}",
-            f"{augmentation(row)}, seed {row.seed}",
-        ]
-    )
+def _bars(series: Series) -> dict[str, object]:
+    return {
+        "array": [high - y for high, y in zip(series.high, series.y, strict=True)],
+        "arrayminus": [y - low for low, y in zip(series.low, series.y, strict=True)],
+        "thickness": 1.2,
+    }
+
+
+def _outline(series: Series) -> dict[str, object]:
+    """Open and thin markers are drawn by their outline alone."""
+    return {"width": 2, "color": series.colour} if series.symbol.endswith(("-open", "-thin")) else {"width": 0}
 
 
 def _empty(x_title: str, y_title: str) -> go.Figure:

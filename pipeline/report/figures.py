@@ -2,83 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
 from pipeline.report.formats import significant
-from pipeline.report.series import champion_of, cost_lines, trials
-from pipeline.report.styles import GREY, TEST_COLOUR, VALIDATION_COLOUR, style
+from pipeline.report.plot import HeatMap, LinePlot, Plot, Series
+from pipeline.report.styles import DIVERGING, SEQUENTIAL
 
 
-def cost_figure(costs: Sequence[CostRecord], ingredients: Sequence[IngredientRecord]) -> Figure:
-    """Test accuracy against the cost of the trials (Fig. 2), the number of ingredients beside each point."""
-    figure, axes = _empty(f"Cost so far ({cost_unit(ingredients)})", "Test accuracy (%)")
-    for line in cost_lines(costs):
-        look = style(line.method)
-        hours = [point.record.gpu_hours for point in line.points]
-        accuracies = [100 * point.record.test_accuracy for point in line.points]
-        axes.plot(hours, accuracies, color=look.colour, marker=look.marker, markersize=6, linewidth=2, label=look.label)
-        for point, x, y in zip(line.points, hours, accuracies, strict=True):
-            if point.label_side:
-                above = point.label_side == "above"
-                axes.annotate(
-                    str(point.record.num_ingredients),
-                    (x, y),
-                    xytext=(0, 7 if above else -7),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom" if above else "top",
-                    fontsize=8.5,
-                    color="#404040",
-                )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
-    axes.margins(x=0.06, y=0.14)
-    _legend(axes)
-    return figure
-
-
-def ingredients_figure(run: RunRecord, ingredients: Sequence[IngredientRecord], soups: Sequence[SoupRecord]) -> Figure:
-    """Validation and test accuracy of every trial in search order; those without an ingredient are marked below."""
-    figure, axes = _empty("Trial, in search order", "Accuracy (%)")
-    rows = trials(ingredients)
-    for label, name, marker, colour, face in (
-        ("Validation", "val_accuracy", "s", VALIDATION_COLOUR, "none"),
-        ("Test", "test_accuracy", "o", TEST_COLOUR, TEST_COLOUR),
-    ):
-        known = [(row.trial_index, getattr(row, name)) for row in rows.finished if getattr(row, name) is not None]
-        axes.scatter(
-            [index for index, _ in known],
-            [100 * value for _, value in known],
-            s=36,
-            marker=marker,
-            edgecolors=colour,
-            facecolors=face,
-            linewidths=1.5,
-            label=label,
-        )
-    if rows.without:
-        marks = [100 * rows.floor] * len(rows.without)
-        axes.scatter([row.trial_index for row in rows.without], marks, s=44, marker="x", c=GREY, label="No ingredient")
-    champion = champion_of(run, soups)
-    if champion is not None:
-        look = style(champion.method)
-        label = f"{look.label} (champion), test"
-        axes.axhline(100 * champion.test_accuracy, color=look.colour, linestyle="--", linewidth=1.5, label=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
-    return figure
+def draw(plot: Plot) -> Figure:
+    """The plot as a matplotlib figure."""
+    return _draw_lines(plot) if isinstance(plot, LinePlot) else _draw_map(plot)
 
 
 def save(figure: Figure, kind: str, path: Path) -> None:
     """Write a figure as ``png`` or ``svg``, the same bytes for the same records."""
     with matplotlib.rc_context({"svg.hashsalt": "report"}):
         figure.savefig(path, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+
+
+def _draw_lines(plot: LinePlot) -> Figure:
+    figure, axes = _empty(plot.x_title, plot.y_title)
+    for series in plot.series:
+        if series.low and series.band:
+            axes.fill_between(series.x, series.low, series.high, color=series.colour, alpha=0.15, linewidth=0)
+        axes.plot(
+            series.x,
+            series.y,
+            color=series.colour,
+            linestyle={None: "none", "dash": "--"}.get(series.line, "-"),
+            drawstyle="steps-mid" if series.line == "step" else "default",
+            linewidth=2,
+            marker=series.marker if series.points else None,
+            markersize=6,
+            markerfacecolor="none" if series.symbol.endswith("-open") else series.colour,
+            label=series.label,
+        )
+        if series.low and not series.band:
+            axes.vlines(series.x, series.low, series.high, color=series.colour, linewidth=1.2)
+        _write_numbers(axes, series)
+    if plot.ticks:
+        axes.set_xticks(range(len(plot.ticks)), plot.ticks)
+        axes.set_xlim(-0.5, len(plot.ticks) - 0.5)
+    elif plot.whole_x:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
+    axes.margins(x=0.06, y=0.14)
+    # Above the axes, where it covers no point.
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
+    return figure
+
+
+def _draw_map(plot: HeatMap) -> Figure:
+    figure, axes = _empty(plot.x_title, plot.y_title)
+    axes.grid(visible=False)
+    low, high = plot.span()
+    stops = DIVERGING if plot.centre is not None else SEQUENTIAL
+    colours = LinearSegmentedColormap.from_list("soup", [colour for _, colour in stops])
+    values = [[float("nan") if value is None else value for value in row] for row in plot.values]
+    image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    figure.colorbar(image, label=plot.value_title)
+    for axis, names in ((axes.xaxis, plot.columns), (axes.yaxis, plot.rows)):
+        step = -(-len(names) // 24)
+        axis.set_ticks(range(0, len(names), step), list(names[::step]), fontsize=7)
+    return figure
+
+
+def _write_numbers(axes: Axes, series: Series) -> None:
+    for number, side, x, y in zip(series.numbers, series.sides, series.x, series.y, strict=False):
+        if side is None:
+            continue
+        above = side == "above"
+        axes.annotate(
+            number,
+            (x, y),
+            xytext=(0, 7 if above else -7),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if above else "top",
+            fontsize=8.5,
+            color="#404040",
+        )
 
 
 def _empty(x_title: str, y_title: str) -> tuple[Figure, Axes]:
@@ -91,8 +101,3 @@ def _empty(x_title: str, y_title: str) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _legend(axes: Axes) -> None:
-    """The legend above the axes, where it covers no point."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=9, borderaxespad=0.2)

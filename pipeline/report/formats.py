@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pipeline.records import IngredientRecord
+from pipeline.report.intervals import interval
 
 MISSING = "-"
 
@@ -12,6 +13,14 @@ MISSING = "-"
 def percent(fraction: float | None) -> str:
     """An accuracy in per cent with two decimals, without the sign: ``94.57``; ``-`` for None."""
     return MISSING if fraction is None else f"{100 * fraction:.2f}"
+
+
+def between(accuracy: float, num_images: int | None) -> str:
+    """The 95 % interval of an accuracy on so many images, in per cent: ``93.61 to 95.50``; ``-`` for None."""
+    if not num_images:
+        return MISSING
+    low, high = interval(accuracy, num_images)
+    return f"{percent(low)} to {percent(high)}"
 
 
 def significant(value: float, digits: int = 3) -> str:

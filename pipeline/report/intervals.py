@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from math import hypot, sqrt
+from math import hypot
+
+from scipy.stats import binom
 
 from pipeline.records import RunRecord
 
-_Z95 = 1.959964
 
+def interval(accuracy: float, num_images: int) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of an accuracy, as fractions.
 
-def margin(accuracy: float, num_images: int) -> float:
-    """Half-width of the 95 % Wilson interval of an accuracy, as a fraction."""
+    Resampled images are right or wrong independently, so their number is binomial and nothing need be drawn.
+    """
     if num_images < 1:
         raise ValueError("an accuracy needs at least one image")
-    z2 = _Z95**2
-    spread = accuracy * (1 - accuracy) / num_images + z2 / (4 * num_images**2)
-    return _Z95 * sqrt(spread) / (1 + z2 / num_images)
+    low, high = binom.ppf([0.025, 0.975], num_images, accuracy) / num_images
+    return float(low), float(high)
 
 
 def difference_margin(first: float, second: float, num_images: int) -> float:
@@ -23,7 +25,8 @@ def difference_margin(first: float, second: float, num_images: int) -> float:
 
     On the same images errors go together, so this is the cautious side; the exact (paired) test needs predictions.
     """
-    return hypot(margin(first, num_images), margin(second, num_images))
+    halves = ((high - low) / 2 for low, high in (interval(first, num_images), interval(second, num_images)))
+    return hypot(*halves)
 
 
 def split_size(run: RunRecord, name: str) -> int | None:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
+from urllib.parse import quote
+
+from pipeline.report.plot import Plot
 
 _NUMBER_AND_UNIT = re.compile(r"(\d) (?=(?:s|min|h|%|GPU|CPU|images?|points?)(?!\w))")
 
@@ -17,10 +20,16 @@ class Column(NamedTuple):
     numeric: bool = True
 
 
-def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]], highlight: int | None = None) -> str:
+def table(
+    caption: str,
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str]],
+    highlight: int | None = None,
+    source: str = "",
+) -> str:
     """A table of plain text in a box that scrolls sideways; the first cell of a row is its heading.
 
-    ``highlight`` is the index of the row to set apart.
+    ``highlight`` is the index of the row to set apart, ``source`` the file that holds the numbers.
     """
     heads = "".join(f'<th scope="col"{_align(column)}>{escape(column.title)}</th>' for column in columns)
     body = []
@@ -29,9 +38,10 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]
         cells = "".join(f"<td{cell}</td>" for cell in rest)
         mark = ' class="champion"' if index == highlight else ""
         body.append(f'<tr{mark}><th scope="row"{first}</th>{cells}</tr>')
+    origin = f" (<code>{escape(source)}</code>)" if source else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead>"
+        f"<caption>{escape(caption)}{origin}</caption><thead><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -42,13 +52,20 @@ def facts(pairs: Iterable[tuple[str, str]], css_class: str) -> str:
     return f'<dl class="{css_class}">{items}</dl>'
 
 
-def chart(chart_id: str, description: str) -> str:
-    """The place where a chart is drawn, with a description for those who do not see it."""
+def chart(plot: Plot) -> str:
+    """The place where a plot is drawn, with a description for those who do not see it, and its data to take away."""
+    data = f"data:text/csv;charset=utf-8,{quote(plot.csv())}"
     return (
-        f'<div class="chart" id="{chart_id}" role="img" aria-label="{escape(description)}"></div>'
+        f'<figure><div class="chart" id="{chart_id(plot)}" role="img" aria-label="{escape(plot.description)}"></div>'
         "<noscript><p>This chart needs JavaScript; the folder figures beside this page holds an image of it.</p>"
-        "</noscript>"
+        f"</noscript><figcaption>{escape(plot.description)}. "
+        f'<a download="{plot.name}.csv" href="{data}">Its data as CSV</a></figcaption></figure>'
     )
+
+
+def chart_id(plot: Plot) -> str:
+    """The id of the element that a plot is drawn into."""
+    return f"{plot.name}-chart"
 
 
 def paragraph(text: str, css_class: str = "") -> str:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from pipeline.records import ComparisonRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
-from pipeline.report.formats import cost, count, duration, percent, significant
-from pipeline.report.intervals import margin, split_size
+from pipeline.records import ComparisonRecord, IngredientRecord, RunRecord, RunResults, SoupRecord, cost_unit
+from pipeline.report.formats import between, cost, count, duration, percent, significant
+from pipeline.report.intervals import split_size
 from pipeline.report.markup import facts, paragraph, section
-from pipeline.report.series import against, champion_of
+from pipeline.report.series import against, champion_of, cost_lines
+from pipeline.report.studies import worth
 from pipeline.report.styles import style
 
 _BASELINE = "best-individual"
 _SIGNIFICANT = 0.05
 
 
-def overview(
-    run: RunRecord,
-    ingredients: Sequence[IngredientRecord],
-    soups: Sequence[SoupRecord],
-    comparisons: Sequence[ComparisonRecord],
-) -> str:
+def overview(results: RunResults) -> str:
     """The overview as an HTML section."""
+    run, ingredients, soups = results.run, results.ingredients, results.soups
     champion = champion_of(run, soups)
     baseline = next((soup for soup in soups if soup.method == _BASELINE), None)
     if champion is None:
         text = "There is no champion yet: run the soup stage (--stages soup) to mix the ingredients into one model."
         return section("overview", "Overview", paragraph(text, "lead"), paragraph(_spent(run, ingredients, None)))
-    tested = against(comparisons, champion.method, _BASELINE)
+    tested = against(results.comparisons, champion.method, _BASELINE)
     return section(
         "overview",
         "Overview",
@@ -35,7 +32,24 @@ def overview(
         paragraph(_verdict(run, champion, len(soups)), "lead"),
         paragraph(_gain(champion, baseline, tested)) if baseline else "",
         paragraph(_spent(run, ingredients, champion)),
+        *map(paragraph, _worth(results, champion)),
     )
+
+
+def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
+    """What the same accuracy costs by another method, and whether more trials are worth their cost."""
+    unit = cost_unit(results.ingredients)
+    lines = cost_lines(results.cost_accuracy)
+    for ratio in results.cost_ratios[:1]:
+        yield (
+            f"For {percent(ratio.accuracy)} % test accuracy, the highest that both reach, "
+            f"{style(ratio.baseline).label} needed {cost(ratio.baseline_gpu_hours, unit)} and "
+            f"{style(ratio.method).label} {cost(ratio.gpu_hours, unit)}: {significant(ratio.ratio)} times as much "
+            f"(95 % interval {significant(ratio.low)} to {significant(ratio.high)})."
+        )
+    followed = next((line for line in lines if line.method == champion.method), lines[0] if lines else None)
+    if followed is not None:
+        yield worth(results.run, followed, unit)
 
 
 def _tiles(
@@ -70,8 +84,7 @@ def _verdict(run: RunRecord, champion: SoupRecord, num_methods: int) -> str:
     reached = f"On the test split, which no choice has seen, it reaches {percent(champion.test_accuracy)} %"
     if images is None:
         return f"{chosen} {reached}."
-    half = 100 * margin(champion.test_accuracy, images)
-    return f"{chosen} {reached}, give or take {half:.1f} percentage points (95 % margin for {count(images, 'image')})."
+    return f"{chosen} {reached} (95 % interval {between(champion.test_accuracy, images)}, {count(images, 'image')})."
 
 
 def _gain(champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord | None) -> str:

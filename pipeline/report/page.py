@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from html import escape
 from string import Template
 
 from plotly.offline import get_plotlyjs
 
-from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord
-from pipeline.report.charts import cost_chart, ingredients_chart, script
-from pipeline.report.markup import facts
+from pipeline.records import RunRecord, RunResults
+from pipeline.report.charts import draw, script
+from pipeline.report.markup import chart_id, facts
 from pipeline.report.overview import overview
+from pipeline.report.plot import Plot
+from pipeline.report.plots import plots_of
 from pipeline.report.sections import (
-    COST_CHART,
-    INGREDIENTS_CHART,
     comparisons_section,
-    cost_section,
     ingredients_section,
     methods_section,
     splits_section,
     sweep_section,
     versions_section,
 )
+from pipeline.report.studies import (
+    ablation_section,
+    coefficients_section,
+    cost_section,
+    elimination_section,
+    similarity_section,
+    wise_ft_section,
+)
 from pipeline.report.stylesheet import STYLESHEET
-
-_CONTENTS = ("methods", "comparisons", "cost", "ingredients", "sweep", "splits", "versions")
 
 # The policy makes the promise of "no network" one that the browser keeps.
 _PAGE = Template("""<!DOCTYPE html>
@@ -42,7 +47,7 @@ _PAGE = Template("""<!DOCTYPE html>
 </head>
 <body>
 <header>
-<p class="kind">Model soup report</p>
+<p class="kind">$kind</p>
 <h1>$name</h1>
 $facts
 <nav aria-label="Contents"><ul>$contents</ul></nav>
@@ -62,36 +67,42 @@ addEventListener("afterprint", () => charts.forEach(chart => Plotly.relayout(cha
 """
 
 
-def page(
-    run: RunRecord,
-    ingredients: Sequence[IngredientRecord],
-    soups: Sequence[SoupRecord],
-    costs: Sequence[CostRecord],
-    comparisons: Sequence[ComparisonRecord],
-) -> str:
-    """The report as one self-contained HTML document; plotly.js is inlined once, and only where there is a chart."""
-    sections = [
-        overview(run, ingredients, soups, comparisons),
-        methods_section(run, soups),
-        comparisons_section(run, soups, comparisons),
-        cost_section(run, costs, ingredients),
-        ingredients_section(ingredients),
-        sweep_section(ingredients),
-        splits_section(run),
-        versions_section(run),
-    ]
-    statements = []
-    if costs:
-        statements.append(script(COST_CHART, cost_chart(costs, ingredients)))
-    if ingredients:
-        statements.append(script(INGREDIENTS_CHART, ingredients_chart(run, ingredients, soups)))
+def page(results: RunResults) -> str:
+    """The report as one self-contained HTML document."""
+    run, plots = results.run, plots_of(results)
+    sections = {
+        "overview": overview(results),
+        "methods": methods_section(run, results.soups),
+        "comparisons": comparisons_section(run, results.soups, results.comparisons),
+        "cost": cost_section(results, plots),
+        "elimination": elimination_section(results, plots),
+        "ablation": ablation_section(results, plots),
+        "coefficients": coefficients_section(results, plots),
+        "interpolation": wise_ft_section(results, plots),
+        "similarity": similarity_section(results.similarity, plots),
+        "ingredients": ingredients_section(results.ingredients, plots),
+        "sweep": sweep_section(results.ingredients),
+        "splits": splits_section(run),
+        "versions": versions_section(run),
+    }
+    return document(run.name, "Model soup report", facts(_origin(run), "facts"), sections, plots.values())
+
+
+def document(name: str, kind: str, head: str, sections: Mapping[str, str], plots: Iterable[Plot]) -> str:
+    """A page with a heading, its sections by id (empty ones are left out) and the ``plots`` that they have places for.
+
+    plotly.js is inlined once, and only where there is a chart.
+    """
+    there = {name: text for name, text in sections.items() if text}
+    statements = [script(chart_id(plot), draw(plot)) for plot in plots]
     drawing = "\n".join([*statements, _PRINT_SCRIPT])
     return _PAGE.substitute(
-        name=escape(run.name),
+        name=escape(name),
+        kind=escape(kind),
         stylesheet=STYLESHEET,
-        facts=facts(_origin(run), "facts"),
-        contents="".join(f'<li><a href="#{name}">{name.capitalize()}</a></li>' for name in _CONTENTS),
-        sections="\n".join(sections),
+        facts=head,
+        contents="".join(f'<li><a href="#{name}">{name.capitalize()}</a></li>' for name in there if name != "overview"),
+        sections="\n".join(there.values()),
         scripts=f"<script>{get_plotlyjs()}</script>\n<script>{drawing}</script>" if statements else "",
     )
 

@@ -1,15 +1,15 @@
-"""The sections of the page after the overview."""
+"""The sections on the methods and the sweep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
+from pipeline.records import ComparisonRecord, IngredientRecord, RunRecord, SoupRecord, cost_unit
 from pipeline.report.formats import (
     MISSING,
     augmentation,
-    cost,
+    between,
     cost_scale,
     duration,
     memory,
@@ -17,14 +17,13 @@ from pipeline.report.formats import (
     setting,
     significant,
 )
-from pipeline.report.intervals import difference_margin, margin, split_size
+from pipeline.report.intervals import split_size
 from pipeline.report.markup import Column, chart, facts, paragraph, section, table
-from pipeline.report.series import CostLine, against, cost_lines, trials
+from pipeline.report.plot import Plot
+from pipeline.report.plots import INGREDIENTS
+from pipeline.report.series import against, trials
 from pipeline.report.styles import style
 from pipeline.report.text import memory_with_kind
-
-COST_CHART = "cost-chart"
-INGREDIENTS_CHART = "ingredients-chart"
 
 _SPLIT_USES = {
     "pretrain": "makes the starting point that all trials share",
@@ -51,15 +50,18 @@ def methods_section(run: RunRecord, soups: Sequence[SoupRecord]) -> str:
             "methods", "Methods", paragraph("No soup has been built yet: run the soup stage (--stages soup).")
         )
     images = split_size(run, "test")
-    columns = ("Method", "Validation %", "Select %", "Test %", "95 % margin", "Selected", "Construction", "Peak memory")
+    accuracies = ("Validation %", "Select %", "Test %", "95 % interval")
+    columns = ("Method", *accuracies, "Selected", "Time per epoch", "Epochs", "Construction", "Peak memory")
     rows = [
         (
             style(soup.method).label,
             percent(soup.val_accuracy),
             percent(soup.select_accuracy),
             percent(soup.test_accuracy),
-            f"\u00b1 {100 * margin(soup.test_accuracy, images):.1f}" if images else MISSING,
+            between(soup.test_accuracy, images),
             f"{soup.num_selected} of {soup.num_ingredients}",
+            duration(soup.construction_seconds / soup.epochs) if soup.epochs else MISSING,
+            significant(soup.epochs),
             duration(soup.construction_seconds),
             memory_with_kind(soup),
         )
@@ -67,13 +69,20 @@ def methods_section(run: RunRecord, soups: Sequence[SoupRecord]) -> str:
     ]
     champion = next((index for index, soup in enumerate(soups) if soup.method == run.champion), None)
     chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
-    notes = f"The methods learned from validation, {chooser} chose the champion (marked), test is only reported."
+    notes = "Epochs are passes over the images that a method learned from. "
+    notes += f"The methods learned from validation, {chooser} chose the champion (marked), test is only reported."
     if any(soup.method.endswith("ensemble") for soup in soups):
         notes += " An ensemble runs all its selected models for every prediction; every other row is a single model."
     return section(
         "methods",
         "Methods",
-        table("Accuracy and cost of each method", [Column(c, c != "Method") for c in columns], rows, champion),
+        table(
+            "Accuracy and cost of each method",
+            [Column(c, c != "Method") for c in columns],
+            rows,
+            champion,
+            "soups.parquet",
+        ),
         paragraph(notes, "note"),
     )
 
@@ -108,64 +117,11 @@ def comparisons_section(run: RunRecord, soups: Sequence[SoupRecord], comparisons
             "it alone gets right. The interval resamples the images. p is of the exact McNemar test, corrected for all "
             f"{len(comparisons)} pairs of methods (Benjamini and Yekutieli); comparisons.parquet holds them all."
         ),
-        table("The champion against each method", columns, rows),
+        table("The champion against each method", columns, rows, source="comparisons.parquet"),
     )
 
 
-def cost_section(run: RunRecord, costs: Sequence[CostRecord], ingredients: Sequence[IngredientRecord]) -> str:
-    """The cost curve, what its last step brought, and its points as a table."""
-    title = "Cost against accuracy"
-    if not costs:
-        how = "The cost curve has not been computed yet. Run the study stage of the same config: "
-        command = "<code>python -m pipeline run --config CONFIG --stages study,report</code>"
-        return section("cost", title, f"<p>{escape(how)}{command}</p>")
-    unit = cost_unit(ingredients)
-    lines = cost_lines(costs)
-    columns = [Column("Method", False), *map(Column, ("Ingredients", unit, "Validation %", "Select %", "Test %"))]
-    rows = [
-        (
-            style(line.method).label,
-            str(row.num_ingredients),
-            significant(row.gpu_hours),
-            percent(row.val_accuracy),
-            percent(row.select_accuracy),
-            percent(row.test_accuracy),
-        )
-        for line in lines
-        for row, _ in line.points
-    ]
-    return section(
-        "cost",
-        title,
-        paragraph(
-            "Each point is a model made from the first trials of the sweep, in search order; the number beside it says "
-            f"how many. Further right is dearer (all trials so far, failed ones too, in {unit}), higher is better."
-        ),
-        f"<figure>{chart(COST_CHART, f'Test accuracy of each method against cost in {unit}')}</figure>",
-        *(paragraph(_last_step(run, line, unit)) for line in lines[:1]),
-        f"<details><summary>The points as a table</summary>{table('The cost curve', columns, rows)}</details>",
-    )
-
-
-def _last_step(run: RunRecord, line: CostLine, unit: str) -> str:
-    """What the last step of a cost curve brought, in words; nothing where there is only one point."""
-    if len(line.points) < 2:
-        return ""
-    (before, _), (after, _) = line.points[-2:]
-    points = 100 * (after.test_accuracy - before.test_accuracy)
-    spent = cost(after.gpu_hours - before.gpu_hours, unit)
-    text = (
-        f"The last step of {style(line.method).label}, from {before.num_ingredients} to {after.num_ingredients} "
-        f"ingredients, cost {spent} and changed its test accuracy by {points:+.2f} percentage points"
-    )
-    images = split_size(run, "test")
-    if images is None:
-        return f"{text}."
-    noise = 100 * difference_margin(after.test_accuracy, before.test_accuracy, images)
-    return f"{text}; chance alone would explain up to {noise:.1f}."
-
-
-def ingredients_section(ingredients: Sequence[IngredientRecord]) -> str:
+def ingredients_section(ingredients: Sequence[IngredientRecord], plots: Mapping[str, Plot]) -> str:
     """The accuracies of the trials, and why some gave no ingredient."""
     title = "Ingredients"
     if not ingredients:
@@ -173,7 +129,7 @@ def ingredients_section(ingredients: Sequence[IngredientRecord]) -> str:
     rows = trials(ingredients)
     content = [
         paragraph("Every trial of the sweep. Touch a point, or hover over it, for its hyperparameters."),
-        f"<figure>{chart(INGREDIENTS_CHART, 'Validation and test accuracy of every trial in search order')}</figure>",
+        chart(plots[INGREDIENTS]),
     ]
     if rows.without:
         items = "".join(
@@ -206,15 +162,15 @@ def sweep_section(ingredients: Sequence[IngredientRecord]) -> str:
         )
         for row in sorted(ingredients, key=lambda row: row.trial_index)
     ]
-    caption = "All trials, in search order"
-    return section("sweep", "Sweep", table(caption, [*_SWEEP_COLUMNS, Column(f"Cost ({scale.unit})")], rows))
+    caption, columns = "All trials, in search order", [*_SWEEP_COLUMNS, Column(f"Cost ({scale.unit})")]
+    return section("sweep", "Sweep", table(caption, columns, rows, source="ingredients.parquet"))
 
 
 def splits_section(run: RunRecord) -> str:
     """The splits and what each was used for."""
     columns = [Column("Split", False), Column("Images"), Column("Used for", False), Column("SHA-256 of indices", False)]
     rows = [(split.name, f"{split.size:,}", _SPLIT_USES[split.name], split.indices_sha256[:12]) for split in run.splits]
-    return section("splits", "Splits", table("What each image was used for", columns, rows))
+    return section("splits", "Splits", table("What each image was used for", columns, rows, source="run.json"))
 
 
 def versions_section(run: RunRecord) -> str:

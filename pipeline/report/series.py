@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord
 
 
@@ -42,6 +44,31 @@ def cost_lines(costs: Sequence[CostRecord]) -> list[CostLine]:
 
     ranked = sorted(by_method.items(), key=lambda item: -item[1][-1].test_accuracy)
     return [CostLine(method, [point(row) for row in rows]) for method, rows in ranked]
+
+
+class OrderBand(NamedTuple):
+    """Test accuracies of so many random orders at one number of ingredients: mean, 2.5 and 97.5 % quantile."""
+
+    orders: int
+    gpu_hours: float
+    mean: float
+    low: float
+    high: float
+
+
+def order_bands(costs: Sequence[CostRecord], method: str) -> list[OrderBand]:
+    """By number of ingredients; ``gpu_hours`` is their mean too. Empty where there are no random orders."""
+    by_number: dict[int, list[CostRecord]] = {}
+    for row in costs:
+        if row.method == method and row.order_seed is not None:
+            by_number.setdefault(row.num_ingredients, []).append(row)
+    found = []
+    for _, rows in sorted(by_number.items()):
+        accuracies = np.array([row.test_accuracy for row in rows])
+        low, high = np.quantile(accuracies, [0.025, 0.975])
+        hours = float(np.mean([row.gpu_hours for row in rows]))
+        found.append(OrderBand(len(rows), hours, float(accuracies.mean()), float(low), float(high)))
+    return found
 
 
 class Trials(NamedTuple):

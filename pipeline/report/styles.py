@@ -7,6 +7,11 @@ from typing import NamedTuple
 GREY = "#808080"
 VALIDATION_COLOUR = "#E69F00"
 TEST_COLOUR = "#0072B2"
+# Of runs beside each other: Okabe and Ito's, without yellow.
+RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Colours of heat maps, readable in every kind of colour blindness: blue to orange through white, and cividis.
+DIVERGING = [(0.0, "#0072B2"), (0.5, "#F7F7F7"), (1.0, "#D55E00")]
+SEQUENTIAL = [(0.0, "#00224E"), (0.25, "#35456C"), (0.5, "#7C7B78"), (0.75, "#BCAF6F"), (1.0, "#FEE838")]
 
 
 class MethodStyle(NamedTuple):

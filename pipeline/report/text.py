@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.records import IngredientRecord, SoupRecord, cost_unit
+from pipeline.records import IngredientRecord, SoupRecord, VariantRecord, cost_unit
 from pipeline.report.formats import cost, count, duration, memory, percent
 
 _HEADINGS = ("method", "validation %", "select %", "test %", "models", "build time", "peak memory")
 
 
-def memory_with_kind(soup: SoupRecord) -> str:
+def memory_with_kind(soup: SoupRecord | VariantRecord) -> str:
     """Peak memory of a construction and where it was taken: ``1.32 GiB GPU`` or ``120 MiB RAM``."""
     return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}"
 

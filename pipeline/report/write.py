@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord
-from pipeline.report.figures import cost_figure, ingredients_figure, save
+from pipeline.records import RunResults
+from pipeline.report.figures import draw, save
 from pipeline.report.page import page
+from pipeline.report.plots import plots_of
 
 
-def write_report(
-    folder: Path,
-    run: RunRecord,
-    ingredients: Sequence[IngredientRecord],
-    soups: Sequence[SoupRecord],
-    costs: Sequence[CostRecord],
-    comparisons: Sequence[ComparisonRecord],
-) -> list[Path]:
+def write_report(folder: Path, results: RunResults) -> list[Path]:
     """Write ``report.html`` and ``figures/*.png, *.svg`` under ``folder`` and return the paths written.
 
-    The page is one self-contained file that opens with no network. With no ``costs`` there is no figure of them, and
-    the page says how to get one. Raises OSError where the folder cannot be written.
+    The page is one self-contained file that opens with no network. What was not studied has no figure, and the page
+    says how to get the cost curve. Raises OSError where the folder cannot be written.
     """
-    figures: dict[str, Figure] = {}
-    if costs:
-        figures["cost_accuracy"] = cost_figure(costs, ingredients)
-    if ingredients:
-        figures["ingredients"] = ingredients_figure(run, ingredients, soups)
-
-    html = page(run, ingredients, soups, costs, comparisons)
-    report = folder / "report.html"
-    _replace(report, lambda path: path.write_text(html, encoding="utf-8"))
+    report, figures = folder / "report.html", folder / "figures"
+    write_page(report, page(results))
     written = [report]
-    for name, figure in figures.items():
+    for name, plot in plots_of(results).items():
+        figure = draw(plot)
         for suffix in ("png", "svg"):
-            target = folder / "figures" / f"{name}.{suffix}"
+            target = figures / f"{name}.{suffix}"
             _replace(target, partial(save, figure, suffix))
             written.append(target)
     return written
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page whole or not at all. Raises OSError."""
+    _replace(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:

@@ -5,7 +5,7 @@ Needs torch and safetensors alone. Start with `IngredientSet.open`, then one of 
 """
 
 from pipeline.soups.best_individual import best_individual
-from pipeline.soups.diagnosis import Diagnosis, diagnose
+from pipeline.soups.diagnosis import Diagnosis, Similarities, cosine_similarities, diagnose
 from pipeline.soups.ensemble import ensemble
 from pipeline.soups.greedy import GreedySettings, greedy_soup
 from pipeline.soups.greedy_ensemble import greedy_ensemble
@@ -15,7 +15,7 @@ from pipeline.soups.mehl import MehlSettings, mehl_soup
 from pipeline.soups.methods import METHODS, Method
 from pipeline.soups.rebuild import soup_from_coefficients
 from pipeline.soups.scoring import AccuracyScorer, Score, accuracy_scorer
-from pipeline.soups.soup import Soup, SoupInputs
+from pipeline.soups.soup import Soup, SoupInputs, nonzero_rows
 from pipeline.soups.uniform import uniform_soup
 from pipeline.soups.wise_ft import WiseFtSettings, wise_ft
 from pipeline.soups.workbench import load_weights, recalibrated
@@ -30,11 +30,13 @@ __all__ = [
     "MehlSettings",
     "Method",
     "Score",
+    "Similarities",
     "Soup",
     "SoupInputs",
     "WiseFtSettings",
     "accuracy_scorer",
     "best_individual",
+    "cosine_similarities",
     "diagnose",
     "ensemble",
     "file_sha256",
@@ -43,6 +45,7 @@ __all__ = [
     "learned_soup",
     "load_weights",
     "mehl_soup",
+    "nonzero_rows",
     "recalibrated",
     "soup_from_coefficients",
     "uniform_soup",

@@ -54,25 +54,70 @@ class Diagnosis:
         return lines
 
 
+@dataclass(frozen=True)
+class Similarities:
+    """Cosines between K ingredients, each (K, K) in float64, over all their floating-point weights.
+
+    ``weights`` are those of the weights themselves, ``from_mean`` of their directions from the mean (Eq. 3: what
+    decentralization makes of them, App. D of the MEHL-Soup paper), ``from_theta0`` from theta0, None without it.
+    """
+
+    weights: Tensor
+    from_mean: Tensor
+    from_theta0: Tensor | None
+
+
+def cosine_similarities(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | None = None) -> Similarities:
+    """All pairs in one pass over the files; memory does not grow with the models' size."""
+    products = _products(ingredients, theta0)
+    return Similarities(
+        weights=_cosines(_gram(products, len(ingredients), +1, 0)),
+        from_mean=_cosines(_gram(products, len(ingredients), 0, 0)),
+        from_theta0=None if theta0 is None else _cosines(_gram(products, len(ingredients), 0, -1)),
+    )
+
+
+def _products(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | None) -> Tensor:
+    """Inner products (K + 2, K + 2) of the directions from the mean, the mean, and theta0 seen from the mean (or 0)."""
+    count = len(ingredients)
+    products = torch.zeros(count + 2, count + 2, dtype=torch.float64)
+    size = max(_PIECE_ENTRIES // (count + 2), 1)
+    mixed = set(mixed_tensors(ingredients, theta0))
+    for name in ingredients.floating:
+        mean = (ingredients.mean_tensor(name) if name in mixed else ingredients.tensor(0, name)).reshape(-1)
+        origin = mean if theta0 is None else theta0[name].cpu().reshape(-1)
+        for start in range(0, mean.numel(), size):
+            piece = slice(start, start + size)
+            rows = [ingredients.tensor(k, name).reshape(-1)[piece] for k in range(count)]
+            stacked = torch.stack([*(row.double() for row in rows), mean[piece].double(), origin[piece].double()])
+            stacked[:count] -= stacked[count]
+            stacked[count + 1] -= stacked[count]
+            products += stacked @ stacked.t()
+    return products
+
+
+def _gram(products: Tensor, count: int, mean: int, theta0: int) -> Tensor:
+    """Inner products (K, K) of the directions from the mean, each with so many times the mean and theta0 added."""
+    change = torch.eye(count, count + 2, dtype=torch.float64)
+    change[:, count], change[:, count + 1] = mean, theta0
+    return change @ products @ change.t()
+
+
+def _cosines(gram: Tensor) -> Tensor:
+    norms = gram.diagonal().clamp(min=0).sqrt()
+    lengths = (norms[:, None] * norms[None, :]).clamp(min=torch.finfo(torch.float64).tiny)
+    return (gram / lengths).clamp(-1, 1)
+
+
 def diagnose(ingredients: IngredientSet, score: Score, theta0: Mapping[str, Tensor] | None = None) -> Diagnosis:
     """Measure directions from theta0, or from the mean where it is not given, and barriers to the uniform soup.
 
     Takes 2 K + 1 passes of ``score`` over the images; memory does not grow with the models' size.
     """
     count = len(ingredients)
-    gram = torch.zeros(count, count, dtype=torch.float64)
-    for name in mixed_tensors(ingredients, theta0):
-        origin = ingredients.mean_tensor(name) if theta0 is None else theta0[name].cpu()
-        flat = origin.reshape(-1)
-        size = max(_PIECE_ENTRIES // count, 1)
-        for start in range(0, flat.numel(), size):
-            piece = slice(start, start + size)
-            rows = torch.stack([ingredients.tensor(k, name).view(-1)[piece] for k in range(count)]).double()
-            rows -= flat[piece]
-            gram += rows @ rows.t()
+    gram = _gram(_products(ingredients, theta0), count, 0, 0 if theta0 is None else -1)
     norms = gram.diagonal().clamp(min=0).sqrt()
-    lengths = (norms[:, None] * norms[None, :]).clamp(min=torch.finfo(torch.float64).tiny)
-    angles = torch.rad2deg(torch.acos((gram / lengths).clamp(-1, 1)))
+    angles = torch.rad2deg(torch.acos(_cosines(gram)))
 
     uniform = torch.full((count, 1), 1 / count, dtype=torch.float64)
 

@@ -16,12 +16,12 @@ from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
 from pipeline.stages.search import search_stage
 from pipeline.stages.soup import soup_stage
-from pipeline.stages.study import study_stage
+from pipeline.stages.study import RUN_STUDY
 from pipeline.state import RunState, save_state
 
 logger = logging.getLogger(__name__)
 
-_RUN_STAGE = {"search": search_stage, "soup": soup_stage, "study": study_stage, "report": report_stage}
+_RUN_STAGE = {"search": search_stage, "soup": soup_stage, **RUN_STUDY, "report": report_stage}
 
 
 def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: dict[str, str]) -> None:

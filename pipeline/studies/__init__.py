@@ -1,6 +1,17 @@
 """Studies over a finished sweep."""
 
-from pipeline.studies.comparisons import compare_methods
-from pipeline.studies.cost_accuracy import CostPoint, cost_points
+from pipeline.studies.comparisons import compare_methods, correct_on_test
+from pipeline.studies.cost_accuracy import CostPoint, cost_points, cost_ratios
+from pipeline.studies.variants import Variant, ablations, eliminations, interpolations
 
-__all__ = ["CostPoint", "compare_methods", "cost_points"]
+__all__ = [
+    "CostPoint",
+    "Variant",
+    "ablations",
+    "compare_methods",
+    "correct_on_test",
+    "cost_points",
+    "cost_ratios",
+    "eliminations",
+    "interpolations",
+]

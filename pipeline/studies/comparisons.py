@@ -13,13 +13,12 @@ from pipeline.records import ComparisonRecord, PredictionRecord
 from pipeline.studies.statistics import mcnemar, paired_interval
 
 
-def compare_methods(predictions: Mapping[str, Sequence[PredictionRecord]]) -> list[ComparisonRecord]:
-    """All pairs, in the order of the methods.
+def compare_methods(correct: Mapping[str, NDArray[np.bool_]]) -> list[ComparisonRecord]:
+    """All pairs, in the order of the methods; ``correct`` says which of the same test images (N,) each got right.
 
     Corrected as Benjamini and Yekutieli (2001) do, which holds however the tests depend on each other: they share
     images and models.
     """
-    correct = {method: _correct_on_test(rows) for method, rows in predictions.items()}
     pairs = list(combinations(correct, 2))
     p_values = [mcnemar(correct[one], correct[other]) for one, other in pairs]
     adjusted = false_discovery_control(p_values, method="by") if pairs else []
@@ -44,7 +43,7 @@ def compare_methods(predictions: Mapping[str, Sequence[PredictionRecord]]) -> li
     return found
 
 
-def _correct_on_test(rows: Sequence[PredictionRecord]) -> NDArray[np.bool_]:
+def correct_on_test(rows: Sequence[PredictionRecord]) -> NDArray[np.bool_]:
     """Whether each test image, by index, was predicted right."""
     test = sorted((row for row in rows if row.split == "test"), key=lambda row: row.image_index)
     return np.array([row.prediction == row.label for row in test], dtype=np.bool_)

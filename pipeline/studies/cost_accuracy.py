@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.records import CostRecord, IngredientRecord, SoupRecord, cumulative_gpu_hours
+from pipeline.records import CostRatioRecord, CostRecord, IngredientRecord, SoupRecord, cumulative_gpu_hours
 from pipeline.soup_task import SoupRequest
+from pipeline.studies.statistics import Curve, cost_ratio
 
 # The soup of a method over trials whose sweep cost so many hours, with the settings of the run.
 Request: TypeAlias = Callable[[str, tuple[int, ...], float], SoupRequest]
@@ -72,3 +75,41 @@ def _point(
     name = f"cost-accuracy/{method}-{size}" + ("" if order_seed is None else f"-order-{order_seed}")
     # Sorted, so that the same trials in another order are the same soup.
     return CostPoint(name, order_seed, request(method, tuple(sorted(finished)), cumulative_gpu_hours(rows, size)))
+
+
+def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRatioRecord]:
+    """What every pair of methods costs at equal test accuracy.
+
+    ``correct`` says by the path of their predictions which test images (N,) the soups got right.
+    """
+    methods = list(dict.fromkeys(point.method for point in points))
+    found = []
+    for method, baseline in combinations(reversed(methods), 2):
+        ours, theirs = (_curves(points, name, correct) for name in (method, baseline))
+        cost = cost_ratio(ours, theirs)
+        found.append(
+            CostRatioRecord(
+                method=method,
+                baseline=baseline,
+                accuracy=cost.accuracy,
+                gpu_hours=cost.hours,
+                baseline_gpu_hours=cost.baseline_hours,
+                orders=len(ours),
+                ratio=cost.ratio.estimate,
+                low=cost.ratio.low,
+                high=cost.ratio.high,
+            )
+        )
+    return found
+
+
+def _curves(points: Sequence[CostRecord], method: str, correct: Mapping[str, NDArray[np.bool_]]) -> list[Curve]:
+    """The curve of a method in every order, search order first."""
+    by_order: dict[int | None, list[CostRecord]] = {}
+    for point in points:
+        if point.method == method:
+            by_order.setdefault(point.order_seed, []).append(point)
+    return [
+        Curve(np.array([row.gpu_hours for row in rows]), np.stack([correct[str(row.predictions)] for row in rows]))
+        for rows in by_order.values()
+    ]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from pipeline.records import CostRecord
-
 _RESAMPLES = 2000
+# Resampled images that are counted at a time: bounds the memory.
+_DRAWN_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,63 @@ def paired_interval(wins: int, losses: int, images: int, seed: int = 0) -> Inter
     return Interval((wins - losses) / images, float(low), float(high))
 
 
-def hours_to_reach(points: Iterable[CostRecord], accuracy: float) -> float | None:
-    """Cost of the cheapest soup of a curve whose test accuracy is at least ``accuracy``; None if no soup's is."""
-    return min((point.gpu_hours for point in points if point.test_accuracy >= accuracy), default=None)
+@dataclass(frozen=True)
+class Curve:
+    """A cost curve: the cost (P,) of its soups, and which of the same N test images each gets right (P, N)."""
+
+    hours: NDArray[np.float64]
+    correct: NDArray[np.bool_]
 
 
-def cost_ratio(points: Sequence[CostRecord], method: str, baseline: str) -> float | None:
-    """How many times the cost of ``method`` the ``baseline`` takes for its own best test accuracy (Fig. 2).
+@dataclass(frozen=True)
+class CostAtEqualAccuracy:
+    """``hours`` and ``baseline_hours`` are what two methods take for the highest test ``accuracy`` that both reach.
 
-    None where ``method`` does not reach it.
+    ``ratio`` is baseline over method, of the mean hours where there are several curves of each.
     """
-    of_baseline = [point for point in points if point.method == baseline]
-    best = max(point.test_accuracy for point in of_baseline)
-    hours = hours_to_reach((point for point in points if point.method == method), best)
-    spent = hours_to_reach(of_baseline, best)
-    return None if hours is None or spent is None else spent / hours
+
+    accuracy: float
+    hours: float
+    baseline_hours: float
+    ratio: Interval
+
+
+def cost_ratio(method: Sequence[Curve], baseline: Sequence[Curve], seed: int = 0) -> CostAtEqualAccuracy:
+    """How many times the cost of ``method`` the ``baseline`` takes (Fig. 2 of the MEHL-Soup paper).
+
+    Pairs of curves are of repeated sweeps or of orders of one sweep, on the same test images; accuracy and hours are
+    those of the first pair. The interval resamples pairs and images independently, as `accuracy_difference` does.
+    """
+    images = method[0].correct.shape[1]
+    generator = np.random.default_rng(seed)
+    once = np.ones((1, images))
+    accuracy, hours, baseline_hours = _at_equal_accuracy(method[0], baseline[0], once)
+    exact = [_at_equal_accuracy(ours, theirs, once)[1:] for ours, theirs in zip(method, baseline, strict=True)]
+    ratios: list[float] = []
+    while len(ratios) < _RESAMPLES:
+        draws = min(_RESAMPLES - len(ratios), max(_DRAWN_AT_ONCE // images, 1))
+        of_images = generator.multinomial(images, np.full(images, 1 / images), size=draws)
+        of_pairs = generator.multinomial(len(method), np.full(len(method), 1 / len(method)), size=draws)
+        drawn = [_at_equal_accuracy(ours, theirs, of_images)[1:] for ours, theirs in zip(method, baseline, strict=True)]
+        mean_hours, mean_baseline = (
+            sum(weights * pair[side] for weights, pair in zip(of_pairs.T, drawn, strict=True)) for side in (0, 1)
+        )
+        ratios += list(mean_baseline / mean_hours)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    estimate = sum(float(theirs[0]) for _, theirs in exact) / sum(float(ours[0]) for ours, _ in exact)
+    return CostAtEqualAccuracy(
+        float(accuracy[0]), float(hours[0]), float(baseline_hours[0]), Interval(estimate, float(low), float(high))
+    )
+
+
+def _at_equal_accuracy(
+    method: Curve, baseline: Curve, weights: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The highest accuracy that both reach, what each takes for it, for every row of ``weights`` (R, N) of images."""
+    ours, theirs = (weights @ curve.correct.T / weights.sum(axis=1, keepdims=True) for curve in (method, baseline))
+    level = np.minimum(ours.max(axis=1), theirs.max(axis=1))
+    hours, baseline_hours = (
+        np.where(reached >= level[:, None], curve.hours, np.inf).min(axis=1)
+        for reached, curve in ((ours, method), (theirs, baseline))
+    )
+    return level, hours, baseline_hours

@@ -15,7 +15,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -36,7 +36,8 @@ from pipeline.records import (
 )
 from pipeline.report.figures import save
 from pipeline.report.styles import style
-from pipeline.studies.statistics import accuracy_difference, cost_ratio, mcnemar
+from pipeline.studies import correct_on_test
+from pipeline.studies.statistics import Curve, accuracy_difference, cost_ratio, mcnemar
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "cifar10-small-vit"
@@ -49,7 +50,7 @@ Effects: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """The records of a finished run; ``correct`` says for each method which test images it got right."""
+    """The records of a finished run; ``correct`` says by the path of the predictions which test images are right."""
 
     run: RunRecord
     ingredients: list[IngredientRecord]
@@ -88,18 +89,20 @@ def run(config: str, output: Path, *arguments: str) -> None:
 def read_sweep(folder: Path) -> Sweep:
     """The records of a run."""
     soups = read_table(folder / "soups.parquet", SoupRecord)
-    correct = {}
-    for row in soups:
-        predictions = read_table(folder / "predictions" / f"{row.method}.parquet", PredictionRecord)
-        test = sorted((p for p in predictions if p.split == "test"), key=lambda p: p.image_index)
-        correct[row.method] = np.array([p.label == p.prediction for p in test])
+    costs = read_table(folder / "cost_accuracy.parquet", CostRecord)
+    paths = {predictions_of(row.method) for row in soups} | {str(row.predictions) for row in costs}
     return Sweep(
         run=RunRecord.model_validate_json((folder / "run.json").read_text(encoding="utf-8")),
         ingredients=read_table(folder / "ingredients.parquet", IngredientRecord),
         soups={row.method: row for row in soups},
-        costs=read_table(folder / "cost_accuracy.parquet", CostRecord),
-        correct=correct,
+        costs=costs,
+        correct={path: correct_on_test(read_table(folder / path, PredictionRecord)) for path in paths},
     )
+
+
+def predictions_of(method: str) -> str:
+    """Where the predictions of a soup of the whole sweep are, in the run's folder."""
+    return f"predictions/{method}.parquet"
 
 
 def pooled(sweeps: Sequence[Sweep]) -> dict[str, object]:
@@ -109,8 +112,8 @@ def pooled(sweeps: Sequence[Sweep]) -> dict[str, object]:
         "commits_of_the_runs": sorted({str(sweep.run.git_commit) for sweep in sweeps}),
         "machines_of_the_runs": sorted({sweep.run.machine for sweep in sweeps}),
         "cost_unit": cost_unit(sweeps[0].ingredients),
-        "cost_ratios": {name: [cost_ratio(sweep.costs, name, "greedy") for sweep in sweeps] for name in METHODS},
-        "image_ratios": {name: [cost_ratio(in_images(sweep), name, "greedy") for sweep in sweeps] for name in METHODS},
+        "cost_ratios": {name: ratio_over_greedy(sweeps, name, hours) for name in METHODS},
+        "image_ratios": {name: ratio_over_greedy(sweeps, name, in_images) for name in METHODS},
         "sweeps": [
             {
                 "seed": sweep.run.seed,
@@ -129,13 +132,36 @@ def pooled(sweeps: Sequence[Sweep]) -> dict[str, object]:
     }
 
 
-def in_images(sweep: Sweep) -> list[CostRecord]:
-    """The cost curve with training images seen in place of hours, which other programs on the machine do not change."""
+def ratio_over_greedy(
+    sweeps: Sequence[Sweep], method: str, cost: Callable[[Sweep, CostRecord], float]
+) -> dict[str, Any] | None:
+    """What greedy takes for the accuracy that ``method`` reaches too, in times of its cost; None where not followed."""
+    if not all(any(point.method == method for point in sweep.costs) for sweep in sweeps):
+        return None
+    ours, theirs = ([curve(sweep, name, cost) for sweep in sweeps] for name in (method, "greedy"))
+    pooled = cost_ratio(ours, theirs)
+    return {
+        **dataclasses.asdict(pooled.ratio),
+        "per_sweep": [dataclasses.asdict(cost_ratio([one], [other])) for one, other in zip(ours, theirs, strict=True)],
+    }
+
+
+def curve(sweep: Sweep, method: str, cost: Callable[[Sweep, CostRecord], float]) -> Curve:
+    """A method's cost curve in search order."""
+    points = [point for point in sweep.costs if point.method == method and point.order_seed is None]
+    correct = np.stack([sweep.correct[str(point.predictions)] for point in points])
+    return Curve(np.array([cost(sweep, point) for point in points]), correct)
+
+
+def hours(sweep: Sweep, point: CostRecord) -> float:
+    """The cost of a point as recorded."""
+    return point.gpu_hours
+
+
+def in_images(sweep: Sweep, point: CostRecord) -> float:
+    """Training images seen in place of hours, which other programs on the machine do not change."""
     trials = [row.model_copy(update={"gpu_hours": row.images_seen}) for row in sweep.ingredients]
-    return [
-        point.model_copy(update={"gpu_hours": cumulative_gpu_hours(trials, point.num_ingredients)})
-        for point in sweep.costs
-    ]
+    return cumulative_gpu_hours(trials, point.num_ingredients)
 
 
 def effects_of(sweeps: Sequence[Sweep]) -> Effects:
@@ -150,7 +176,7 @@ def effects_of(sweeps: Sequence[Sweep]) -> Effects:
 
 def effect(sweeps: Sequence[Sweep], method: str, baseline: str) -> dict[str, Any]:
     """What ``method`` adds to the test accuracy of ``baseline``, in percentage points."""
-    ours, theirs = (np.stack([sweep.correct[name] for sweep in sweeps]) for name in (method, baseline))
+    ours, theirs = (np.stack([sweep.correct[predictions_of(name)] for sweep in sweeps]) for name in (method, baseline))
     interval = accuracy_difference(ours, theirs)
     return {
         **{key: 100 * value for key, value in dataclasses.asdict(interval).items()},

@@ -5,12 +5,17 @@ import random
 from itertools import combinations
 
 from pipeline.records import (
+    CoefficientRecord,
     ComparisonRecord,
+    CostRatioRecord,
     CostRecord,
     IngredientRecord,
     RunRecord,
+    RunResults,
+    SimilarityRecord,
     SoupRecord,
     SplitRecord,
+    VariantRecord,
     cumulative_gpu_hours,
 )
 
@@ -162,3 +167,53 @@ def the_costs(ingredients: list[IngredientRecord]) -> list[CostRecord]:
                 )
             )
     return rows
+
+
+def the_results(**changes) -> RunResults:
+    """A run with everything recorded, with the given tables in place of the made-up ones."""
+    ingredients = changes.get("ingredients", a_sweep())
+    values = {
+        "run": a_run(),
+        "ingredients": ingredients,
+        "soups": the_soups(),
+        "cost_accuracy": the_costs(ingredients),
+        "cost_ratios": [a_ratio()],
+        "comparisons": the_comparisons(),
+        "elimination": [a_variant(m, "eliminated", n) for m in ("greedy", "mehl-plus") for n in (0, 2, 8)],
+        "ablation": [
+            *(a_variant("mehl-plus", "block_size", value, is_default=value == "18") for value in ("18", "2", "none")),
+            *(a_variant("mehl-plus", "seed", value, test_accuracy=0.9 + value / 100) for value in (0, 1, 2)),
+        ],
+        "wise_ft": [a_variant("greedy", "alpha", alpha, test_accuracy=0.7 + alpha / 5) for alpha in (0.0, 0.5, 1.0)],
+        "similarity": [
+            SimilarityRecord(trial_index=i, other_index=j, weights=0.998, from_mean=-0.1, from_theta0=0.2)
+            for i, j in combinations(range(6), 2)
+        ],
+        "coefficients": {
+            "greedy": the_coefficients(("model",), 0),
+            "mehl-plus": the_coefficients(("a", "b", "c"), 0.2),
+        },
+    }
+    return RunResults(**(values | changes))
+
+
+def a_variant(method: str, setting: str, value, **changes) -> VariantRecord:
+    soup = a_soup(method).model_dump(exclude={"gpu_hours"})
+    own = {"setting": setting, "value": str(value), "is_default": False, "predictions": "predictions/x.parquet"}
+    return VariantRecord(**(soup | own | changes))
+
+
+def a_ratio(**changes) -> CostRatioRecord:
+    values = {
+        "method": "mehl-plus", "baseline": "greedy", "accuracy": 0.949, "gpu_hours": 0.01, "baseline_gpu_hours": 0.025,
+        "orders": 1, "ratio": 2.5, "low": 1.0, "high": 4.0,
+    }  # fmt: skip
+    return CostRatioRecord(**(values | changes))
+
+
+def the_coefficients(layers: tuple[str, ...], spread: float, count: int = 6) -> list[CoefficientRecord]:
+    return [
+        CoefficientRecord(trial_index=k, layer=layer, coefficient=1 / count + spread * (-1) ** k * (place + 1))
+        for k in range(count)
+        for place, layer in enumerate(layers)
+    ]

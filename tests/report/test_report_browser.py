@@ -2,7 +2,7 @@
 
 import pytest
 from report_browser import CHROMIUM, chromium
-from report_records import a_run, a_sweep, the_comparisons, the_costs, the_soups
+from report_records import the_results
 
 from pipeline.report import write_report
 
@@ -10,8 +10,7 @@ pytestmark = [pytest.mark.system, pytest.mark.skipif(CHROMIUM is None, reason="c
 
 
 def test_the_report_in_chromium(tmp_path):
-    ingredients = a_sweep()
-    report, *_ = write_report(tmp_path, a_run(), ingredients, the_soups(), the_costs(ingredients), the_comparisons())
+    report, *_ = write_report(tmp_path, the_results())
     with chromium(tmp_path / "profile") as page:
         for width in (390, 820, 1400):
             for dark in (False, True):

@@ -1,9 +1,12 @@
-from report_records import a_failure, a_run, a_sweep, an_ingredient, the_costs, the_soups
+import numpy as np
+import pytest
+from report_records import a_failure, an_ingredient, the_results
 
 from pipeline.records import CostRecord
-from pipeline.report.charts import cost_chart, ingredients_chart
-from pipeline.report.figures import cost_figure
-from pipeline.report.series import cost_lines, trials
+from pipeline.report import charts, figures
+from pipeline.report.plot import HeatMap
+from pipeline.report.plots import plots_of
+from pipeline.report.series import cost_lines, order_bands, trials
 
 
 def a_point(method: str, number: int, accuracy: float, order_seed: int | None = None) -> CostRecord:
@@ -32,31 +35,54 @@ def test_the_curve_is_drawn_in_search_order_only():
 
 
 def test_the_cost_chart_has_a_line_per_method_with_its_numbers():
-    ingredients = a_sweep()
-    figure = cost_chart(the_costs(ingredients), ingredients)
+    figure = charts.draw(plots_of(the_results())["cost_accuracy"])
     assert [trace.name for trace in figure.data] == ["MEHL-Soup+", "Greedy soup"]
     assert list(figure.data[0].text) == ["4", "8", "12", "16"]
     assert figure.data[0].y[0] > 90
     assert figure.layout.xaxis.title.text == "Cost so far (CPU core hours)"
 
 
-def test_the_file_says_the_same_as_the_page():
-    ingredients = a_sweep(device="cuda")
-    costs = the_costs(ingredients)
-    chart, axes = cost_chart(costs, ingredients), cost_figure(costs, ingredients).axes[0]
-    assert axes.get_xlabel() == chart.layout.xaxis.title.text == "Cost so far (GPU hours)"
-    for trace, line in zip(chart.data, axes.get_lines(), strict=True):
+@pytest.mark.parametrize("name", plots_of(the_results()))
+def test_the_file_says_the_same_as_the_page(name):
+    plot = plots_of(the_results())[name]
+    chart, axes = charts.draw(plot), figures.draw(plot).axes[0]
+    assert axes.get_xlabel() == chart.layout.xaxis.title.text
+    assert axes.get_ylabel() == chart.layout.yaxis.title.text
+    if isinstance(plot, HeatMap):
+        np.testing.assert_array_equal(
+            np.array(chart.data[0].z, dtype=float), np.ma.filled(axes.get_images()[0].get_array(), np.nan)
+        )
+        return
+    traces = [trace for trace in chart.data if trace.name]  # the others are bands
+    for trace, line in zip(traces, axes.get_lines(), strict=True):
         assert trace.name == line.get_label()
         assert list(trace.y) == list(line.get_ydata())
 
 
 def test_hovering_over_a_trial_shows_its_hyperparameters():
     rows = [an_ingredient(0, lr=3.2e-5), a_failure(1, "<b>bad</b>")]
-    figure = ingredients_chart(a_run(), rows, the_soups())
+    figure = charts.draw(plots_of(the_results(ingredients=rows, cost_accuracy=[]))["ingredients"])
     assert [trace.name for trace in figure.data] == ["Validation", "Test", "No ingredient", "Champion (test)"]
     assert "lr 3.2e-05, weight decay 0.01" in figure.data[0].customdata[0]
     assert "&lt;b&gt;bad" in figure.data[2].customdata[0]
     assert figure.data[2].y[0] < min(figure.data[0].y)
+
+
+def test_random_orders_are_a_dashed_mean_in_a_band():
+    costs = [a_point("greedy", number, 0.7, order) for order in (None, 1) for number in (4, 8)]
+    costs += [a_point("greedy", 4, 0.8, 2), a_point("greedy", 8, 0.7, 2)]
+    bands = order_bands(costs, "greedy")
+    assert [(band.orders, round(band.mean, 6)) for band in bands] == [(2, 0.75), (2, 0.7)]
+    assert 0.7 < bands[0].low < 0.75 < bands[0].high < 0.8
+    figure = charts.draw(plots_of(the_results(cost_accuracy=costs))["cost_accuracy"])
+    assert [trace.name for trace in figure.data] == ["Greedy soup", None, "Greedy soup, 2 random orders"]
+    assert figure.data[1].fill == "toself"
+
+
+def test_the_shares_of_the_coefficients_sum_to_all():
+    plot = plots_of(the_results())["coefficients"]
+    assert [series.label for series in plot.series] == ["MEHL-Soup+"]  # one value per layer and ingredient
+    assert sum(plot.series[0].y) == pytest.approx(100)
 
 
 def test_trials_are_put_in_search_order():

@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 
-from pipeline.report.formats import cost, cost_scale, count, duration, memory, percent, setting, significant
-from pipeline.report.intervals import difference_margin, margin
+from pipeline.report.formats import between, cost, cost_scale, count, duration, memory, percent, setting, significant
+from pipeline.report.intervals import difference_margin, interval
 
 
 @pytest.mark.parametrize(
@@ -51,10 +52,11 @@ def test_small_helpers():
     assert (setting(3.2e-5), setting(0.1), setting(64), setting(0.0)) == ("3.2e-05", "0.1", "64", "0")
 
 
-def test_the_wilson_margin_agrees_with_the_textbook():
-    # 45 of 50 right: the interval is 0.7864 to 0.9565.
-    assert margin(0.9, 50) == pytest.approx((0.9565 - 0.7864) / 2, abs=1e-4)
-    assert margin(1.0, 100) > 0
-    assert difference_margin(0.9, 0.9, 50) == pytest.approx(2**0.5 * margin(0.9, 50))
+def test_the_interval_is_that_of_resampled_images():
+    draws = np.random.default_rng(0).binomial(1000, 0.93, 100_000) / 1000
+    assert interval(0.93, 1000) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=1e-3)
+    low, high = interval(0.9, 50)
+    assert difference_margin(0.9, 0.9, 50) == pytest.approx(2**0.5 * (high - low) / 2)
+    assert (between(0.9, 50), between(0.9, None)) == ("80.00 to 98.00", "-")
     with pytest.raises(ValueError, match="at least one image"):
-        margin(0.9, 0)
+        interval(0.9, 0)

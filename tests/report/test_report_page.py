@@ -1,26 +1,32 @@
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import pytest
 from plotly.offline import get_plotlyjs
-from report_records import a_failure, a_run, a_soup, a_sweep, an_ingredient, the_comparisons, the_costs, the_soups
+from report_records import (
+    a_failure,
+    a_ratio,
+    a_run,
+    a_soup,
+    a_sweep,
+    a_variant,
+    an_ingredient,
+    the_comparisons,
+    the_costs,
+    the_results,
+    the_soups,
+)
 
-from pipeline.report import methods_table, write_report
-from pipeline.report.page import page
+from pipeline.records import RunResults
+from pipeline.report import comparison_page, methods_table, page, write_report
 
 HOSTILE = "</script><img src=https://evil.example/x onerror=alert(1)>&\"'"
 
 
-def a_page(run=None, ingredients=None, soups=None, costs=None, comparisons=None) -> str:
-    """A page without plotly.js, which holds addresses of its own."""
-    ingredients = a_sweep() if ingredients is None else ingredients
-    html = page(
-        run or a_run(),
-        ingredients,
-        the_soups() if soups is None else soups,
-        the_costs(ingredients) if costs is None else costs,
-        the_comparisons() if comparisons is None else comparisons,
-    )
+def a_page(**tables) -> str:
+    """The page of a run with these tables, without plotly.js, which holds addresses of its own."""
+    html = page(the_results(**tables))
     assert html.count(get_plotlyjs()) <= 1
     return html.replace(get_plotlyjs(), "")
 
@@ -53,9 +59,16 @@ class Outline(HTMLParser):
 
 
 def test_files_are_written_whole_and_nothing_else_is_left(tmp_path):
-    ingredients = a_sweep()
-    paths = write_report(tmp_path / "run", a_run(), ingredients, the_soups(), the_costs(ingredients), the_comparisons())
-    names = ["cost_accuracy.png", "cost_accuracy.svg", "ingredients.png", "ingredients.svg"]
+    paths = write_report(tmp_path / "run", the_results())
+    plots = [
+        "cost_accuracy",
+        "number_accuracy",
+        "elimination",
+        "ablation_mehl_plus_block_size",
+        "ablation_mehl_plus_seed",
+    ]
+    plots += ["coefficients", "coefficient_map", "wise_ft", "similarity", "ingredients"]
+    names = [f"{plot}.{form}" for plot in plots for form in ("png", "svg")]
     assert paths == [tmp_path / "run" / "report.html", *(tmp_path / "run" / "figures" / name for name in names)]
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(paths)
     assert all(path.stat().st_size > 1000 for path in paths)
@@ -63,11 +76,7 @@ def test_files_are_written_whole_and_nothing_else_is_left(tmp_path):
 
 
 def test_the_same_records_give_the_same_files(tmp_path):
-    ingredients = a_sweep()
-    first, second = (
-        write_report(tmp_path / name, a_run(), ingredients, the_soups(), the_costs(ingredients), the_comparisons())
-        for name in "ab"
-    )
+    first, second = (write_report(tmp_path / name, the_results()) for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -75,7 +84,7 @@ def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypat
     (tmp_path / "report.html").write_text("old")
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write_report(tmp_path, a_run(), [], [], [], [])
+        write_report(tmp_path, RunResults(a_run()))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "old"
 
@@ -83,7 +92,7 @@ def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypat
 def test_the_page_is_well_formed_and_fetches_nothing():
     outline = Outline(a_page())
     assert outline.tags.count("h1") == 1
-    assert outline.tags.count("caption") == outline.tags.count("table") == 5
+    assert outline.tags.count("caption") == outline.tags.count("table") == 11
     assert ("lang", "en") in outline.attributes
     fetching = [value for name, value in outline.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert all(value.startswith(("#", "data:")) for value in fetching)
@@ -94,7 +103,8 @@ def test_the_page_is_well_formed_and_fetches_nothing():
 def test_what_people_named_is_escaped():
     ingredients = [an_ingredient(0), a_failure(1, HOSTILE)]
     run = a_run(name=HOSTILE, machine=HOSTILE, git_commit=HOSTILE, versions={HOSTILE: HOSTILE}, champion=HOSTILE)
-    html = a_page(run, ingredients, [a_soup(HOSTILE)], [], [])
+    ablation = [a_variant(HOSTILE, HOSTILE, HOSTILE)]
+    html = a_page(run=run, ingredients=ingredients, soups=[a_soup(HOSTILE)], ablation=ablation)
     outline = Outline(html)
     assert "img" not in outline.tags
     assert not any(name == "onerror" for name, _ in outline.attributes)
@@ -102,13 +112,13 @@ def test_what_people_named_is_escaped():
 
 
 def test_without_costs_the_page_says_how_to_get_them(tmp_path):
-    assert "--stages study,report" in a_page(costs=[])
-    paths = write_report(tmp_path, a_run(), a_sweep(), the_soups(), [], [])
+    assert "--stages study,report" in a_page(cost_accuracy=[], cost_ratios=[])
+    paths = write_report(tmp_path, RunResults(a_run(), a_sweep(), the_soups()))
     assert [path.name for path in paths] == ["report.html", "ingredients.png", "ingredients.svg"]
 
 
 def test_an_empty_run_still_has_a_page(tmp_path):
-    assert [path.name for path in write_report(tmp_path, a_run(champion=None), [], [], [], [])] == ["report.html"]
+    assert [path.name for path in write_report(tmp_path, RunResults(a_run(champion=None)))] == ["report.html"]
     text = text_of((tmp_path / "report.html").read_text())
     assert "There is no champion yet" in text
     assert "No trial has run yet" in text
@@ -117,17 +127,17 @@ def test_an_empty_run_still_has_a_page(tmp_path):
 
 def test_trials_without_an_ingredient_are_listed_with_their_reason(tmp_path):
     ingredients = [a_failure(0, "out of memory"), a_failure(1, "loss is not finite", "rejected")]
-    text = text_of(a_page(ingredients=ingredients, costs=[]))
+    text = text_of(a_page(ingredients=ingredients, cost_accuracy=[]))
     assert "Trial 0 (failed): out of memory" in text
     assert "Trial 1 (rejected): loss is not finite" in text
     assert "2 trials (1 failed, 1 rejected)" in text
-    write_report(tmp_path, a_run(), ingredients, [], [], [])
+    write_report(tmp_path, RunResults(a_run(), ingredients))
 
 
 @pytest.mark.parametrize(("device", "unit", "other"), [("cpu", "CPU core", "GPU hours"), ("cuda", "GPU", "CPU")])
 def test_cost_is_named_after_the_device(device, unit, other):
     ingredients = a_sweep(device=device)
-    html = a_page(a_run(machine="a machine"), ingredients)
+    html = a_page(run=a_run(machine="a machine"), ingredients=ingredients)
     assert f"Cost so far ({unit} hours)" in html
     assert f"Cost ({unit} seconds)" in html
     assert other not in html
@@ -154,7 +164,7 @@ def test_the_champion_is_compared_with_every_other_method():
 
 
 def test_the_overview_is_honest_about_soups_that_gained_nothing():
-    assert "mixing gained nothing" in text_of(a_page(a_run(champion="best-individual")))
+    assert "mixing gained nothing" in text_of(a_page(run=a_run(champion="best-individual")))
     assert "2.81 percentage points less than" in text_of(
         a_page(soups=[a_soup("best-individual", test_accuracy=0.9731), a_soup("mehl-plus")])
     )
@@ -179,5 +189,63 @@ def test_the_table_of_the_command_line():
 
 def test_with_a_price_the_sweep_costs_money():
     sweep = [an_ingredient(index, gpu_hours=hours, device="H200") for index, hours in enumerate((1.5, 2.5))]
-    assert "cost 4 GPU hours (10 at 2.5 per GPU hour)." in text_of(a_page(a_run(price_per_gpu_hour=2.5), sweep))
-    assert " per GPU hour" not in text_of(a_page(a_run(), sweep))
+    assert "cost 4 GPU hours (10 at 2.5 per GPU hour)." in text_of(
+        a_page(run=a_run(price_per_gpu_hour=2.5), ingredients=sweep)
+    )
+    assert " per GPU hour" not in text_of(a_page(ingredients=sweep))
+
+
+def test_the_overview_says_what_equal_accuracy_costs_and_what_the_last_hours_brought():
+    text = text_of(a_page())
+    assert "For 94.90 % test accuracy, the highest that both reach, Greedy soup needed 0.025 CPU core hours" in text
+    assert "2.5 times as much (95 % interval 1 to 4)" in text
+    assert "from 12 to 16 ingredients, changed the test accuracy of MEHL-Soup+ by +0.44 pp" in text
+    assert "That is no reason for more trials." in text
+    rising = [row.model_copy(update={"test_accuracy": row.num_ingredients / 20}) for row in the_costs(a_sweep())]
+    assert "More trials may still pay off." in text_of(a_page(cost_accuracy=rising))
+    assert "in money" in text_of(a_page(cost_accuracy=rising, run=a_run(price_per_gpu_hour=3)))
+
+
+def test_what_was_not_studied_has_no_section():
+    names = ("elimination", "ablation", "wise_ft", "similarity")
+    html = a_page(**{name: [] for name in names}, coefficients={}, cost_ratios=[a_ratio(orders=5)])
+    outline = Outline(html)
+    ids = {value for name, value in outline.attributes if name == "id"}
+    assert {"methods", "cost", "sweep"} <= ids
+    assert not {"elimination", "ablation", "interpolation", "similarity", "coefficients"} & ids
+    whole = {value for name, value in Outline(a_page()).attributes if name == "id"}
+    assert {"elimination", "ablation", "interpolation", "similarity", "coefficients"} <= whole
+
+
+def test_ablations_are_in_order_and_seeds_are_summed_up():
+    text = text_of(a_page())
+    assert re.search(r"Soups by block_size.* MEHL-Soup\+ 2 96\.00 .* MEHL-Soup\+ 18 \(run\) .* MEHL-Soup\+ none ", text)
+    assert "Mean of 3 seeds: 91.00 %, standard deviation 1.00 pp." in text
+
+
+def test_extrapolating_coefficients_are_counted():
+    # Of 18 coefficients 1/6 ± 0.2, 0.4, 0.6 all but 1/6 + 0.2, + 0.4, + 0.6 (three each) are below 0.
+    assert "MEHL-Soup+ 3 -0.4333 0.7667 0.4320 50.00 %" in text_of(a_page())
+
+
+def test_every_figure_offers_its_data():
+    html = a_page()
+    (link,) = re.findall(r'download="cost_accuracy.csv" href="data:text/csv;charset=utf-8,([^"]*)"', html)
+    lines = unquote(link).splitlines()
+    assert lines[0] == "series,Cost so far (CPU core hours),Test accuracy (%),low,high"
+    points = the_costs(a_sweep())
+    assert len(lines) == 1 + len(points)
+    assert html.count('class="chart"') == html.count("Its data as CSV")
+
+
+def test_several_runs_stand_side_by_side():
+    one = the_results(run=a_run(name="one"))
+    two = the_results(run=a_run(name="two", sweep_id="other"), soups=the_soups()[:3], cost_accuracy=[])
+    html = comparison_page([one, two]).replace(get_plotlyjs(), "")
+    Outline(html)
+    text = text_of(html)
+    assert "MEHL-Soup+ of one has the highest test accuracy of a champion: 95.57 %" in text
+    assert "Greedy soup 94.50 94.50 94.50 0.00" in text
+    assert "MEHL-Soup+ 95.57 - - -" in text
+    assert '"name":"one: MEHL-Soup+"' in html
+    assert '"name":"two' not in html

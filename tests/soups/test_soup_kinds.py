@@ -16,6 +16,7 @@ from pipeline.soups import (
     MehlSettings,
     SoupInputs,
     WiseFtSettings,
+    cosine_similarities,
     diagnose,
     greedy_ensemble,
     mehl_soup,
@@ -237,3 +238,19 @@ def test_diagnosis_finds_the_ingredient_from_another_basin(tmp_path):
     without = diagnose(ingredients.subset(range(4)), accuracy_scorer(model, fit))
     assert without.origin == "mean"
     assert len(without.explain()) == 1
+
+
+def test_cosines_are_those_of_all_weights_of_each_pair(tmp_path, model):
+    theta0 = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    states = fine_tuned(model, 3, spread=0.02)
+    for state in states:
+        state["head.weight"] = theta0["head.weight"]  # frozen: part of the weights, of no direction
+    found = cosine_similarities(IngredientSet.open(save(tmp_path, states)), theta0)
+    names = [name for name, tensor in theta0.items() if tensor.is_floating_point()]
+    flat = torch.stack([torch.cat([state[name].flatten().double() for name in names]) for state in states])
+    start = torch.cat([theta0[name].flatten().double() for name in names])
+    for cosines, origin in ((found.weights, 0), (found.from_mean, flat.mean(dim=0)), (found.from_theta0, start)):
+        expected = nn.functional.cosine_similarity(flat[:, None] - origin, flat[None] - origin, dim=2)
+        torch.testing.assert_close(cosines, expected, atol=1e-6, rtol=0)
+    assert found.weights.min() > 0.99 > 0 > found.from_mean[0, 1]
+    assert cosine_similarities(IngredientSet.open(save(tmp_path, states))).from_theta0 is None

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.records import CostRecord
-from pipeline.studies.statistics import accuracy_difference, cost_ratio, hours_to_reach, mcnemar, paired_interval
+from pipeline.studies.statistics import Curve, accuracy_difference, cost_ratio, mcnemar, paired_interval
 
 
 def answers(*counts):
@@ -67,25 +66,40 @@ def test_interval_covers_the_truth():
     assert hits >= 53
 
 
-def point(method, hours, accuracy):
-    return CostRecord(
-        method=method, num_ingredients=1, gpu_hours=hours, val_accuracy=0, select_accuracy=None, test_accuracy=accuracy
-    )
+def curve(*points, images=1000):
+    """Soups of so many hours, each with the first images right."""
+    hours, shares = zip(*points, strict=True)
+    return Curve(np.array(hours, dtype=float), np.array([np.arange(images) < share * images for share in shares]))
 
 
-CURVES = [
-    *(point("greedy", hours, accuracy) for hours, accuracy in [(1, 0.70), (2, 0.72), (3, 0.72), (4, 0.71)]),
-    *(point("mehl-plus", hours, accuracy) for hours, accuracy in [(1, 0.71), (2, 0.73), (4, 0.74)]),
-]
+GREEDY = curve((1, 0.70), (2, 0.72), (3, 0.72), (4, 0.71))
 
 
-def test_hours_to_reach_takes_the_cheapest_soup_that_is_good_enough():
-    assert hours_to_reach(CURVES, 0.725) == 2
-    assert hours_to_reach(CURVES, 0.75) is None
+def test_the_cost_ratio_is_taken_at_the_highest_accuracy_that_both_reach():
+    found = cost_ratio([curve((1, 0.71), (2, 0.73), (4, 0.74))], [GREEDY])
+    assert (found.accuracy, found.hours, found.baseline_hours, found.ratio.estimate) == (0.72, 2, 2, 1)
+    faster = cost_ratio([curve((0.5, 0.72), (1, 0.71), (4, 0.74))], [GREEDY])
+    assert (faster.hours, faster.baseline_hours, faster.ratio.estimate) == (0.5, 2, 4)
+    never = cost_ratio([curve((1, 0.60), (4, 0.70))], [GREEDY])
+    assert (never.accuracy, never.hours, never.baseline_hours, never.ratio.estimate) == (0.70, 4, 1, 0.25)
 
 
-def test_cost_ratio_compares_at_the_best_accuracy_of_the_baseline():
-    assert cost_ratio(CURVES, "mehl-plus", "greedy") == 1
-    faster = [*CURVES, point("mehl-plus", 0.5, 0.72)]
-    assert cost_ratio(faster, "mehl-plus", "greedy") == 4
-    assert cost_ratio(CURVES, "greedy", "mehl-plus") is None
+def test_the_cost_ratio_turns_over_with_the_methods():
+    ours = curve((1, 0.71), (3, 0.73), (4, 0.74))
+    there, back = cost_ratio([ours], [GREEDY]).ratio, cost_ratio([GREEDY], [ours]).ratio
+    assert (there.estimate, there.low, there.high) == pytest.approx((1 / back.estimate, 1 / back.high, 1 / back.low))
+
+
+def test_the_cost_ratio_of_repeated_curves_is_that_of_their_mean_hours():
+    ours, theirs = [curve((1, 0.72)), curve((3, 0.72))], [curve((2, 0.72)), curve((10, 0.72))]
+    found = cost_ratio(ours, theirs).ratio
+    assert found.estimate == 3
+    assert (found.low, found.high) == pytest.approx((2, 10 / 3))  # one pair or the other alone
+
+
+def test_the_interval_of_the_cost_ratio_knows_when_images_decide():
+    """Greedy's second soup is better by one image: in every other resampling it is not needed."""
+    right = np.arange(1000)
+    theirs = Curve(np.array([1.0, 5.0]), np.stack([right < 720, (right >= 3) & (right < 724)]))
+    found = cost_ratio([curve((1, 0.74))], [theirs]).ratio
+    assert (found.estimate, found.low, found.high) == (5, 1, 5)

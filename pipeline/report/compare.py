@@ -1,0 +1,111 @@
+"""Several runs on one page: the same methods side by side, and their cost curves together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.records import RunResults, cost_unit
+from pipeline.report.formats import MISSING, between, count, percent, significant
+from pipeline.report.intervals import split_size
+from pipeline.report.markup import Column, chart, facts, paragraph, section, table
+from pipeline.report.page import document
+from pipeline.report.plot import LinePlot, Series
+from pipeline.report.plots import cost_series
+from pipeline.report.series import champion_of
+from pipeline.report.styles import RUN_COLOURS, style
+
+_NAME = "Comparison of runs"
+
+
+def comparison_page(runs: Sequence[RunResults]) -> str:
+    """The runs as one self-contained HTML document."""
+    curves = _curves(runs)
+    sections = {
+        "overview": section("overview", "Overview", paragraph(_summary(runs), "lead"), _runs_table(runs)),
+        "methods": section(
+            "methods",
+            "Methods",
+            _methods_table(runs),
+            paragraph(
+                "A method of which every run has a soup is averaged over the runs, with its standard deviation.", "note"
+            ),
+        ),
+        "cost": section("cost", "Cost against accuracy", chart(curves)) if curves.series else "",
+    }
+    head = facts([(results.run.name, results.run.sweep_id) for results in runs], "facts")
+    return document(_NAME, "Model soup report", head, sections, [curves] if curves.series else [])
+
+
+def _summary(runs: Sequence[RunResults]) -> str:
+    champions = [(champion_of(results.run, results.soups), results.run.name) for results in runs]
+    known = [(champion.test_accuracy, name, champion.method) for champion, name in champions if champion is not None]
+    if not known:
+        return f"{count(len(runs), 'run')}, none with a champion yet."
+    accuracy, name, method = max(known)
+    best = f"{style(method).label} of {name} has the highest test accuracy of a champion: {percent(accuracy)} %."
+    tests = {split.indices_sha256 for results in runs for split in results.run.splits if split.name == "test"}
+    if len(tests) > 1:
+        best += " The runs were tested on different images, so small differences say nothing."
+    return best
+
+
+def _runs_table(runs: Sequence[RunResults]) -> str:
+    headings = ("Test %", "95 % interval", "Trials", "Cost", "Unit")
+    columns = [Column("Run", False), Column("Champion", False), *map(Column, headings)]
+    rows = []
+    for results in runs:
+        champion, images = champion_of(results.run, results.soups), split_size(results.run, "test")
+        rows.append(
+            (
+                results.run.name,
+                style(champion.method).label if champion else MISSING,
+                percent(champion.test_accuracy) if champion else MISSING,
+                between(champion.test_accuracy, images) if champion else MISSING,
+                str(len(results.ingredients)),
+                significant(sum(row.gpu_hours for row in results.ingredients)),
+                cost_unit(results.ingredients),
+            )
+        )
+    return table("The runs and their champions", columns, rows, source="run.json")
+
+
+def _methods_table(runs: Sequence[RunResults]) -> str:
+    methods = dict.fromkeys(soup.method for results in runs for soup in results.soups)
+    columns = [
+        Column("Method", False),
+        *(Column(results.run.name) for results in runs),
+        Column("Mean"),
+        Column("SD, pp"),
+    ]
+    rows = []
+    for method in methods:
+        accuracies = [
+            next((soup.test_accuracy for soup in results.soups if soup.method == method), None) for results in runs
+        ]
+        known = [accuracy for accuracy in accuracies if accuracy is not None]
+        everywhere = len(known) == len(runs)
+        rows.append(
+            (
+                style(method).label,
+                *map(percent, accuracies),
+                percent(statistics.mean(known)) if everywhere else MISSING,
+                f"{100 * statistics.stdev(known):.2f}" if everywhere and len(known) > 1 else MISSING,
+            )
+        )
+    return table("Test accuracy (%) of each method", columns, rows, source="soups.parquet")
+
+
+def _curves(runs: Sequence[RunResults]) -> LinePlot:
+    """The cost curve of every method that was followed: a colour per run, a marker per method."""
+    series: list[Series] = []
+    for place, results in enumerate(runs):
+        colour = RUN_COLOURS[place % len(RUN_COLOURS)]
+        for line in cost_series(results.cost_accuracy, cost_unit(results.ingredients)):
+            series.append(replace(line, label=f"{results.run.name}: {line.label}", colour=colour, numbers=(), sides=()))
+    units = {cost_unit(results.ingredients) for results in runs}
+    x_title = f"Cost so far ({' or '.join(sorted(units))})"
+    return LinePlot(
+        "runs_cost_accuracy", "Test accuracy against cost of every run", x_title, "Test accuracy (%)", series
+    )

@@ -1,0 +1,98 @@
+"""What a figure shows, apart from how it is drawn: `charts` draws it on the page, `figures` into files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Side: TypeAlias = Literal["above", "below"] | None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points in order, their accuracies in per cent.
+
+    ``low`` and ``high`` are a 95 % interval at each point, drawn as a ``band`` or as bars. ``numbers`` are written
+    ``above`` or ``below`` their points (``sides``), ``hover`` is what a point tells, in plotly's markup.
+    """
+
+    label: str
+    colour: str
+    marker: str
+    symbol: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    band: bool = False
+    line: Literal["solid", "dash", "step"] | None = "solid"
+    points: bool = True
+    numbers: Sequence[str] = ()
+    sides: Sequence[Side] = ()
+    hover: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LinePlot:
+    """Series over a common axis; with ``ticks`` x counts these named values."""
+
+    name: str
+    description: str
+    x_title: str
+    y_title: str
+    series: Sequence[Series]
+    ticks: Sequence[str] = ()
+    whole_x: bool = False
+
+    def csv(self) -> str:
+        """The points as a table."""
+        rows = [
+            (series.label, self.ticks[int(x)] if self.ticks else x, y, *interval)
+            for series in self.series
+            for x, y, *interval in zip(
+                series.x, series.y, *([series.low, series.high] if series.low else []), strict=True
+            )
+        ]
+        return _csv(("series", self.x_title, self.y_title, "low", "high"), rows)
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A matrix with named rows and columns; colours are symmetric around ``centre`` where there is one."""
+
+    name: str
+    description: str
+    x_title: str
+    y_title: str
+    value_title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    centre: float | None = None
+
+    def csv(self) -> str:
+        """The matrix as a table."""
+        body = [(name, *values) for name, values in zip(self.rows, self.values, strict=True)]
+        return _csv((f"{self.y_title} / {self.x_title}", *self.columns), body)
+
+    def span(self) -> tuple[float, float]:
+        """The values at the two ends of the colours."""
+        known = [value for row in self.values for value in row if value is not None]
+        if self.centre is None:
+            return min(known), max(known)
+        reach = max(abs(value - self.centre) for value in known) or 1.0
+        return self.centre - reach, self.centre + reach
+
+
+Plot: TypeAlias = LinePlot | HeatMap
+
+
+def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,254 @@
+"""The sections on the studies: what cost brought, and what the soups depend on. Without records there is no section."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from pipeline.records import (
+    CoefficientRecord,
+    CostRatioRecord,
+    RunRecord,
+    RunResults,
+    SimilarityRecord,
+    VariantRecord,
+    cost_unit,
+)
+from pipeline.report.formats import between, cost, count, duration, percent, significant
+from pipeline.report.intervals import difference_margin, split_size
+from pipeline.report.markup import Column, chart, paragraph, section, table
+from pipeline.report.plot import Plot
+from pipeline.report.plots import (
+    COEFFICIENT_MAP,
+    COEFFICIENTS,
+    COST,
+    ELIMINATION,
+    NUMBER,
+    SIMILARITY,
+    WISE_FT,
+    ablated,
+    ablation_name,
+)
+from pipeline.report.series import CostLine, cost_lines
+from pipeline.report.styles import style
+from pipeline.report.text import memory_with_kind
+
+_ACCURACIES = ("Validation %", "Select %", "Test %", "95 % interval")
+
+
+def cost_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    """The cost curve, what equal accuracy costs by each method, and the points as a table."""
+    title = "Cost against accuracy"
+    if not results.cost_accuracy:
+        how = "The cost curve has not been computed yet. Run the study stage of the same config: "
+        command = "<code>python -m pipeline run --config CONFIG --stages study,report</code>"
+        return section("cost", title, f"<p>{escape(how)}{command}</p>")
+    unit, images = cost_unit(results.ingredients), split_size(results.run, "test")
+    lines = cost_lines(results.cost_accuracy)
+    columns = [Column("Method", False), *map(Column, ("Ingredients", unit, *_ACCURACIES))]
+    rows = [
+        (
+            style(line.method).label,
+            str(row.num_ingredients),
+            significant(row.gpu_hours),
+            percent(row.val_accuracy),
+            percent(row.select_accuracy),
+            percent(row.test_accuracy),
+            between(row.test_accuracy, images),
+        )
+        for line in lines
+        for row, _ in line.points
+    ]
+    points = table("The cost curve in search order", columns, rows, source="cost_accuracy.parquet")
+    return section(
+        "cost",
+        title,
+        paragraph(
+            "Each point is a model made from the first trials of the sweep, in search order; the number beside it says "
+            f"how many. Further right is dearer (all trials so far, failed ones too, in {unit}), higher is better."
+        ),
+        chart(plots[COST]),
+        *(paragraph(worth(results.run, line, unit)) for line in lines),
+        _ratios(results.cost_ratios, unit),
+        chart(plots[NUMBER]),
+        f"<details><summary>The points as a table</summary>{points}</details>",
+    )
+
+
+def _ratios(ratios: Sequence[CostRatioRecord], unit: str) -> str:
+    """What each pair of methods costs at equal accuracy."""
+    if not ratios:
+        return ""
+    headings = ("Test %", f"{unit} of the first", f"{unit} of the second", "Times the cost", "95 % interval", "Orders")
+    columns = [Column("Methods", False), *map(Column, headings)]
+    rows = [
+        (
+            f"{style(row.method).label}, {style(row.baseline).label}",
+            percent(row.accuracy),
+            significant(row.gpu_hours),
+            significant(row.baseline_gpu_hours),
+            significant(row.ratio),
+            f"{significant(row.low)} to {significant(row.high)}",
+            str(row.orders),
+        )
+        for row in ratios
+    ]
+    return table(
+        "What the second method costs in times of the first, for the highest test accuracy that both reach",
+        columns,
+        rows,
+        source="cost_ratios.parquet",
+    ) + paragraph("The interval resamples test images and, where there are several, orders of the trials.", "note")
+
+
+def worth(run: RunRecord, line: CostLine, unit: str) -> str:
+    """What the last step of a cost curve brought, in words; nothing where there is only one point."""
+    if len(line.points) < 2:
+        return ""
+    (before, _), (after, _) = line.points[-2:]
+    points, hours = 100 * (after.test_accuracy - before.test_accuracy), after.gpu_hours - before.gpu_hours
+    text = (
+        f"The last {cost(hours, unit)}, from {before.num_ingredients} to {count(after.num_ingredients, 'ingredient')}, "
+        f"changed the test accuracy of {style(line.method).label} by {points:+.2f} pp"
+    )
+    if points > 0:
+        each = hours / points
+        price = "" if run.price_per_gpu_hour is None else f", {significant(each * run.price_per_gpu_hour)} in money"
+        text += f": {cost(each, unit)} for each percentage point{price}"
+    images = split_size(run, "test")
+    if images is None:
+        return f"{text}."
+    noise = 100 * difference_margin(after.test_accuracy, before.test_accuracy, images)
+    verdict = "More trials may still pay off" if points > noise else "That is no reason for more trials"
+    return f"{text}. Chance alone would explain up to {noise:.2f} pp. {verdict}."
+
+
+def elimination_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    """Tab. 3 of the MEHL-Soup paper."""
+    if not results.elimination:
+        return ""
+    return section(
+        "elimination",
+        "Without the best ingredients",
+        paragraph(
+            "Soups of the sweep without its best ingredients by validation accuracy: how much a method owes to a few "
+            "good trials."
+        ),
+        chart(plots[ELIMINATION]),
+        _variants(results, results.elimination, "Eliminated", "elimination.parquet"),
+    )
+
+
+def ablation_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    """Fig. 3 and App. D of the MEHL-Soup paper."""
+    if not results.ablation:
+        return ""
+    parts = []
+    for method, name, rows in ablated(results.ablation):
+        parts.append(f"<h3>{escape(name)} of {escape(style(method).label)}</h3>")
+        if name == "seed" and len(rows) > 1:
+            accuracies = [100 * row.test_accuracy for row in rows]
+            parts.append(
+                paragraph(
+                    f"Mean of {count(len(rows), 'seed')}: {statistics.mean(accuracies):.2f} %, standard deviation "
+                    f"{statistics.stdev(accuracies):.2f} pp."
+                )
+            )
+        parts += [chart(plots[ablation_name(method, name)]), _variants(results, rows, name, "ablation.parquet")]
+    return section(
+        "ablation",
+        "Ablation",
+        paragraph("The same soups with one setting changed; the run's own value is marked."),
+        *parts,
+    )
+
+
+def wise_ft_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    """App. D of the model-soups paper."""
+    if not results.wise_ft:
+        return ""
+    return section(
+        "interpolation",
+        "Between the starting point and the soups",
+        paragraph("WiSE-FT: the weights (1 - alpha) theta0 + alpha soup."),
+        chart(plots[WISE_FT]),
+        _variants(results, results.wise_ft, "alpha", "wise_ft.parquet"),
+    )
+
+
+def coefficients_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    """Fig. 1 of the MEHL-Soup paper."""
+    learned = {
+        method: rows for method, rows in results.coefficients.items() if len({row.coefficient for row in rows}) > 2
+    }
+    if not learned:
+        return ""
+    columns = [Column("Method", False), *map(Column, ("Layers", "Smallest", "Largest", "Spread", "Outside 0 to 1"))]
+    rows = [(style(method).label, *_spread(rows)) for method, rows in learned.items()]
+    return section(
+        "coefficients",
+        "Mixing coefficients",
+        paragraph(
+            "Within a layer the coefficients of all ingredients sum to one. Outside 0 to 1 a soup extrapolates: it "
+            "goes away from an ingredient. The spread is the standard deviation."
+        ),
+        table("Mixing coefficients by method", columns, rows, source="coefficients/METHOD.parquet"),
+        *(chart(plots[name]) for name in (COEFFICIENTS, COEFFICIENT_MAP) if name in plots),
+    )
+
+
+def _spread(rows: Sequence[CoefficientRecord]) -> tuple[str, ...]:
+    values = [row.coefficient for row in rows]
+    outside = sum(not 0 <= value <= 1 for value in values)
+    return (
+        str(len({row.layer for row in rows})),
+        f"{min(values):.4f}",
+        f"{max(values):.4f}",
+        f"{statistics.pstdev(values):.4f}",
+        f"{percent(outside / len(values))} %",
+    )
+
+
+def similarity_section(rows: Sequence[SimilarityRecord], plots: Mapping[str, Plot]) -> str:
+    """App. D of the MEHL-Soup paper."""
+    if not rows:
+        return ""
+    means = [
+        ("weights", statistics.mean(row.weights for row in rows)),
+        ("directions from their mean (decentralized)", statistics.mean(row.from_mean for row in rows)),
+    ]
+    known = [row.from_theta0 for row in rows if row.from_theta0 is not None]
+    if known:
+        means.append(("directions from the starting point", statistics.mean(known)))
+    text = ", ".join(f"{value:.4f} between {name}" for name, value in means)
+    return section(
+        "similarity",
+        "How alike the ingredients are",
+        paragraph(f"Mean cosine of {count(len(rows), 'pair')} of ingredients: {text} (similarity.parquet)."),
+        chart(plots[SIMILARITY]),
+    )
+
+
+def _variants(results: RunResults, rows: Sequence[VariantRecord], heading: str, source: str) -> str:
+    """A table of soups of which one thing varies."""
+    images = split_size(results.run, "test")
+    columns = [
+        Column("Method", False),
+        *map(Column, (heading, *_ACCURACIES, "Selected", "Construction", "Peak memory")),
+    ]
+    cells = [
+        (
+            style(row.method).label,
+            f"{row.value} (run)" if row.is_default else row.value,
+            percent(row.val_accuracy),
+            percent(row.select_accuracy),
+            percent(row.test_accuracy),
+            between(row.test_accuracy, images),
+            f"{row.num_selected} of {row.num_ingredients}",
+            duration(row.construction_seconds),
+            memory_with_kind(row),
+        )
+        for row in rows
+    ]
+    return table(f"Soups by {heading.lower()}", columns, cells, source=source)

@@ -1,0 +1,44 @@
+"""``python -m pipeline report``: the report of a finished run again, or of several runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from pipeline.command_line import guarded
+from pipeline.errors import ConfigError
+from pipeline.report import comparison_page, page, write_page
+from pipeline.results import read_results
+
+logger = logging.getLogger(__name__)
+
+HELP: dict[str, Any] = {
+    "help": "one page on one or several runs",
+    "description": "Write one self-contained page on the records of a run, or of several side by side. Reads their "
+    "folders alone: no cluster and no registry.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, as in runs/NAME")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the page, as HTML")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    return guarded(lambda: report(arguments.runs, arguments.out))
+
+
+def report(folders: list[Path], out: Path) -> None:
+    """Write the page on the runs in ``folders``. Raises PipelineError."""
+    runs = [read_results(folder) for folder in folders]
+    html = page(runs[0]) if len(runs) == 1 else comparison_page(runs)
+    try:
+        write_page(out, html)
+    except OSError as error:
+        raise ConfigError(f"--out: {out} cannot be written ({error.strerror or error})") from error
+    logger.info("wrote %s", out)

@@ -1,0 +1,91 @@
+import pytest
+from samples import ingredient
+
+from pipeline.records import CoefficientRecord, SoupRecord
+from pipeline.soup_task import SoupRequest
+from pipeline.studies import ablations, cost_points, eliminations, interpolations
+
+ACCURACIES = [0.5, 0.9, 0.7, None, 0.8]  # the fourth trial failed
+TRIALS = [
+    ingredient(index, val_accuracy=accuracy, status="failed" if accuracy is None else "finished", gpu_hours=10**index)
+    for index, accuracy in enumerate(ACCURACIES)
+]
+
+
+def request(method, trial_indices, gpu_hours):
+    return SoupRequest(method, trial_indices, gpu_hours, {"block_size": 18, "layers": "tensor"}, seed=4)
+
+
+WHOLE = {method: request(method, (0, 1, 2, 4), 11111) for method in ("greedy", "mehl-plus")}
+
+
+def test_the_best_ingredients_are_eliminated_and_the_soup_of_all_is_beside_it():
+    found = eliminations(TRIALS, WHOLE, [2, 1, 4])
+    assert [(one.method, one.value, one.request.trial_indices, one.is_default) for one in found[:3]] == [
+        ("greedy", 0, (0, 1, 2, 4), True),
+        ("greedy", 1, (0, 2, 4), False),
+        ("greedy", 2, (0, 2), False),
+    ]
+    assert [(one.method, one.value) for one in found[3:]] == [("mehl-plus", 0), ("mehl-plus", 1), ("mehl-plus", 2)]
+    assert found[0].request == WHOLE["greedy"]  # the soup that is there already
+
+
+def test_one_setting_at_a_time_is_changed_and_the_own_value_comes_first():
+    values = {"mehl-plus": {"block_size": [2, 18, None], "seed": [4, 5]}}
+    found = ablations(WHOLE, values)
+    assert [one.name for one in found] == [
+        "ablation/mehl-plus/block_size=18",
+        "ablation/mehl-plus/block_size=2",
+        "ablation/mehl-plus/block_size=none",
+        "ablation/mehl-plus/seed=4",
+        "ablation/mehl-plus/seed=5",
+    ]
+    assert [one.is_default for one in found] == [True, False, False, True, False]
+    assert found[0].request == found[3].request == WHOLE["mehl-plus"]
+    assert found[1].request.settings == {"block_size": 2, "layers": "tensor"}
+    assert found[4].request.seed == 5
+    assert found[4].request.settings == WHOLE["mehl-plus"].settings
+
+
+def test_a_line_holds_the_recorded_coefficients_with_theta0_last():
+    rows = [
+        CoefficientRecord(trial_index=trial, layer=layer, coefficient=trial + (0.5 if layer == "b" else 0))
+        for layer in ("a", "b")
+        for trial in (-1, 4, 0)
+    ]
+    (half, whole) = interpolations(WHOLE, {"greedy": rows}, [0.5, 1.0])
+    assert (half.name, half.is_default, whole.is_default) == ("wise-ft/greedy/alpha=0.5", False, True)
+    assert half.request.settings == {"alpha": 0.5}
+    assert half.request.line.layers == ("a", "b")
+    assert half.request.line.coefficients == ((0, 0.5), (4, 4.5), (-1, -0.5))
+
+
+def test_a_variant_is_a_row():
+    soup = SoupRecord(
+        method="wise-ft", num_ingredients=4, num_selected=2, val_accuracy=0.5, select_accuracy=None, test_accuracy=0.4,
+        gpu_hours=3, construction_seconds=1.5, epochs=2, peak_memory_bytes=7, peak_memory_kind="cuda",
+    )  # fmt: skip
+    (variant, *_) = eliminations(TRIALS, WHOLE, [1])
+    row = variant.record(soup, "predictions/x.parquet")
+    assert (row.method, row.setting, row.value, row.is_default) == ("greedy", "eliminated", "0", True)
+    assert (row.num_selected, row.test_accuracy, row.predictions) == (2, 0.4, "predictions/x.parquet")
+
+
+def test_random_orders_pay_for_the_trials_before_them_and_end_at_the_same_soup():
+    points = cost_points(TRIALS, ["greedy"], 3, [None, 1, 2], request)
+    assert [point.name.removeprefix("cost-accuracy/") for point in points] == [
+        "greedy-3", "greedy-4", "greedy-3-order-1", "greedy-4-order-1", "greedy-3-order-2", "greedy-4-order-2",
+    ]  # fmt: skip
+    assert [(points[0].request.trial_indices, points[0].request.gpu_hours)] == [((0, 1, 2), 111)]
+    assert {point.request.trial_indices for point in points[1::2]} == {(0, 1, 2, 4)}
+    for point in points[2::2]:
+        chosen = set(point.request.trial_indices)
+        paid = {index for index in range(5) if str(int(point.request.gpu_hours))[::-1][index : index + 1] == "1"}
+        assert len(chosen) == 3
+        assert chosen <= paid <= chosen | {3}
+    assert points == cost_points(TRIALS, ["greedy"], 3, [None, 1, 2], request)
+
+
+@pytest.mark.parametrize("top", [[], [9]])
+def test_nothing_is_eliminated_where_nothing_would_be_left(top):
+    assert {one.value for one in eliminations(TRIALS, WHOLE, top)} == {0}
