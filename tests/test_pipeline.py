@@ -432,7 +432,9 @@ def test_only_what_is_new_is_built(finished, again, caplog):
     known = {2 * step for step in range(1, count)} | {count}
     new = [size for size in range(1, count) if size not in known]
     expected = [f"study: cost-accuracy/{method}-{size}" for method in ("greedy", "uniform") for size in new]
-    assert [line.partition(": validation")[0] for line in lines if line.startswith("study: ")] == expected
+    built = [line.partition(": validation")[0] for line in lines if line.startswith("study: ")]
+    # Without the best ingredient the elimination study may have built the soup of the first three already.
+    assert built in (expected, [name for name in expected if name != f"study: cost-accuracy/uniform-{count - 1}"])
     assert (finished.live / "soups/greedy.safetensors").read_bytes() == (
         finished.output / "soups/greedy.safetensors"
     ).read_bytes()

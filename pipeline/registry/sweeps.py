@@ -161,8 +161,9 @@ def fetch_settings(sweep: Sweep, folder: Path) -> Path:
 
 
 def log_costs(sweep: Sweep, costs: Sequence[CostRecord]) -> None:
-    """Log the cost curve: a nested run per method, step = number of ingredients, ``gpu_hours`` at the same step."""
+    """Log the cost curve in search order: a nested run per method, step = number of ingredients, ``gpu_hours`` too."""
     client = sweep.client()
+    costs = [row for row in costs if row.order_seed is None]
     for method in dict.fromkeys(row.method for row in costs):
         run_id = sweep.child_run(client, "cost-accuracy", method, f"cost-accuracy {method}")
         metrics = [
