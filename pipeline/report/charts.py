@@ -6,7 +6,6 @@ Text and grid are given in greys that can be read on light and on dark; the page
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
@@ -81,15 +80,10 @@ def _draw_map(plot: HeatMap) -> go.Figure:
         hovertemplate=f"{plot.y_title} %{{customdata[0]}}<br>{plot.x_title} %{{customdata[1]}}"
         "<br>%{z:.4f}<extra></extra>",
     )
-    figure.update_xaxes(showgrid=False, **_ticks(plot.columns))
-    figure.update_yaxes(showgrid=False, autorange="reversed", **_ticks(plot.rows))
+    columns, rows = plot.ticks(plot.columns), plot.ticks(plot.rows)
+    figure.update_xaxes(showgrid=False, tickvals=list(columns), ticktext=list(columns.values()))
+    figure.update_yaxes(showgrid=False, tickvals=list(rows), ticktext=list(rows.values()), autorange="reversed")
     return figure
-
-
-def _ticks(names: Sequence[str]) -> dict[str, list[object]]:
-    """At most 24 named ticks."""
-    step = -(-len(names) // 24)
-    return {"tickvals": list(range(0, len(names), step)), "ticktext": list(names[::step])}
 
 
 def _add_band(figure: go.Figure, series: Series) -> None:

@@ -54,8 +54,9 @@ def _draw_lines(plot: LinePlot) -> Figure:
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axes.margins(x=0.06, y=0.14)
+    columns = 2 if max(len(series.label) for series in plot.series) > 20 else 4
     # Above the axes, where it covers no point.
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=9, borderaxespad=0.2)
     return figure
 
 
@@ -69,8 +70,8 @@ def _draw_map(plot: HeatMap) -> Figure:
     image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     figure.colorbar(image, label=plot.value_title)
     for axis, names in ((axes.xaxis, plot.columns), (axes.yaxis, plot.rows)):
-        step = -(-len(names) // 24)
-        axis.set_ticks(range(0, len(names), step), list(names[::step]), fontsize=7)
+        ticks = plot.ticks(names)
+        axis.set_ticks(list(ticks), list(ticks.values()), fontsize=7)
     return figure
 
 

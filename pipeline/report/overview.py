@@ -41,11 +41,14 @@ def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
     unit = cost_unit(results.ingredients)
     lines = cost_lines(results.cost_accuracy)
     for ratio in results.cost_ratios[:1]:
+        orders = f", over {ratio.orders} orders of the trials" if ratio.orders > 1 else ""
+        doubt = ", so chance explains it" if ratio.low <= 1 <= ratio.high else ""
         yield (
             f"For {percent(ratio.accuracy)} % test accuracy, the highest that both reach, "
-            f"{style(ratio.baseline).label} needed {cost(ratio.baseline_gpu_hours, unit)} and "
-            f"{style(ratio.method).label} {cost(ratio.gpu_hours, unit)}: {significant(ratio.ratio)} times as much "
-            f"(95 % interval {significant(ratio.low)} to {significant(ratio.high)})."
+            f"{style(ratio.baseline).label} needed {significant(ratio.baseline_gpu_hours)} and "
+            f"{style(ratio.method).label} {significant(ratio.gpu_hours)} {unit}. {style(ratio.baseline).label} costs "
+            f"{significant(ratio.ratio)} times as much{orders} (95 % interval {significant(ratio.low)} to "
+            f"{significant(ratio.high)}{doubt})."
         )
     followed = next((line for line in lines if line.method == champion.method), lines[0] if lines else None)
     if followed is not None:

@@ -78,6 +78,16 @@ class HeatMap:
         body = [(name, *values) for name, values in zip(self.rows, self.values, strict=True)]
         return _csv((f"{self.y_title} / {self.x_title}", *self.columns), body)
 
+    @staticmethod
+    def ticks(names: Sequence[str]) -> dict[int, str]:
+        """By place at most 24 of the names, long ones by their end alone."""
+        step = -(-len(names) // 24)
+        return {
+            place: name if len(name) <= 18 else f"…{name[-17:]}"
+            for place, name in enumerate(names)
+            if place % step == 0
+        }
+
     def span(self) -> tuple[float, float]:
         """The values at the two ends of the colours."""
         known = [value for row in self.values for value in row if value is not None]

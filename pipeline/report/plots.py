@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from itertools import groupby
 
@@ -138,6 +139,8 @@ def _ablation(results: RunResults, method: str, name: str, rows: Sequence[Varian
     """Fig. 3 and App. D of the MEHL-Soup paper."""
     look, images = style(method), split_size(results.run, "test")
     series = _measured(look, look.label, range(len(rows)), [row.test_accuracy for row in rows], images)
+    if name == "seed" or any(_number_or_end(row.value) == math.inf for row in rows):
+        series = replace(series, line=None)  # nothing lies between words
     return LinePlot(
         ablation_name(method, name),
         f"Test accuracy of {look.label} with other values of {name}",
@@ -194,7 +197,7 @@ def _coefficient_map(results: RunResults) -> HeatMap | None:
     table = {(row.layer, row.trial_index): row.coefficient for row in rows}
     return HeatMap(
         COEFFICIENT_MAP,
-        f"Mixing coefficients of {style(methods[0]).label} by layer and ingredient",
+        f"Mixing coefficients of {style(methods[0]).label} by layer and ingredient (white: those of the uniform soup)",
         "Ingredient",
         "Layer",
         "Coefficient",

@@ -120,8 +120,13 @@ def worth(run: RunRecord, line: CostLine, unit: str) -> str:
     if images is None:
         return f"{text}."
     noise = 100 * difference_margin(after.test_accuracy, before.test_accuracy, images)
-    verdict = "More trials may still pay off" if points > noise else "That is no reason for more trials"
-    return f"{text}. Chance alone would explain up to {noise:.2f} pp. {verdict}."
+    if points > noise:
+        verdict = "More trials may still pay off."
+    elif points > 0:
+        verdict = "That does not tell whether more trials would pay off."
+    else:
+        verdict = "That is no reason for more trials."
+    return f"{text}. Chance alone would explain up to {noise:.2f} pp. {verdict}"
 
 
 def elimination_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
@@ -136,7 +141,9 @@ def elimination_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
             "good trials."
         ),
         chart(plots[ELIMINATION]),
-        _variants(results, results.elimination, "Eliminated", "elimination.parquet"),
+        _variants(
+            results, results.elimination, "Eliminated", "Soups without the best ingredients", "elimination.parquet"
+        ),
     )
 
 
@@ -155,7 +162,11 @@ def ablation_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
                     f"{statistics.stdev(accuracies):.2f} pp."
                 )
             )
-        parts += [chart(plots[ablation_name(method, name)]), _variants(results, rows, name, "ablation.parquet")]
+        caption = f"Soups with other values of {name}"
+        parts += [
+            chart(plots[ablation_name(method, name)]),
+            _variants(results, rows, name, caption, "ablation.parquet"),
+        ]
     return section(
         "ablation",
         "Ablation",
@@ -173,7 +184,7 @@ def wise_ft_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
         "Between the starting point and the soups",
         paragraph("WiSE-FT: the weights (1 - alpha) theta0 + alpha soup."),
         chart(plots[WISE_FT]),
-        _variants(results, results.wise_ft, "alpha", "wise_ft.parquet"),
+        _variants(results, results.wise_ft, "alpha", "Models between theta0 and the soups", "wise_ft.parquet", "soup"),
     )
 
 
@@ -230,8 +241,10 @@ def similarity_section(rows: Sequence[SimilarityRecord], plots: Mapping[str, Plo
     )
 
 
-def _variants(results: RunResults, rows: Sequence[VariantRecord], heading: str, source: str) -> str:
-    """A table of soups of which one thing varies."""
+def _variants(
+    results: RunResults, rows: Sequence[VariantRecord], heading: str, caption: str, source: str, default: str = "run"
+) -> str:
+    """A table of soups of which one thing varies; ``default`` names the run's own value."""
     images = split_size(results.run, "test")
     columns = [
         Column("Method", False),
@@ -240,7 +253,7 @@ def _variants(results: RunResults, rows: Sequence[VariantRecord], heading: str, 
     cells = [
         (
             style(row.method).label,
-            f"{row.value} (run)" if row.is_default else row.value,
+            f"{row.value} ({default})" if row.is_default else row.value,
             percent(row.val_accuracy),
             percent(row.select_accuracy),
             percent(row.test_accuracy),
@@ -251,4 +264,4 @@ def _variants(results: RunResults, rows: Sequence[VariantRecord], heading: str, 
         )
         for row in rows
     ]
-    return table(f"Soups by {heading.lower()}", columns, cells, source=source)
+    return table(caption, columns, cells, source=source)

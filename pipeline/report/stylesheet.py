@@ -41,7 +41,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .92rem;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: .85rem; padding: .6rem .75rem; }
-th, td { padding: .45rem .75rem; text-align: left; white-space: nowrap; border-top: 1px solid var(--line); }
+th, td { padding: .45rem .5rem; text-align: left; white-space: nowrap; border-top: 1px solid var(--line); }
 thead th { white-space: normal; vertical-align: bottom; line-height: 1.25; position: sticky; top: 0; z-index: 2;
   background: var(--raised); font-weight: 600; }
 tbody th { position: sticky; left: 0; background: var(--ground); font-weight: 500; }
@@ -50,6 +50,7 @@ thead th:first-child { left: 0; z-index: 3; }
 .champion > * { background: var(--mark); font-weight: 700; }
 .champion th::after { content: " \\2605"; content: " \\2605" / " (champion)"; color: var(--accent); }
 figure { margin: 0 0 1rem; }
+figcaption { color: var(--soft); font-size: .85rem; }
 .chart { height: 27rem; width: 100%; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); margin-bottom: .5rem; }

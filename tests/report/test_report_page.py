@@ -197,10 +197,16 @@ def test_with_a_price_the_sweep_costs_money():
 
 def test_the_overview_says_what_equal_accuracy_costs_and_what_the_last_hours_brought():
     text = text_of(a_page())
-    assert "For 94.90 % test accuracy, the highest that both reach, Greedy soup needed 0.025 CPU core hours" in text
-    assert "2.5 times as much (95 % interval 1 to 4)" in text
+    assert (
+        "For 94.90 % test accuracy, the highest that both reach, Greedy soup needed 0.025 and MEHL-Soup+ 0.01" in text
+    )
+    assert "Greedy soup costs 2.5 times as much (95 % interval 1 to 4, so chance explains it)." in text
+    sure = text_of(a_page(cost_ratios=[a_ratio(low=1.5, orders=6)]))
+    assert "2.5 times as much, over 6 orders of the trials (95 % interval 1.5 to 4)." in sure
     assert "from 12 to 16 ingredients, changed the test accuracy of MEHL-Soup+ by +0.44 pp" in text
-    assert "That is no reason for more trials." in text
+    assert "That does not tell whether more trials would pay off." in text
+    flat = [row.model_copy(update={"test_accuracy": 0.9}) for row in the_costs(a_sweep())]
+    assert "That is no reason for more trials." in text_of(a_page(cost_accuracy=flat))
     rising = [row.model_copy(update={"test_accuracy": row.num_ingredients / 20}) for row in the_costs(a_sweep())]
     assert "More trials may still pay off." in text_of(a_page(cost_accuracy=rising))
     assert "in money" in text_of(a_page(cost_accuracy=rising, run=a_run(price_per_gpu_hour=3)))
@@ -219,7 +225,10 @@ def test_what_was_not_studied_has_no_section():
 
 def test_ablations_are_in_order_and_seeds_are_summed_up():
     text = text_of(a_page())
-    assert re.search(r"Soups by block_size.* MEHL-Soup\+ 2 96\.00 .* MEHL-Soup\+ 18 \(run\) .* MEHL-Soup\+ none ", text)
+    assert re.search(
+        r"Soups with other values of block_size.* MEHL-Soup\+ 2 96\.00 .* MEHL-Soup\+ 18 \(run\) .* MEHL-Soup\+ none ",
+        text,
+    )
     assert "Mean of 3 seeds: 91.00 %, standard deviation 1.00 pp." in text
 
 
