@@ -75,13 +75,19 @@ def _draw_map(plot: HeatMap) -> go.Figure:
         zmin=low,
         zmax=high,
         colorscale=DIVERGING if plot.centre is not None else SEQUENTIAL,
-        colorbar={"title": {"text": plot.value_title}, "thickness": 12, "outlinewidth": 0},
+        colorbar={
+            "title": {"text": plot.value_title, "side": "top"},
+            # Above the map: beside it, it would leave no room for the map on a phone.
+            **{"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 10, "outlinewidth": 0},
+        },
         customdata=[[[row, column] for column in plot.columns] for row in plot.rows],
         hovertemplate=f"{plot.y_title} %{{customdata[0]}}<br>{plot.x_title} %{{customdata[1]}}"
         "<br>%{z:.4f}<extra></extra>",
     )
     columns, rows = plot.ticks(plot.columns), plot.ticks(plot.rows)
-    figure.update_xaxes(showgrid=False, tickvals=list(columns), ticktext=list(columns.values()))
+    figure.update_xaxes(
+        showgrid=False, tickangle=0, tickfont={"size": 9}, tickvals=list(columns), ticktext=list(columns.values())
+    )
     figure.update_yaxes(showgrid=False, tickvals=list(rows), ticktext=list(rows.values()), autorange="reversed")
     return figure
 

@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 from urllib.parse import quote
 
-from pipeline.report.plot import Plot
+from pipeline.report.plot import HeatMap, Plot
 
 _NUMBER_AND_UNIT = re.compile(r"(\d) (?=(?:s|min|h|%|GPU|CPU|images?|points?)(?!\w))")
 
@@ -55,8 +55,9 @@ def facts(pairs: Iterable[tuple[str, str]], css_class: str) -> str:
 def chart(plot: Plot) -> str:
     """The place where a plot is drawn, with a description for those who do not see it, and its data to take away."""
     data = f"data:text/csv;charset=utf-8,{quote(plot.csv())}"
+    kind = "chart map" if isinstance(plot, HeatMap) else "chart"
     return (
-        f'<figure><div class="chart" id="{chart_id(plot)}" role="img" aria-label="{escape(plot.description)}"></div>'
+        f'<figure><div class="{kind}" id="{chart_id(plot)}" role="img" aria-label="{escape(plot.description)}"></div>'
         "<noscript><p>This chart needs JavaScript; the folder figures beside this page holds an image of it.</p>"
         f"</noscript><figcaption>{escape(plot.description)}. "
         f'<a download="{plot.name}.csv" href="{data}">Its data as CSV</a></figcaption></figure>'

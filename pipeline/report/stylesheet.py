@@ -52,6 +52,7 @@ thead th:first-child { left: 0; z-index: 3; }
 figure { margin: 0 0 1rem; }
 figcaption { color: var(--soft); font-size: .85rem; }
 .chart { height: 27rem; width: 100%; }
+.chart.map { height: 36rem; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); margin-bottom: .5rem; }
 footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
@@ -62,6 +63,7 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
   .tiles { grid-template-columns: 1fr 1fr; gap: .5rem; }
   .tiles dd { font-size: 1.1rem; }
   .chart { height: 22rem; }
+  .chart.map { height: 32rem; }
   .facts { grid-template-columns: 1fr 1fr; gap: .5rem 1rem; }
   table { font-size: .85rem; }
   th, td { padding: .4rem .45rem; }
