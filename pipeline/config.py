@@ -104,6 +104,9 @@ class DataConfig(Section):
     """Training images: a Parquet file (`parquet`) or a folder with one folder per class (`image_folder`)."""
     test: AbsolutePath | None = None
     """Test images, in the same form as `train`."""
+    shifts: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")], AbsolutePath] = {}
+    """Other test sets of the same classes by name, each a Parquet file (or a folder of them) or a folder with one
+    folder per class: every soup is measured on them too (`<name>_accuracy`), nothing is chosen by them."""
     root: AbsolutePath | None = None
     """Where torchvision keeps (or downloads) `cifar10` and `cifar100`; the folder of `imagenet` with `train`, `val`."""
     store: AbsolutePath | None = None
@@ -131,6 +134,8 @@ class DataConfig(Section):
         missing = [key for key in _context(info).sources[self.source] if getattr(self, key) is None]
         if missing:
             raise ValueError(f"source '{self.source}' needs {' and '.join(f'data.{key}' for key in missing)}")
+        if taken := sorted({"pretrain", "train", "fit", "select", "test", "val"} & self.shifts.keys()):
+            raise ValueError(f"data.shifts: {', '.join(taken)} names a split of every run; give another name")
         return self
 
 

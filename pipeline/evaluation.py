@@ -84,12 +84,15 @@ class Evaluated:
 
 
 def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, Evaluated]:
-    """A soup on `fit`, `select` and `test`; of an ensemble, the logits of its members weighted by its coefficients."""
+    """A soup on `fit`, `select`, `test` and the shifts.
+
+    Of an ensemble the logits of its members are weighted by its coefficients.
+    """
     if soup.state_dict is not None:
         members = [(soup.state_dict, 1.0)]
     else:
         members = [(inputs.ingredients.state_dict(k), float(soup.coefficients[k, 0])) for k in soup.selected]
-    tensors = {name: getattr(splits, name).tensors() for name in ("fit", "select", "test")}
+    tensors = {name: images.tensors() for name, images in splits.measured().items()}
     logits: dict[str, Tensor] = {}
     for state, weight in members:
         load_weights(inputs.model, state)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Record(BaseModel):
@@ -105,7 +105,25 @@ class EpochRecord(Record):
     data_wait: float
 
 
-class SoupRecord(Record):
+class Measured(Record):
+    """A row that besides its own columns has a column ``<shift>_accuracy`` for each shift of the run."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+
+    @model_validator(mode="after")
+    def _only_accuracies(self) -> Self:
+        if strange := [name for name in self.__pydantic_extra__ if not name.endswith("_accuracy")]:
+            raise ValueError(f"unknown columns: {', '.join(strange)}")
+        return self
+
+    @property
+    def shift_accuracies(self) -> dict[str, float]:
+        """Accuracy on each shift, by name."""
+        return {name.removesuffix("_accuracy"): value for name, value in self.__pydantic_extra__.items()}
+
+
+class SoupRecord(Measured):
     """A row of ``soups.parquet``: one method.
 
     ``num_selected`` counts the ingredients with a coefficient other than zero. ``gpu_hours`` is the cost of the whole
@@ -208,7 +226,7 @@ class CostRatioRecord(Record):
     high: float
 
 
-class VariantRecord(Record):
+class VariantRecord(Measured):
     """A row of ``elimination.parquet``, ``ablation.parquet`` and ``wise_ft.parquet``: a soup with one thing changed.
 
     ``setting`` is what differs from the soup of ``method`` in ``soups.parquet``: the number of best ingredients
@@ -274,18 +292,18 @@ class CoefficientRecord(Record):
 
 
 class PredictionRecord(Record):
-    """What a method predicted for an image; ``image_index`` counts within ``split``."""
+    """What a method predicted for an image; ``image_index`` counts within ``split``: fit, select, test or a shift."""
 
-    split: Literal["fit", "select", "test"]
+    split: str
     image_index: int
     label: int
     prediction: int
 
 
 class SplitRecord(Record):
-    """A split of the images: its size and the SHA-256 of its sorted source indices."""
+    """A split of the images, or a shift: its size and the SHA-256 of its sorted source indices."""
 
-    name: Literal["pretrain", "train", "fit", "select", "test"]
+    name: str
     size: int
     indices_sha256: str
 

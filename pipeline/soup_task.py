@@ -289,6 +289,7 @@ def _build_one(
         epochs=soup.epochs,
         peak_memory_bytes=soup.peak_memory_bytes,
         peak_memory_kind=soup.peak_memory_kind,
+        **{f"{name}_accuracy": evaluated[name].accuracy or 0.0 for name in splits.shifts},
     )
     run_id = None
     if context.description is not None:

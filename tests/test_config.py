@@ -142,6 +142,13 @@ def test_values_that_do_not_go_together(load, override, said):
     assert said in refused(load, override)
 
 
+def test_a_shift_has_a_name_of_its_own(load):
+    for name in ("test", "No Name"):
+        with pytest.raises(ConfigError, match=r"data.*shifts"):
+            load(BASE, f"data.shifts={{{name}: /x}}")
+    assert load(BASE, "data.shifts={sketch: /x}").data.shifts == {"sketch": Path("/x")}
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -12,6 +12,7 @@ import mlflow
 import numpy as np
 import open_clip
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
@@ -19,13 +20,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from sklearn.datasets import load_digits
 
 from pipeline import run, stages
 from pipeline.__main__ import main
 from pipeline.command_line import known_names
 from pipeline.config import Config, load_config
 from pipeline.data import load_splits, read_table
-from pipeline.errors import ConfigError, RegistryError, SearchError
+from pipeline.errors import ConfigError, RegistryError, SearchError, SoupError
 from pipeline.evaluation import accuracy, predict
 from pipeline.models import build_classifier, read_weights, weights_sha256
 from pipeline.records import (
@@ -43,8 +45,10 @@ from pipeline.records import (
 )
 from pipeline.registry import connect, find_sweep, list_ingredients, list_soups
 from pipeline.registry.client import local_path
+from pipeline.soup_task import build_soups
 from pipeline.soups import IngredientSet, soup_from_coefficients
-from pipeline.state import STAGES, STUDIES
+from pipeline.stages.building import soup_context, whole_sweep
+from pipeline.state import STAGES, STUDIES, open_state
 from pipeline.verify_command import verify
 
 MODELS = ["best-individual", "uniform", "greedy", "mehl", "mehl-plus"]
@@ -54,7 +58,8 @@ name: digits-tiny
 seed: 9
 output: {folder}/run
 data:
-  {{source: digits, image_size: 16, store: {folder}/prepared, train_size: 200, validation_size: 200, test_size: 150}}
+  {{source: digits, image_size: 16, store: {folder}/prepared, train_size: 200, validation_size: 200, test_size: 150,
+    shifts: {{inverted: {folder}/inverted.parquet}}}}
 model:
   backbone: open_clip
   architecture:
@@ -109,6 +114,15 @@ class Finished:
         copy_database(self.folder / "kept" / "mlflow.db", self.folder / "mlflow.db")
 
 
+def write_inverted_digits(path: Path, count: int) -> None:
+    digits, encoded = load_digits(), []
+    for image in digits.images[:count]:
+        buffer = io.BytesIO()
+        Image.fromarray((255 - image * 15).astype(np.uint8)).convert("RGB").save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    pq.write_table(pa.table({"image": encoded, "label": digits.target[:count].tolist()}), path)
+
+
 def copy_database(source: Path, target: Path) -> None:
     # As SQLite copies: MLflow holds connections open.
     with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
@@ -120,6 +134,7 @@ def finished(session_ray, migrated_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     shutil.copy(migrated_store, folder / "mlflow.db")
     (folder / "config.yaml").write_text(SETTINGS.format(folder=folder))
+    write_inverted_digits(folder / "inverted.parquet", 60)
     done = Finished(folder)
     run.run_stages(done.config(), STAGES, fresh=False)
     shutil.copytree(done.live, done.output)
@@ -234,7 +249,7 @@ def test_theta0_is_recorded_by_its_hash(finished):
     assert weights_sha256(read_weights(finished.output / "theta0.safetensors")) == record.theta0_sha256
     assert record.theta0_gpu_hours > 0
     sizes = {split.name: split.size for split in record.splits}
-    assert sizes == {"train": 200, "fit": 160, "select": 40, "test": 150}
+    assert sizes == {"train": 200, "fit": 160, "select": 40, "test": 150, "inverted": 60}
 
 
 @pytest.mark.parametrize("method", MODELS)
@@ -262,10 +277,11 @@ def test_the_predictions_give_the_recorded_accuracies(finished, splits, method):
         ("fit", record.val_accuracy),
         ("select", record.select_accuracy),
         ("test", record.test_accuracy),
+        ("inverted", record.shift_accuracies["inverted"]),
     ):
         part = [row for row in rows if row.split == split]
         assert [row.image_index for row in part] == list(range(len(part)))
-        assert [row.label for row in part] == getattr(splits, split).labels.tolist()
+        assert [row.label for row in part] == splits.measured()[split].labels.tolist()
         assert sum(row.label == row.prediction for row in part) / len(part) == pytest.approx(measured)
 
 
@@ -364,6 +380,25 @@ def test_one_study_can_be_run_alone_and_builds_only_what_is_new(finished, again)
     assert new == {
         "config.yaml", "state.json", "elimination.parquet", "predictions/elimination/uniform/eliminated=2.parquet",
     }  # fmt: skip
+
+
+def test_several_tasks_build_the_same_soups_side_by_side(finished, again):
+    again()
+    config = finished.config()
+    state, _ = open_state(config, fresh=False)
+    made = stages.open_run(config, state)
+    rows = made.ingredients()
+    context = soup_context(made, rows, None)
+    requests = [whole_sweep(made, rows, method) for method in ("uniform", "greedy", "mehl")]
+    one = dict(build_soups(context, requests, cpus=1))
+    two = dict(build_soups(context, requests, cpus=1, tasks=2))
+    assert set(one) == set(two) == {0, 1, 2}
+    for place, request in enumerate(requests):
+        assert two[place].record.method == request.method
+        assert two[place].predictions == one[place].predictions
+    lost = dataclasses.replace(requests[0], trial_indices=(0, 99))
+    with pytest.raises(SoupError, match="the registry has no ingredient of trial 99"):
+        list(build_soups(context, [requests[2], lost], cpus=1, tasks=2))
 
 
 def test_an_ensemble_lies_on_no_line(finished, again):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -80,8 +80,8 @@ class ImageSet:
 class Splits:
     """The images of a run; which split may be used for what is said in `pipeline.data.splits`.
 
-    ``select`` may be empty, ``pretrain`` is None where no size was asked for. ``records`` has an entry for each split
-    that exists.
+    ``select`` may be empty, ``pretrain`` is None where no size was asked for. ``shifts`` are other test sets by name.
+    ``records`` has an entry for each split that exists.
     """
 
     pretrain: ImageSet | None
@@ -91,3 +91,8 @@ class Splits:
     test: ImageSet
     class_names: tuple[str, ...]
     records: tuple[SplitRecord, ...]
+    shifts: Mapping[str, ImageSet] = field(default_factory=dict)
+
+    def measured(self) -> dict[str, ImageSet]:
+        """By name the sets that soups are measured on."""
+        return {"fit": self.fit, "select": self.select, "test": self.test, **self.shifts}

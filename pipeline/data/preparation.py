@@ -10,7 +10,7 @@ import json
 import logging
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from pipeline.config import DataConfig
 from pipeline.data.decode import decode
 from pipeline.data.quiet import quiet_ray_data
-from pipeline.data.sources import SOURCES, Chunk, RawImage, RawImages
+from pipeline.data.sources import SOURCES, Chunk, RawImage, RawImages, image_folder, parquet
+from pipeline.data.sources.base import required
 from pipeline.data.store import MARKER, Prepared, image_column, schema, write_marker
 from pipeline.errors import DataError
 
@@ -43,17 +44,55 @@ def prepare(data: DataConfig) -> Path:
     source; only this process writes the store. Processes that prepare the same images wait for the first of them.
     Raises DataError, and then leaves no store behind.
     """
+    source = SOURCES[data.source]
+    return _prepared(
+        data, data.source, f"source '{data.source}'", lambda: source.identity(data), lambda: source.open(data)
+    )
+
+
+def prepare_shift(data: DataConfig, name: str, class_names: Sequence[str] | None) -> Path:
+    """As `prepare`, of the set ``data.shifts[name]`` alone, which is the test set of its store.
+
+    ``class_names`` are those of the training set's folders, by which the folders of this set are labelled.
+    """
+    setting = f"shifts.{name}"
+    path = required(data.shifts[name], setting)
+    if path.is_file() or any(path.glob("*.parquet")):
+        return _prepared(
+            data,
+            f"shift-{name}",
+            f"shift '{name}'",
+            lambda: parquet.identity(path, setting),
+            lambda: RawImages([], parquet.chunks(path, setting), None),
+        )
+    if class_names is None:
+        raise DataError(
+            f"data.{setting}: {path} holds no .parquet files, and the training set has no names by which its folders "
+            "could be labelled; give Parquet files"
+        )
+    names = tuple(class_names)
+    return _prepared(
+        data,
+        f"shift-{name}",
+        f"shift '{name}'",
+        lambda: "\n".join([image_folder.identity(path, setting), *names]),
+        lambda: RawImages([], image_folder.chunks(path, names, setting), names),
+    )
+
+
+def _prepared(
+    data: DataConfig, kind: str, what: str, identity: Callable[[], str], open_raw: Callable[[], RawImages]
+) -> Path:
     if data.store is None:
         raise DataError("data.store: is not set; name a folder for the prepared images")
     try:
-        identity = SOURCES[data.source].identity(data)
-        key = hashlib.sha256(json.dumps([_FORMAT, data.source, data.image_size, identity]).encode()).hexdigest()[:16]
-        store = data.store / f"{data.source}-{data.image_size}-{key}"
+        key = hashlib.sha256(json.dumps([_FORMAT, kind, data.image_size, identity()]).encode()).hexdigest()[:16]
+        store = data.store / f"{kind}-{data.image_size}-{key}"
         if not (store / MARKER).exists():
             data.store.mkdir(parents=True, exist_ok=True)
             with _lock(store.with_name(f"{store.name}.lock")):
                 if not (store / MARKER).exists():
-                    _make(data, store)
+                    _make(data, what, open_raw(), store)
     except OSError as error:
         reason = f"{error.filename or data.store}: {error.strerror or error}"
         raise DataError(f"data: {reason}; check the path, its permissions and the free space") from error
@@ -68,29 +107,28 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(data: DataConfig, store: Path) -> None:
-    raw = SOURCES[data.source].open(data)
+def _make(data: DataConfig, what: str, raw: RawImages, store: Path) -> None:
     partial = store.with_name(f"{store.name}.partial")
     # What is there under these names was left by a process that died: the lock is ours, the marker is missing.
     for leftover in (partial, store):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     try:
-        write_marker(partial, _write(data, raw, partial))
+        write_marker(partial, _write(data, what, raw, partial))
         partial.replace(store)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
-def _write(data: DataConfig, raw: RawImages, folder: Path) -> Prepared:
-    num_train = _write_set(raw.train, data, folder / "train.parquet")
-    num_test = None if raw.test is None else _write_set(raw.test, data, folder / "test.parquet")
-    logger.info("prepared %d images of source '%s' in %s", num_train + (num_test or 0), data.source, data.store)
+def _write(data: DataConfig, what: str, raw: RawImages, folder: Path) -> Prepared:
+    num_train = _write_set(raw.train, data, what, folder / "train.parquet") if raw.train else 0
+    num_test = None if raw.test is None else _write_set(raw.test, data, what, folder / "test.parquet")
+    logger.info("prepared %d images of %s in %s", num_train + (num_test or 0), what, data.store)
     return Prepared(num_train, num_test, raw.class_names)
 
 
-def _write_set(chunks: list[Chunk], data: DataConfig, path: Path) -> int:
+def _write_set(chunks: list[Chunk], data: DataConfig, what: str, path: Path) -> int:
     """Decode ``chunks`` on the CPUs of the cluster, write ``path`` here; returns the number of images."""
     total = 0
     errors: list[tuple[int, str]] = []
@@ -107,11 +145,10 @@ def _write_set(chunks: list[Chunk], data: DataConfig, path: Path) -> int:
         shown = "; ".join(text for _, text in sorted(errors)[:_ERRORS_SHOWN])
         more = "" if len(errors) <= _ERRORS_SHOWN else "; ..."
         raise DataError(
-            f"source '{data.source}': {len(errors)} of {total} images cannot be used ({shown}{more}); "
-            "replace or remove them"
+            f"{what}: {len(errors)} of {total} images cannot be used ({shown}{more}); replace or remove them"
         )
     if total != (expected := sum(chunk.count for chunk in chunks)):
-        raise DataError(f"source '{data.source}': {total} of {expected} images arrived; do not change files meanwhile")
+        raise DataError(f"{what}: {total} of {expected} images arrived; do not change files meanwhile")
     return total
 
 

@@ -1,7 +1,8 @@
 """The splits of a run, cut from the prepared images by a seed.
 
 ``train`` fine-tunes, ``pretrain`` makes a small starting point. ``fit`` and ``select`` are the two parts of the
-validation set: soups learn from ``fit`` only, the champion is chosen on ``select``. ``test`` is reported, never used.
+validation set: soups learn from ``fit`` only, the champion is chosen on ``select``. ``test`` is reported, never used;
+so are the ``shifts``, other test sets of the same classes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import DataConfig
-from pipeline.data.images import Splits
-from pipeline.data.preparation import prepare
+from pipeline.data.images import ImageSet, Splits
+from pipeline.data.preparation import prepare, prepare_shift
 from pipeline.data.store import Indices, Prepared, read_images, read_labels, read_marker
 from pipeline.data.streaming import StreamedImages
 from pipeline.errors import DataError
@@ -50,8 +51,20 @@ def load_splits(data: DataConfig, seed: int, room: float = math.inf) -> Splits:
     if prepared.num_test is not None:
         (sets["test"],) = read_images(store / "test.parquet", data.image_size, [indices["test"]])
     train = StreamedImages(store / "train.parquet", data.image_size, indices["train"]) if streamed else sets["train"]
-    records = tuple(_record(name, indices[name]) for name in _NAMES if name in indices)
-    return Splits(sets.get("pretrain"), train, sets["fit"], sets["select"], sets["test"], class_names, records)
+    records = [_record(name, indices[name]) for name in _NAMES if name in indices]
+    shifts = {name: _shift(data, name, prepared.class_names, len(class_names)) for name in data.shifts}
+    records += [_record(name, np.arange(len(images))) for name, images in shifts.items()]
+    return Splits(
+        sets.get("pretrain"), train, sets["fit"], sets["select"], sets["test"], class_names, tuple(records), shifts
+    )
+
+
+def _shift(data: DataConfig, name: str, source_names: tuple[str, ...] | None, num_classes: int) -> ImageSet:
+    """Another test set, whole and in its own order."""
+    store = prepare_shift(data, name, source_names)
+    (images,) = read_images(store / "test.parquet", data.image_size, [np.arange(read_marker(store).num_test or 0)])
+    _check_range(f"shifts.{name}", str(data.shifts[name]), images.labels, num_classes)
+    return images
 
 
 def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> dict[str, Indices]:
@@ -115,7 +128,7 @@ def _class_names(data: DataConfig, prepared: Prepared, labels: dict[str, npt.NDA
     if names is None:
         # Without names the training images say which classes there are.
         train = labels["train"]
-        _check_range(data, "train", train, len(train))
+        _check_range("train", _where(data, "train"), train, len(train))
         names = tuple(str(label) for label in range(int(train.max()) + 1))
         if "test" in labels:
             unknown = np.flatnonzero(~np.isin(labels["test"], train))
@@ -125,15 +138,18 @@ def _class_names(data: DataConfig, prepared: Prepared, labels: dict[str, npt.NDA
                     f"in {data.train} ({len(unknown)} such rows); correct the labels or set data.class_names"
                 )
     for part, values in labels.items():
-        _check_range(data, part, values, len(names))
+        _check_range(part, _where(data, part), values, len(names))
     return names
 
 
-def _check_range(data: DataConfig, part: str, labels: npt.NDArray[np.int64], num_classes: int) -> None:
+def _where(data: DataConfig, part: str) -> str:
+    return str(getattr(data, part) or f"source '{data.source}'")
+
+
+def _check_range(part: str, where: str, labels: npt.NDArray[np.int64], num_classes: int) -> None:
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(outside):
-        path = getattr(data, part) or f"source '{data.source}'"
         raise DataError(
-            f"data.{part}: label {labels[outside[0]]} in row {outside[0]} of {path} is outside the classes 0 to "
+            f"data.{part}: label {labels[outside[0]]} in row {outside[0]} of {where} is outside the classes 0 to "
             f"{num_classes - 1} ({len(outside)} such rows); correct the labels or data.class_names"
         )

@@ -24,13 +24,17 @@ _SCALARS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.stri
 def write_table(path: Path, rows: Sequence[R], kind: type[R]) -> None:
     """Write ``rows`` to the Parquet file ``path``, a column per field of ``kind``, replacing what was there at once.
 
+    Accuracies that rows have besides (see `Measured`) follow as columns of their own.
+
     The types of the columns come from ``kind``, so that a table without rows or with nothing but None in a column keeps
     them. Missing folders are made. Raises TypeError for a row of another kind or a field that fits no column.
     """
     strangers = [type(row).__name__ for row in rows if type(row) is not kind]
     if strangers:
         raise TypeError(f"{path}: a table of {kind.__name__} cannot hold {strangers[0]}")
-    table = pa.Table.from_pylist([row.model_dump() for row in rows], schema=_schema(kind))
+    extra = dict.fromkeys(name for row in rows for name in row.model_extra or ())
+    columns = [*_schema(kind), *(pa.field(name, pa.float64()) for name in extra)]
+    table = pa.Table.from_pylist([row.model_dump() for row in rows], schema=pa.schema(columns))
     path.parent.mkdir(parents=True, exist_ok=True)
     # A temporary name of its own: two writers must not write into one file.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -57,7 +57,8 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
     sha256 = "ensemble" if model is None else file_sha256(model.weights)
     key = f"{row.method}:{sha256}:{row.num_ingredients}"
     run_id = sweep.child_run(client, "soup", key, row.method, seconds=row.construction_seconds)
-    metrics = [Metric(key, value, 0, 0) for key in _METRICS if (value := getattr(row, key)) is not None]
+    names = (*_METRICS, *(f"{shift}_accuracy" for shift in row.shift_accuracies))
+    metrics = [Metric(key, value, 0, 0) for key in names if (value := getattr(row, key)) is not None]
     client.log_batch(run_id, metrics=metrics)
     known = client.get_run(run_id).data.params
     for key, value in as_tags({"method": row.method, **lineage.settings}).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
@@ -24,7 +25,7 @@ from pipeline.report.series import champion_of, cost_lines, order_bands, trials
 from pipeline.report.styles import GREY, TEST_COLOUR, VALIDATION_COLOUR, MethodStyle, style
 
 COST, NUMBER, INGREDIENTS = "cost_accuracy", "number_accuracy", "ingredients"
-ELIMINATION, WISE_FT = "elimination", "wise_ft"
+ELIMINATION, WISE_FT, WISE_FT_SHIFTS = "elimination", "wise_ft", "wise_ft_shifts"
 COEFFICIENTS, COEFFICIENT_MAP, SIMILARITY = "coefficients", "coefficient_map", "similarity"
 
 _TEST = "Test accuracy (%)"
@@ -41,6 +42,7 @@ def plots_of(results: RunResults) -> dict[str, Plot]:
         _coefficients(results),
         _coefficient_map(results),
         _wise_ft(results) if results.wise_ft else None,
+        _wise_ft_shifts(results),
         _similarity(results.similarity) if results.similarity else None,
         _ingredients(results) if results.ingredients else None,
     ]
@@ -160,6 +162,25 @@ def _wise_ft(results: RunResults) -> LinePlot:
         series.append(_measured(look, look.label, x, [row.test_accuracy for row in rows], images, band=True))
     what = "Test accuracy between the starting point and each soup"
     return LinePlot(WISE_FT, what, "alpha (0: starting point, 1: soup)", _TEST, series)
+
+
+def _wise_ft_shifts(results: RunResults) -> LinePlot | None:
+    """Fig. D.1 of the model-soups paper: accuracy under shift against test accuracy, from theta0 to each soup."""
+    if not any(row.shift_accuracies for row in results.wise_ft):
+        return None
+    series = []
+    for method, rows in _by_method(results.wise_ft).items():
+        look = style(method)
+        series.append(
+            Series(
+                look.label, look.colour, look.marker, look.symbol,
+                x=[100 * row.test_accuracy for row in rows],
+                y=[100 * statistics.mean(row.shift_accuracies.values()) for row in rows],
+                hover=[f"<b>{escape(look.label)}</b><br>alpha {row.value}" for row in rows],
+            )
+        )  # fmt: skip
+    what = "Mean accuracy on the shifts against test accuracy, from the starting point (alpha 0) to each soup (1)"
+    return LinePlot(WISE_FT_SHIFTS, what, _TEST, "Mean accuracy on the shifts (%)", series)
 
 
 def _coefficients(results: RunResults) -> LinePlot | None:

@@ -33,6 +33,8 @@ _SPLIT_USES = {
     "test": "reported, never used for a choice",
 }
 
+_SHIFT_USE = "another test set: reported, never used for a choice"
+
 _SWEEP_COLUMNS = (
     Column("Trial"),
     Column("Status", numeric=False),
@@ -51,7 +53,8 @@ def methods_section(run: RunRecord, soups: Sequence[SoupRecord]) -> str:
         )
     images = split_size(run, "test")
     accuracies = ("Validation %", "Select %", "Test %", "95 % interval")
-    columns = ("Method", *accuracies, "Selected", "Time per epoch", "Epochs", "Construction", "Peak memory")
+    shifts = [f"{name} %" for name in soups[0].shift_accuracies]
+    columns = ("Method", *accuracies, *shifts, "Selected", "Time per epoch", "Epochs", "Construction", "Peak memory")
     rows = [
         (
             style(soup.method).label,
@@ -59,6 +62,7 @@ def methods_section(run: RunRecord, soups: Sequence[SoupRecord]) -> str:
             percent(soup.select_accuracy),
             percent(soup.test_accuracy),
             between(soup.test_accuracy, images),
+            *map(percent, soup.shift_accuracies.values()),
             f"{soup.num_selected} of {soup.num_ingredients}",
             duration(soup.construction_seconds / soup.epochs) if soup.epochs else MISSING,
             significant(soup.epochs),
@@ -169,7 +173,10 @@ def sweep_section(ingredients: Sequence[IngredientRecord]) -> str:
 def splits_section(run: RunRecord) -> str:
     """The splits and what each was used for."""
     columns = [Column("Split", False), Column("Images"), Column("Used for", False), Column("SHA-256 of indices", False)]
-    rows = [(split.name, f"{split.size:,}", _SPLIT_USES[split.name], split.indices_sha256[:12]) for split in run.splits]
+    rows = [
+        (split.name, f"{split.size:,}", _SPLIT_USES.get(split.name, _SHIFT_USE), split.indices_sha256[:12])
+        for split in run.splits
+    ]
     return section("splits", "Splits", table("What each image was used for", columns, rows, source="run.json"))
 
 

@@ -27,6 +27,7 @@ from pipeline.report.plots import (
     NUMBER,
     SIMILARITY,
     WISE_FT,
+    WISE_FT_SHIFTS,
     ablated,
     ablation_name,
 )
@@ -183,7 +184,7 @@ def wise_ft_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
         "interpolation",
         "Between the starting point and the soups",
         paragraph("WiSE-FT: the weights (1 - alpha) theta0 + alpha soup."),
-        chart(plots[WISE_FT]),
+        *(chart(plots[name]) for name in (WISE_FT, WISE_FT_SHIFTS) if name in plots),
         _variants(results, results.wise_ft, "alpha", "Models between theta0 and the soups", "wise_ft.parquet", "soup"),
     )
 
@@ -246,10 +247,9 @@ def _variants(
 ) -> str:
     """A table of soups of which one thing varies; ``default`` names the run's own value."""
     images = split_size(results.run, "test")
-    columns = [
-        Column("Method", False),
-        *map(Column, (heading, *_ACCURACIES, "Selected", "Construction", "Peak memory")),
-    ]
+    shifts = [f"{name} %" for name in rows[0].shift_accuracies]
+    headings = (heading, *_ACCURACIES, *shifts, "Selected", "Construction", "Peak memory")
+    columns = [Column("Method", False), *map(Column, headings)]
     cells = [
         (
             style(row.method).label,
@@ -258,6 +258,7 @@ def _variants(
             percent(row.select_accuracy),
             percent(row.test_accuracy),
             between(row.test_accuracy, images),
+            *map(percent, row.shift_accuracies.values()),
             f"{row.num_selected} of {row.num_ingredients}",
             duration(row.construction_seconds),
             memory_with_kind(row),

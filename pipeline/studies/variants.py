@@ -28,7 +28,7 @@ class Variant:
 
     def record(self, soup: SoupRecord, predictions: str) -> VariantRecord:
         """Its row."""
-        shared = {key: value for key, value in soup.model_dump().items() if key in VariantRecord.model_fields}
+        shared = soup.model_dump(exclude={"gpu_hours"})
         own = {"method": self.method, "setting": self.setting, "value": _text(self.value)}
         return VariantRecord.model_validate(shared | own | {"is_default": self.is_default, "predictions": predictions})
 

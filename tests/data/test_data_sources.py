@@ -119,10 +119,10 @@ def test_images_that_cannot_be_read_by_a_task_or_do_not_arrive(store, tmp_path, 
 
     gone = chunks_of(lambda chunk: {"read": dataclasses.replace(chunk.read, path=tmp_path / "elsewhere.parquet")})
     with pytest.raises(DataError, match=r"could not read the images .*elsewhere\.parquet.*; every node must see"):
-        _write_set(gone, data, tmp_path / "out.parquet")
+        _write_set(gone, data, "source", tmp_path / "out.parquet")
     short = chunks_of(lambda chunk: {"count": 21})
     with pytest.raises(DataError, match="20 of 21 images arrived"):
-        _write_set(short, data, tmp_path / "out.parquet")
+        _write_set(short, data, "source", tmp_path / "out.parquet")
 
 
 def test_parquet_as_hugging_face_writes_it_in_several_files(store, tmp_path):
@@ -157,6 +157,35 @@ def test_image_folder_of_png_and_jpeg(store, tmp_path):
     assert "1 names, but the images have 2 classes" in error_of(data_config(**settings, class_names=["cat"]))
 
 
+def test_shifts_are_labelled_as_the_training_set(store, tmp_path):
+    train = write_folders(tmp_path / "train", {"ant": 6, "bee": 6, "cat": 6})
+    test = write_folders(tmp_path / "test", {"ant": 1, "bee": 1, "cat": 1})
+    folders = write_folders(tmp_path / "sketches", {"bee": 2, "cat": 1})  # of some of the classes only
+    rows = write_parquet(tmp_path / "noisy.parquet", [2, 0])
+    settings = {"source": "image_folder", "train": train, "test": test, "store": store, "image_size": 6}
+    settings |= {"validation_size": 6, "select_fraction": 0.5}
+    shifts = {"sketches": folders, "noisy": rows}
+    splits = load_splits(data_config(**settings, shifts=shifts), 0)
+    assert {name: images.labels.tolist() for name, images in splits.shifts.items()} == {
+        "sketches": [1, 1, 2],
+        "noisy": [2, 0],
+    }
+    assert splits.shifts["sketches"].images[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert [(record.name, record.size) for record in splits.records[-2:]] == [("sketches", 3), ("noisy", 2)]
+    assert set(splits.measured()) == {"fit", "select", "test", "sketches", "noisy"}
+    without = load_splits(data_config(**settings), 0)
+    assert without.records == splits.records[:-2]
+
+    def error(**shifts):
+        return error_of(data_config(**settings, shifts=shifts))
+
+    assert "data.shifts.gone: " in error(gone=tmp_path / "gone")
+    write_folders(tmp_path / "other", {"beee": 1})
+    assert "beee is a class that the training set does not have; did you mean 'bee'?" in error(x=tmp_path / "other")
+    high = write_parquet(tmp_path / "high.parquet", [3])
+    assert f"data.shifts.y: label 3 in row 0 of {high} is outside the classes 0 to 2" in error(y=high)
+
+
 def test_image_folder_problems_name_the_folder(store, tmp_path):
     train = write_folders(tmp_path / "train", {"cat": 1, "dog": 1, "empty": 0})
     test = write_folders(tmp_path / "test", {"cat": 1, "dgo": 1})
@@ -166,7 +195,7 @@ def test_image_folder_problems_name_the_folder(store, tmp_path):
     def message(train, test):
         return error_of(data_config(source="image_folder", train=train, test=test, store=store, image_size=6))
 
-    assert f"data.test: {test / 'dgo'} is a class that {train} does not have; did you mean 'dog'?" in message(
+    assert f"data.test: {test / 'dgo'} is a class that the training set does not have; did you mean 'dog'?" in message(
         train, test
     )
     assert f"images in {train / 'empty'}" in message(train, train)

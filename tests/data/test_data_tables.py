@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from pipeline.data import read_table, write_table
 from pipeline.errors import DataError
@@ -85,3 +86,24 @@ def test_reading_a_missing_file_or_another_table_says_so(tmp_path):
     write_table(tmp_path / "cost.parquet", [cost(4)], CostRecord)
     with pytest.raises(DataError, match=r"cost\.parquet: is no table of CoefficientRecord: trial_index"):
         read_table(tmp_path / "cost.parquet", CoefficientRecord)
+
+
+def test_accuracies_on_shifts_are_columns_of_their_own(tmp_path):
+    soups = [
+        soup("greedy", sketch_accuracy=0.5, rendition_accuracy=0.25),
+        soup("mehl", sketch_accuracy=0.75, rendition_accuracy=1.0),
+    ]
+    write_table(tmp_path / "soups.parquet", soups, SoupRecord)
+    assert pq.read_schema(tmp_path / "soups.parquet").names[-2:] == ["sketch_accuracy", "rendition_accuracy"]
+    back = read_table(tmp_path / "soups.parquet", SoupRecord)
+    assert back == soups
+    assert back[0].shift_accuracies == {"sketch": 0.5, "rendition": 0.25}
+    with pytest.raises(ValidationError, match="unknown columns: sketch"):
+        soup("greedy", sketch=0.5)
+
+
+def soup(method, **values):
+    return SoupRecord(
+        method=method, num_ingredients=2, num_selected=2, val_accuracy=0.5, select_accuracy=None, test_accuracy=0.5,
+        gpu_hours=1, construction_seconds=1, epochs=1, peak_memory_bytes=1, peak_memory_kind="anon", **values,
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,15 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def _identity(data: DataConfig) -> str:
-    lines = []
-    for setting, root in (("train", data.train), ("test", data.test)):
-        for entry in _images(required(root, setting)):
-            stat = entry.stat()
-            lines.append(f"{setting} {entry.path} {stat.st_size} {stat.st_mtime_ns}")
-    return "\n".join(lines)
+    return "\n".join(
+        identity(required(root, name), name) for name, root in (("train", data.train), ("test", data.test))
+    )
+
+
+def identity(root: Path, setting: str) -> str:
+    """Of one set; see `Source`."""
+    stats = [(entry.path, entry.stat()) for entry in _images(root)]
+    return "\n".join(f"{setting} {path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
 
 
 def _open(data: DataConfig) -> RawImages:
@@ -30,28 +33,28 @@ def _open(data: DataConfig) -> RawImages:
         raise DataError(
             f"data.train: {train} holds no class folders; put the images of each class in a folder of its own"
         )
-    for folder in _folders(test):
-        if folder.name not in names:
-            raise DataError(
-                f"data.test: {folder.path} is a class that {train} does not have; {nearest(folder.name, names)}"
-            )
+    test_chunks = chunks(test, names, "test")
     for name in names:
         if not any(_images_of(train / name)):
             raise DataError(f"data.train: no {', '.join(_SUFFIXES)} images in {train / name}; add some or remove it")
-    return RawImages(_chunks(train, names, "train"), _chunks(test, names, "test"), tuple(names))
+    return RawImages(chunks(train, names, "train"), test_chunks, tuple(names))
 
 
-def _chunks(root: Path, names: list[str], setting: str) -> list[Chunk]:
+def chunks(root: Path, names: Sequence[str], setting: str) -> list[Chunk]:
+    """The images of one set, labelled by the place of their folder in ``names``. Raises DataError."""
+    for folder in _folders(root):
+        if folder.name not in names:
+            raise DataError(
+                f"data.{setting}: {folder.path} is a class that the training set does not have; "
+                f"{nearest(folder.name, names)}"
+            )
     paths = [entry.path for entry in _images(root)]
     if not paths:
         raise DataError(f"data.{setting}: no {', '.join(_SUFFIXES)} images in the class folders of {root}")
     numbers = {name: number for number, name in enumerate(names)}
     labels = [numbers[Path(path).parent.name] for path in paths]
-    chunks = []
-    for start in range(0, len(paths), CHUNK_SIZE):
-        part = slice(start, start + CHUNK_SIZE)
-        chunks.append(Chunk(start, len(paths[part]), _FileReader(paths[part], labels[part])))
-    return chunks
+    parts = [slice(start, start + CHUNK_SIZE) for start in range(0, len(paths), CHUNK_SIZE)]
+    return [Chunk(part.start, len(paths[part]), _FileReader(paths[part], labels[part])) for part in parts]
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,20 @@ _READ_ROWS = 100  # encoded images held at a time
 
 
 def _identity(data: DataConfig) -> str:
-    lines = []
-    for setting, path in (("train", data.train), ("test", data.test)):
-        for file in _files(required(path, setting), setting):
-            stat = file.stat()
-            lines.append(f"{setting} {file} {stat.st_size} {stat.st_mtime_ns}")
-    return "\n".join(lines)
+    return "\n".join(
+        identity(required(path, name), name) for name, path in (("train", data.train), ("test", data.test))
+    )
+
+
+def identity(path: Path, setting: str) -> str:
+    """Of one set; see `Source`."""
+    stats = [(file, file.stat()) for file in _files(path, setting)]
+    return "\n".join(f"{setting} {file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats)
+
+
+def chunks(path: Path, setting: str) -> list[Chunk]:
+    """The images of one set, without decoding them. Raises DataError."""
+    return _chunks(_files(path, setting), setting)
 
 
 def _open(data: DataConfig) -> RawImages:
