@@ -86,6 +86,15 @@ def _size(value: Any) -> int | float:
 
 Size = Annotated[int | float, PlainValidator(_size)]
 MethodName = Annotated[str, _known("methods")]
+
+
+def _once(values: list[Any]) -> list[Any]:
+    if twice := sorted({str(value) for value in values if values.count(value) > 1}):
+        raise ValueError(f"listed twice: {', '.join(twice)}")
+    return values
+
+
+Once = AfterValidator(_once)
 Number = int | float | str  # a value of a hyperparameter
 
 
@@ -322,7 +331,7 @@ def _space(search: dict[str, Any], info: ValidationInfo) -> Space | None:
 class SoupConfig(Section):
     """Which soups are built."""
 
-    methods: list[MethodName] = Field(
+    methods: Annotated[list[MethodName], Once] = Field(
         ["best-individual", "uniform", "greedy", "mehl", "mehl-plus", "ensemble"], min_length=1
     )
     """Methods by name, in the order of the table."""
@@ -332,14 +341,6 @@ class SoupConfig(Section):
     """Offer theta0 as an ingredient too; default: only in the space `extreme-grid`."""
     damaged: Literal["stop", "skip"] = "stop"
     """What an ingredient whose file is missing or was changed does: `stop` the stage, or it is left out (`skip`)."""
-
-    @field_validator("methods")
-    @classmethod
-    def _once(cls, value: list[str]) -> list[str]:
-        twice = sorted({name for name in value if value.count(name) > 1})
-        if twice:
-            raise ValueError(f"listed twice: {', '.join(twice)}")
-        return value
 
     @model_validator(mode="after")
     def _resolve(self, info: ValidationInfo) -> SoupConfig:
@@ -360,7 +361,7 @@ class SoupConfig(Section):
 class CostAccuracyConfig(Section):
     """Accuracy against fine-tuning cost, as in Fig. 2 of the MEHL-Soup paper."""
 
-    methods: list[MethodName] = Field(["greedy", "mehl-plus"], min_length=1)
+    methods: Annotated[list[MethodName], Once] = Field(["greedy", "mehl-plus"], min_length=1)
     """Methods to follow."""
     step: int = Field(4, ge=1)
     """Soups of step, 2 x step, ... ingredients."""
@@ -371,18 +372,20 @@ class CostAccuracyConfig(Section):
 class EliminationConfig(Section):
     """What the best ingredients are worth, as in Tab. 3 of the MEHL-Soup paper."""
 
-    methods: list[MethodName] = Field(["greedy", "mehl-plus"], min_length=1)
+    methods: Annotated[list[MethodName], Once] = Field(["greedy", "mehl-plus"], min_length=1)
     """Methods to compare."""
-    top: list[Annotated[int, Field(ge=1)]] = []
+    top: Annotated[list[Annotated[int, Field(ge=1)]], Once] = []
     """Numbers of best ingredients by validation accuracy to do without; none: no such study."""
 
 
 class WiseFtConfig(Section):
     """Between the starting point and the soups, as in App. D of the model-soups paper."""
 
-    methods: list[MethodName] = []
+    methods: Annotated[list[MethodName], Once] = []
     """Methods whose soups are interpolated with theta0; none: no such study."""
-    alphas: list[float] = Field([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], min_length=1)
+    alphas: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Once] = Field(
+        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], min_length=1
+    )
     """Where on the line: 0 is theta0, 1 the soup."""
 
 
@@ -393,7 +396,7 @@ class StudyConfig(Section):
     """The cost curve."""
     elimination: EliminationConfig = EliminationConfig.model_construct()
     """Soups without the best ingredients."""
-    ablation: dict[MethodName, dict[str, list[Any]]] = {}
+    ablation: dict[MethodName, dict[str, Annotated[list[Any], Field(min_length=1)]]] = {}
     """Other values of a method's settings, or of the `seed`, one at a time:
     `{mehl-plus: {block_size: [2, 8], layers: [module, model], seed: [1, 2]}}`."""
     wise_ft: WiseFtConfig = WiseFtConfig.model_construct()
@@ -452,20 +455,18 @@ class Config(Section):
         for method in self.study.wise_ft.methods:
             if method not in self.soup.methods:
                 problems.append(f"study.wise_ft.methods: '{method}' is not in soup.methods")
+        resolved: dict[str, dict[str, list[Any]]] = {}
         for method, values in self.study.ablation.items():
-            for setting, value in ((setting, value) for setting, given in values.items() for value in given):
-                where = f"study.ablation.{method}.{setting}"
-                if setting == "seed":
-                    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                        problems.append(f"{where}: must be whole numbers from 0 on, got {value!r}")
-                    continue
+            own = self.soup.settings.get(method, {})
+            for setting, given in values.items():
                 try:
-                    changed = {**self.soup.settings.get(method, {}), setting: value}
-                    _method_settings(method, changed, _context(info).methods[method])
+                    found = [_ablated(method, own, setting, value, _context(info).methods[method]) for value in given]
+                    resolved.setdefault(method, {})[setting] = list(dict.fromkeys(found))
                 except ValueError as error:
-                    problems.append(f"{where}: {str(error).removeprefix(f'settings.{method}.{setting}: ')}")
+                    problems.append(f"study.ablation.{str(error).removeprefix('settings.')}")
         if problems:
             raise ValueError("; ".join(problems))
+        object.__setattr__(self, "study", self.study.model_copy(update={"ablation": resolved}))
         return self
 
     @model_validator(mode="after")
@@ -558,6 +559,15 @@ def _method_settings(method: str, given: Mapping[str, Any], defaults: Any) -> di
         return dataclasses.asdict(dataclasses.replace(defaults, **values))
     except ValueError as error:
         raise ValueError(f"settings.{method}: {error}") from error
+
+
+def _ablated(method: str, own: Mapping[str, Any], setting: str, value: Any, defaults: Any) -> Any:
+    """``value`` as the setting takes it, with the method's ``own`` settings for the others; raises ValueError."""
+    if setting != "seed":
+        return _method_settings(method, {**own, setting: value}, defaults)[setting]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{method}.seed: must be whole numbers from 0 on, got {value!r}")
+    return value
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

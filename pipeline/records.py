@@ -195,6 +195,8 @@ class CostRecord(Record):
 
     A soup of the first ``num_ingredients`` finished trials; ``gpu_hours`` is what all trials up to the last of them
     cost, failed ones too. ``order_seed`` is None for search order. ``predictions`` is a table in the run's folder.
+    ``gain_low`` to ``gain_high`` is the 95 % bootstrap interval over test images of what the test accuracy gained since
+    the point before; None for the first.
     """
 
     method: str
@@ -205,18 +207,23 @@ class CostRecord(Record):
     test_accuracy: float
     order_seed: int | None = None
     predictions: str | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
 
 
 class CostRatioRecord(Record):
     """What two methods cost at equal test accuracy (the "2.5x" of Fig. 2), from the points of the cost curve.
 
-    ``accuracy`` is the highest that both reach in search order; there ``method`` takes ``gpu_hours``, ``baseline``
-    ``baseline_gpu_hours``. ``ratio`` is how many times the hours of ``method`` ``baseline`` takes, over all ``orders``
-    of the trials, ``low`` to ``high`` its 95 % bootstrap interval over test images and orders.
+    ``accuracy`` is the highest that both reach in search order, the lower of ``best_accuracy`` and
+    ``baseline_best_accuracy``; there ``method`` takes ``gpu_hours``, ``baseline`` ``baseline_gpu_hours``. ``ratio`` is
+    how many times the hours of ``method`` ``baseline`` takes, over all ``orders`` of the trials, ``low`` to ``high``
+    its 95 % bootstrap interval over test images and orders.
     """
 
     method: str
     baseline: str
+    best_accuracy: float
+    baseline_best_accuracy: float
     accuracy: float
     gpu_hours: float
     baseline_gpu_hours: float

@@ -1,4 +1,4 @@
-"""All records of a run, read from its folder."""
+"""All records of a run in its folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from pipeline.records import (
     VariantRecord,
 )
 
-_TABLES: dict[str, type[Record]] = {
-    "ingredients": IngredientRecord,
-    "soups": SoupRecord,
+_STUDIES: dict[str, type[Record]] = {
     "cost_accuracy": CostRecord,
     "cost_ratios": CostRatioRecord,
     "comparisons": ComparisonRecord,
@@ -34,6 +32,7 @@ _TABLES: dict[str, type[Record]] = {
     "wise_ft": VariantRecord,
     "similarity": SimilarityRecord,
 }
+_TABLES: dict[str, type[Record]] = {"ingredients": IngredientRecord, "soups": SoupRecord, **_STUDIES}
 
 
 def read_results(folder: Path) -> RunResults:
@@ -52,3 +51,10 @@ def read_results(folder: Path) -> RunResults:
         if (path := folder / "coefficients" / f"{soup.method}.parquet").exists()
     }
     return RunResults(run=run, coefficients=coefficients, **tables)
+
+
+def remove_studies(folder: Path, stage: str) -> None:
+    """Remove the tables of the studies that depend on ``stage``; the soups that they told of are kept."""
+    for name in _STUDIES:
+        if stage == "search" or name != "similarity":
+            (folder / f"{name}.parquet").unlink(missing_ok=True)

@@ -73,6 +73,8 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> None:
         if moved is not None:
             logger.info("the earlier run is kept in %s", moved)
         todo = [stage for stage in STAGES if stage in stages and state.done.get(stage) != wanted[stage]]
+        if "report" in stages and "report" not in todo:  # it tells of all stages
+            todo.append("report")
         for stage in STAGES[: STAGES.index(todo[0])]:
             if stage in ("search", "soup") and state.done.get(stage) != wanted[stage]:
                 raise ConfigError(f"--stages: '{todo[0]}' needs '{stage}', which is not done; add it")

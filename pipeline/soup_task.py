@@ -63,14 +63,6 @@ class SoupLine:
     layers: tuple[str, ...]
     coefficients: tuple[tuple[float, ...], ...]
 
-    @classmethod
-    def of(cls, rows: Sequence[CoefficientRecord]) -> SoupLine:
-        """From the table of a soup."""
-        layers = tuple(dict.fromkeys(row.layer for row in rows))
-        table = {(row.trial_index, row.layer): row.coefficient for row in rows}
-        trials = sorted({row.trial_index for row in rows}, key=lambda index: (index < 0, index))
-        return cls(layers, tuple(tuple(table[trial, layer] for layer in layers) for trial in trials))
-
     def method(self) -> Method:
         """The point alpha on the line from theta0 through the soup, as a method."""
 
@@ -103,9 +95,10 @@ class SoupContext:
     """What the soups of a run share.
 
     ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`,
-    ``sha256s`` those of their checkpoints. ``save`` writes (state, path, metadata) as safetensors. ``skip_damaged``
-    tells whether ingredients whose file is missing or was changed are left out (else they raise). Soups become model
-    versions with the ``description`` of what ``build_model`` builds; without one they are not registered.
+    ``sha256s`` those of their checkpoints. ``shifts`` says by name where other test sets are. ``save`` writes (state,
+    path, metadata) as safetensors. ``skip_damaged`` tells whether ingredients whose file is missing or was changed are
+    left out (else they raise). Soups become model versions with the ``description`` of what ``build_model`` builds;
+    without one they are not registered.
     """
 
     sweep: Sweep
@@ -115,6 +108,7 @@ class SoupContext:
     val_accuracies: Mapping[int, float]
     sha256s: Mapping[int, str | None]
     include_initialization: bool
+    shifts: Mapping[str, str]
     device: str
     skip_damaged: bool
     description: ModelDescription | None
@@ -126,6 +120,8 @@ def soup_key(context: SoupContext, request: SoupRequest) -> str:
     parts: list[Any] = [request.method, request.settings, ingredients, context.include_initialization, request.seed]
     if request.line is not None:
         parts.append(dataclasses.asdict(request.line))
+    if context.shifts:
+        parts.append(dict(context.shifts))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -246,6 +242,8 @@ def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: in
             used = [index for index in (*request.trial_indices, None) if index in there]
             if not used:
                 raise SoupError(f"every ingredient of {request.method} is damaged; restore the files")
+            if request.line is not None and len(used) != len(request.line.coefficients):
+                raise SoupError("an ingredient of a soup that is there already is damaged; restore the file")
             subset = everything.subset(places[index] for index in used)
             result = _build_one(
                 context, request, subset, [fetched.versions[index] for index in used], theta0, splits, Path(folder)

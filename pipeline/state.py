@@ -22,7 +22,7 @@ STUDIES = ("comparisons", "cost-accuracy", "elimination", "ablation", "wise-ft",
 STAGES = ("search", "soup", *STUDIES, "report")
 
 # What the ingredients do not depend on: changing it leaves the sweep as it is.
-_FREE = {"output", "soup", "study", "report", "data.store"} | {
+_FREE = {"output", "soup", "study", "report", "data.store", "data.shifts"} | {
     f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures")
 }
 
@@ -38,7 +38,7 @@ class RunState(BaseModel):
     """The contents of ``state.json``: the sweep's id and size, and a fingerprint of what each finished stage used.
 
     ``imported`` are the checkpoints that are its ingredients in place of trials, in the order of their indices.
-    ``soups`` are those of the soup stage by method, and of studies by method and number of ingredients (``greedy/4``).
+    ``soups`` are those of the soup stage by method, and of studies by study, method and what varies.
     """
 
     sweep_id: str
@@ -145,8 +145,10 @@ def fingerprints(config: Config) -> dict[str, str]:
     values = config.model_dump(mode="json")
     free = {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"}
     search = _chained("", free)
-    soup = _chained(search, values["soup"])
+    shifts = values["data"]["shifts"]
+    soup = _chained(search, {**values["soup"], **({"shifts": shifts} if shifts else {})})
     studies = {name: _chained(f"{soup}{name}", values["study"].get(name.replace("-", "_"))) for name in STUDIES}
+    studies["similarity"] = _chained(f"{search}similarity", None)
     report = _chained("".join(studies.values()), values["report"])
     return {"search": search, "soup": soup, **studies, "report": report}
 

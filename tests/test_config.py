@@ -163,6 +163,10 @@ def test_a_shift_has_a_name_of_its_own(load):
         ("study.wise_ft.methods=[hl]", "study.wise_ft.methods: 'hl' is not in soup.methods"),
         ("study.wise_ft.methods=[wise-ft]", "wise-ft lies on such a line itself"),
         ("study.elimination.top=[0]", "study.elimination.top.0: "),
+        ("study.elimination.top=[2, 2]", "study.elimination.top: listed twice: 2"),
+        ("study.cost_accuracy.methods=[greedy, greedy]", "study.cost_accuracy.methods: listed twice: greedy"),
+        ("study.wise_ft.alphas=[.nan]", "study.wise_ft.alphas.0: "),
+        ("study.ablation.mehl.block_size=[]", "study.ablation.mehl.block_size: "),
     ],
 )
 def test_studies_are_checked_against_the_methods(load, override, said):
@@ -175,6 +179,11 @@ def test_a_setting_that_needs_another_of_the_run_may_be_ablated(load):
     budget = "soup.settings.mehl.memory_budget_gib=2"
     study = load(BASE, budget, "study.ablation.mehl={block_size: [auto, null], seed: [1]}").study
     assert study.ablation == {"mehl": {"block_size": ["auto", None], "seed": [1]}}
+
+
+def test_ablated_values_are_those_that_the_setting_takes(load):
+    study = load(BASE, "study.ablation.mehl={learning_rate: [1e-3, 0.001], block_size: [4.0]}").study
+    assert study.ablation == {"mehl": {"learning_rate": [0.001], "block_size": [4]}}
 
 
 @pytest.mark.parametrize(

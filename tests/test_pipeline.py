@@ -401,9 +401,24 @@ def test_several_tasks_build_the_same_soups_side_by_side(finished, again):
         list(build_soups(context, [requests[2], lost], cpus=1, tasks=2))
 
 
-def test_an_ensemble_lies_on_no_line(finished, again):
-    with pytest.raises(ConfigError, match=r"^study\.wise_ft\.methods: 'ensemble' is an ensemble"):
-        again("study.wise_ft.methods=[ensemble]", only=["wise-ft"])
+def test_an_ensemble_lies_on_no_line(finished, again, caplog):
+    caplog.set_level("INFO", "pipeline")
+    again("study.wise_ft.methods=[ensemble]", only=["wise-ft"])
+    assert "study: wise-ft: left out: 'ensemble' is an ensemble, which has no weights" in caplog.messages
+    assert read_table(finished.live / "wise_ft.parquet", VariantRecord) == []
+
+
+def test_a_report_follows_whatever_came_after_it(finished, again):
+    again("soup.methods=[uniform, mehl]", only=["soup", "report"])
+    assert "has not been computed yet" in (finished.live / "report.html").read_text()  # not that of other soups
+    again("soup.methods=[uniform, mehl]", only=[*STUDIES, "report"])
+    assert "has not been computed yet" not in (finished.live / "report.html").read_text()
+
+
+def test_a_shift_can_be_added_to_a_finished_sweep(finished, again):
+    again(f"data.shifts={{again: {finished.folder / 'inverted.parquet'}}}", "soup.methods=[uniform]", only=["soup"])
+    (row,) = read_table(finished.live / "soups.parquet", SoupRecord)
+    assert row.shift_accuracies == {"again": finished.soups()["uniform"].shift_accuracies["inverted"]}
 
 
 def test_the_registry_holds_ingredients_theta0_soups_and_champion(finished, again):

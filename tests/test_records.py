@@ -19,7 +19,8 @@ COLUMNS = {
     "label_smoothing mixup augmentation randaugment_m randaugment_n seed cutmix ema_decay",
     SoupRecord: "method num_ingredients num_selected val_accuracy select_accuracy test_accuracy gpu_hours "
     "construction_seconds epochs peak_memory_bytes peak_memory_kind",
-    CostRecord: "method num_ingredients gpu_hours val_accuracy select_accuracy test_accuracy order_seed predictions",
+    CostRecord: "method num_ingredients gpu_hours val_accuracy select_accuracy test_accuracy order_seed predictions "
+    "gain_low gain_high",
     CoefficientRecord: "trial_index layer coefficient",
     PredictionRecord: "split image_index label prediction",
 }

@@ -75,6 +75,7 @@ def test_other_data_model_space_or_seed_is_an_error_that_names_the_keys(folder, 
         {"study": {"cost_accuracy": {"step": 2}}},
         {"report": {"price_per_gpu_hour": 2.5}},
         {"data": {**DATA, "store": "/elsewhere"}},
+        {"data": {**DATA, "shifts": {"sketch": "/elsewhere"}}},
         {"search": {"cpus_per_trial": 2, "max_failures": 0, "num_trials": 80}},
     ],
 )
@@ -114,8 +115,8 @@ def test_a_sweep_grows_and_does_not_shrink(folder):
     ("changed", "kept"),
     [
         ({"search": {"num_trials": 80}}, ()),
-        ({"soup": {"settings": {"mehl": {"learning_rate": 1.0}}}}, ("search",)),
-        ({"soup": {"include_initialization": True}}, ("search",)),
+        ({"soup": {"settings": {"mehl": {"learning_rate": 1.0}}}}, ("search", "similarity")),
+        ({"soup": {"include_initialization": True}}, ("search", "similarity")),
         (
             {"study": {"cost_accuracy": {"step": 2}}},
             ("search", "soup", *(study for study in STUDIES if study != "cost-accuracy")),
@@ -126,6 +127,7 @@ def test_a_sweep_grows_and_does_not_shrink(folder):
         ),
         ({"report": {"price_per_gpu_hour": 2.5}}, ("search", "soup", *STUDIES)),
         ({"search": {"cpus_per_trial": 2}}, STAGES),
+        ({"data": {**DATA, "shifts": {"sketch": "/elsewhere"}}}, ("search", "similarity")),
         ({"data": {**DATA, "store": "/elsewhere"}}, STAGES),
     ],
 )

@@ -50,10 +50,10 @@ def prepare(data: DataConfig) -> Path:
     )
 
 
-def prepare_shift(data: DataConfig, name: str, class_names: Sequence[str] | None) -> Path:
+def prepare_shift(data: DataConfig, name: str, folder_names: Sequence[str] | None) -> Path:
     """As `prepare`, of the set ``data.shifts[name]`` alone, which is the test set of its store.
 
-    ``class_names`` are those of the training set's folders, by which the folders of this set are labelled.
+    ``folder_names`` are those of the classes in label order, by which the folders of this set are labelled.
     """
     setting = f"shifts.{name}"
     path = required(data.shifts[name], setting)
@@ -65,12 +65,12 @@ def prepare_shift(data: DataConfig, name: str, class_names: Sequence[str] | None
             lambda: parquet.identity(path, setting),
             lambda: RawImages([], parquet.chunks(path, setting), None),
         )
-    if class_names is None:
+    if folder_names is None:
         raise DataError(
             f"data.{setting}: {path} holds no .parquet files, and the training set has no names by which its folders "
             "could be labelled; give Parquet files"
         )
-    names = tuple(class_names)
+    names = tuple(folder_names)
     return _prepared(
         data,
         f"shift-{name}",
@@ -125,7 +125,7 @@ def _write(data: DataConfig, what: str, raw: RawImages, folder: Path) -> Prepare
     num_train = _write_set(raw.train, data, what, folder / "train.parquet") if raw.train else 0
     num_test = None if raw.test is None else _write_set(raw.test, data, what, folder / "test.parquet")
     logger.info("prepared %d images of %s in %s", num_train + (num_test or 0), what, data.store)
-    return Prepared(num_train, num_test, raw.class_names)
+    return Prepared(num_train, num_test, raw.class_names, raw.folder_names)
 
 
 def _write_set(chunks: list[Chunk], data: DataConfig, what: str, path: Path) -> int:

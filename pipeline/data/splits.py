@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -52,16 +53,17 @@ def load_splits(data: DataConfig, seed: int, room: float = math.inf) -> Splits:
         (sets["test"],) = read_images(store / "test.parquet", data.image_size, [indices["test"]])
     train = StreamedImages(store / "train.parquet", data.image_size, indices["train"]) if streamed else sets["train"]
     records = [_record(name, indices[name]) for name in _NAMES if name in indices]
-    shifts = {name: _shift(data, name, prepared.class_names, len(class_names)) for name in data.shifts}
+    folders = prepared.folder_names or prepared.class_names or data.class_names
+    shifts = {name: _shift(data, name, folders, len(class_names)) for name in data.shifts}
     records += [_record(name, np.arange(len(images))) for name, images in shifts.items()]
     return Splits(
         sets.get("pretrain"), train, sets["fit"], sets["select"], sets["test"], class_names, tuple(records), shifts
     )
 
 
-def _shift(data: DataConfig, name: str, source_names: tuple[str, ...] | None, num_classes: int) -> ImageSet:
+def _shift(data: DataConfig, name: str, folder_names: Sequence[str] | None, num_classes: int) -> ImageSet:
     """Another test set, whole and in its own order."""
-    store = prepare_shift(data, name, source_names)
+    store = prepare_shift(data, name, folder_names)
     (images,) = read_images(store / "test.parquet", data.image_size, [np.arange(read_marker(store).num_test or 0)])
     _check_range(f"shifts.{name}", str(data.shifts[name]), images.labels, num_classes)
     return images

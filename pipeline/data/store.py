@@ -30,6 +30,7 @@ class Prepared:
     num_train: int
     num_test: int | None
     class_names: tuple[str, ...] | None
+    folder_names: tuple[str, ...] | None = None
 
 
 def write_marker(folder: Path, prepared: Prepared) -> None:
@@ -40,8 +41,11 @@ def write_marker(folder: Path, prepared: Prepared) -> None:
 def read_marker(folder: Path) -> Prepared:
     """What the finished store in ``folder`` holds."""
     values = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    names = values["class_names"]
-    return Prepared(values["num_train"], values["num_test"], None if names is None else tuple(names))
+    # Stores of an older version know no names of folders.
+    names, folders = (
+        None if (given := values.get(key)) is None else tuple(given) for key in ("class_names", "folder_names")
+    )
+    return Prepared(values["num_train"], values["num_test"], names, folders)
 
 
 def schema(image_size: int) -> pa.Schema:

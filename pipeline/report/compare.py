@@ -34,18 +34,34 @@ def comparison_page(runs: Sequence[RunResults]) -> str:
         ),
         "cost": section("cost", "Cost against accuracy", chart(curves)) if curves.series else "",
     }
-    head = facts([(results.run.name, results.run.sweep_id) for results in runs], "facts")
+    head = facts([(name, results.run.sweep_id) for name, results in zip(_names(runs), runs, strict=True)], "facts")
     return document(_NAME, "Model soup report", head, sections, [curves] if curves.series else [])
 
 
+def _names(runs: Sequence[RunResults]) -> list[str]:
+    """What the runs are called; where names repeat, with their sweep."""
+    names = [results.run.name for results in runs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({results.run.sweep_id})"
+        for name, results in zip(names, runs, strict=True)
+    ]
+
+
 def _summary(runs: Sequence[RunResults]) -> str:
-    champions = [(champion_of(results.run, results.soups), results.run.name) for results in runs]
+    champions = [
+        (champion_of(results.run, results.soups), name) for results, name in zip(runs, _names(runs), strict=True)
+    ]
     known = [(champion.test_accuracy, name, champion.method) for champion, name in champions if champion is not None]
     if not known:
         return f"{count(len(runs), 'run')}, none with a champion yet."
     accuracy, name, method = max(known)
     best = f"{style(method).label} of {name} has the highest test accuracy of a champion: {percent(accuracy)} %."
-    tests = {split.indices_sha256 for results in runs for split in results.run.splits if split.name == "test"}
+    tests = {
+        (*results.run.class_names, split.size, split.indices_sha256)
+        for results in runs
+        for split in results.run.splits
+        if split.name == "test"
+    }
     if len(tests) > 1:
         best += " The runs were tested on different images, so small differences say nothing."
     return best
@@ -55,11 +71,11 @@ def _runs_table(runs: Sequence[RunResults]) -> str:
     headings = ("Test %", "95 % interval", "Trials", "Cost", "Unit")
     columns = [Column("Run", False), Column("Champion", False), *map(Column, headings)]
     rows = []
-    for results in runs:
+    for results, name in zip(runs, _names(runs), strict=True):
         champion, images = champion_of(results.run, results.soups), split_size(results.run, "test")
         rows.append(
             (
-                results.run.name,
+                name,
                 style(champion.method).label if champion else MISSING,
                 percent(champion.test_accuracy) if champion else MISSING,
                 between(champion.test_accuracy, images) if champion else MISSING,
@@ -75,7 +91,7 @@ def _methods_table(runs: Sequence[RunResults]) -> str:
     methods = dict.fromkeys(soup.method for results in runs for soup in results.soups)
     columns = [
         Column("Method", False),
-        *(Column(results.run.name) for results in runs),
+        *map(Column, _names(runs)),
         Column("Mean"),
         Column("SD, pp"),
     ]
@@ -100,12 +116,17 @@ def _methods_table(runs: Sequence[RunResults]) -> str:
 def _curves(runs: Sequence[RunResults]) -> LinePlot:
     """The cost curve of every method that was followed: a colour per run, a marker per method."""
     series: list[Series] = []
-    for place, results in enumerate(runs):
+    for place, (results, name) in enumerate(zip(runs, _names(runs), strict=True)):
         colour = RUN_COLOURS[place % len(RUN_COLOURS)]
         for line in cost_series(results.cost_accuracy, cost_unit(results.ingredients)):
-            series.append(replace(line, label=f"{results.run.name}: {line.label}", colour=colour, numbers=(), sides=()))
+            series.append(replace(line, label=f"{name}: {line.label}", colour=colour, numbers=(), sides=()))
     units = {cost_unit(results.ingredients) for results in runs}
     x_title = f"Cost so far ({' or '.join(sorted(units))})"
     return LinePlot(
-        "runs_cost_accuracy", "Test accuracy against cost of every run", x_title, "Test accuracy (%)", series
+        "runs_cost_accuracy",
+        "Test accuracy against cost of every run",
+        x_title,
+        "Test accuracy (%)",
+        series,
+        source="cost_accuracy.parquet",
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import hypot
-
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from pipeline.records import RunRecord
 
@@ -12,21 +10,16 @@ from pipeline.records import RunRecord
 def interval(accuracy: float, num_images: int) -> tuple[float, float]:
     """95 % percentile bootstrap interval of an accuracy, as fractions.
 
-    Resampled images are right or wrong independently, so their number is binomial and nothing need be drawn.
+    Resampled images are right or wrong independently, so their number is binomial and nothing need be drawn. Where all
+    are right or all wrong, resampling knows nothing: then it is the exact interval (Clopper and Pearson).
     """
     if num_images < 1:
         raise ValueError("an accuracy needs at least one image")
+    if accuracy in (0, 1):
+        exact = binomtest(round(accuracy * num_images), num_images).proportion_ci(method="exact")
+        return float(exact.low), float(exact.high)
     low, high = binom.ppf([0.025, 0.975], num_images, accuracy) / num_images
     return float(low), float(high)
-
-
-def difference_margin(first: float, second: float, num_images: int) -> float:
-    """Half-width for the difference of two accuracies, as a fraction, as if they came from different images.
-
-    On the same images errors go together, so this is the cautious side; the exact (paired) test needs predictions.
-    """
-    halves = ((high - low) / 2 for low, high in (interval(first, num_images), interval(second, num_images)))
-    return hypot(*halves)
 
 
 def split_size(run: RunRecord, name: str) -> int | None:

@@ -38,10 +38,9 @@ def table(
         cells = "".join(f"<td{cell}</td>" for cell in rest)
         mark = ' class="champion"' if index == highlight else ""
         body.append(f'<tr{mark}><th scope="row"{first}</th>{cells}</tr>')
-    origin = f" (<code>{escape(source)}</code>)" if source else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}{origin}</caption><thead><tr>{heads}</tr></thead>"
+        f"<caption>{escape(caption)}{_origin(source)}</caption><thead><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -59,7 +58,7 @@ def chart(plot: Plot) -> str:
     return (
         f'<figure><div class="{kind}" id="{chart_id(plot)}" role="img" aria-label="{escape(plot.description)}"></div>'
         "<noscript><p>This chart needs JavaScript; the folder figures beside this page holds an image of it.</p>"
-        f"</noscript><figcaption>{escape(plot.description)}. "
+        f"</noscript><figcaption>{escape(plot.description)}{_origin(plot.source)}. "
         f'<a download="{plot.name}.csv" href="{data}">Its data as CSV</a></figcaption></figure>'
     )
 
@@ -78,6 +77,10 @@ def paragraph(text: str, css_class: str = "") -> str:
 def section(section_id: str, title: str, *content: str) -> str:
     """A section of the page under its heading; ``content`` is HTML."""
     return f'<section id="{section_id}"><h2>{escape(title)}</h2>{"".join(content)}</section>'
+
+
+def _origin(source: str) -> str:
+    return f" (<code>{escape(source)}</code>)" if source else ""
 
 
 def _align(column: Column) -> str:

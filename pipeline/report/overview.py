@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.records import ComparisonRecord, IngredientRecord, RunRecord, RunResults, SoupRecord, cost_unit
+from pipeline.records import (
+    ComparisonRecord,
+    CostRatioRecord,
+    IngredientRecord,
+    RunRecord,
+    RunResults,
+    SoupRecord,
+    cost_unit,
+)
 from pipeline.report.formats import between, cost, count, duration, percent, significant
 from pipeline.report.intervals import split_size
 from pipeline.report.markup import facts, paragraph, section
@@ -29,7 +37,7 @@ def overview(results: RunResults) -> str:
         "overview",
         "Overview",
         facts(_tiles(champion, baseline, tested, ingredients), "tiles"),
-        paragraph(_verdict(run, champion, len(soups)), "lead"),
+        paragraph(_verdict(run, champion), "lead"),
         paragraph(_gain(champion, baseline, tested)) if baseline else "",
         paragraph(_spent(run, ingredients, champion)),
         *map(paragraph, _worth(results, champion)),
@@ -39,20 +47,39 @@ def overview(results: RunResults) -> str:
 def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
     """What the same accuracy costs by another method, and whether more trials are worth their cost."""
     unit = cost_unit(results.ingredients)
+    if ratio := _headline(results.cost_ratios, champion.method):
+        yield _equal_accuracy(ratio, unit)
     lines = cost_lines(results.cost_accuracy)
-    for ratio in results.cost_ratios[:1]:
-        orders = f", over {ratio.orders} orders of the trials" if ratio.orders > 1 else ""
-        doubt = ", so chance explains it" if ratio.low <= 1 <= ratio.high else ""
-        yield (
-            f"For {percent(ratio.accuracy)} % test accuracy, the highest that both reach, "
-            f"{style(ratio.baseline).label} needed {significant(ratio.baseline_gpu_hours)} and "
-            f"{style(ratio.method).label} {significant(ratio.gpu_hours)} {unit}. {style(ratio.baseline).label} costs "
-            f"{significant(ratio.ratio)} times as much{orders} (95 % interval {significant(ratio.low)} to "
-            f"{significant(ratio.high)}{doubt})."
-        )
     followed = next((line for line in lines if line.method == champion.method), lines[0] if lines else None)
     if followed is not None:
         yield worth(results.run, followed, unit)
+
+
+def _headline(ratios: Sequence[CostRatioRecord], champion: str) -> CostRatioRecord | None:
+    """The champion against greedy, where both were followed; else any pair with greedy, else the first."""
+    wanted = ({champion, "greedy"}, {"greedy"}, set[str]())
+    return next((row for pair in wanted for row in ratios if pair <= {row.method, row.baseline}), None)
+
+
+def _equal_accuracy(ratio: CostRatioRecord, unit: str) -> str:
+    """What two methods cost for the same accuracy, in search order and over all orders."""
+    method, baseline = style(ratio.method).label, style(ratio.baseline).label
+    text = (
+        f"For {percent(ratio.accuracy)} % test accuracy {baseline} needed "
+        f"{significant(ratio.baseline_gpu_hours)} {unit}, {method} {significant(ratio.gpu_hours)}."
+    )
+    for name, best, other in (
+        (method, ratio.best_accuracy, baseline),
+        (baseline, ratio.baseline_best_accuracy, method),
+    ):
+        if best > ratio.accuracy:
+            text += f" {other} did not reach the {percent(best)} % of {name}."
+    orders = f"Over {ratio.orders} orders of the trials {baseline}" if ratio.orders > 1 else baseline
+    doubt = ", so it may be chance" if ratio.low <= 1 <= ratio.high else ""
+    return (
+        f"{text} {orders} costs {significant(ratio.ratio)} times as much as {method} for the same accuracy "
+        f"(95 % interval {significant(ratio.low)} to {significant(ratio.high)}{doubt})."
+    )
 
 
 def _tiles(
@@ -71,7 +98,7 @@ def _tiles(
     return [*tiles, (f"Sweep, {unit}", significant(sum(row.gpu_hours for row in ingredients)))]
 
 
-def _verdict(run: RunRecord, champion: SoupRecord, num_methods: int) -> str:
+def _verdict(run: RunRecord, champion: SoupRecord) -> str:
     """Who won, on which split, and what that is worth on the test split."""
     images = split_size(run, "test")
     select = split_size(run, "select")
@@ -81,7 +108,7 @@ def _verdict(run: RunRecord, champion: SoupRecord, num_methods: int) -> str:
     else:
         size = f", {count(select, 'image')} set aside for this choice" if select else ""
         chosen = (
-            f"{name} is the champion: of {count(num_methods, 'method')} it has the best accuracy on the select split "
+            f"{name} is the champion: of the single models it has the best accuracy on the select split "
             f"({percent(champion.select_accuracy)} %{size})."
         )
     reached = f"On the test split, which no choice has seen, it reaches {percent(champion.test_accuracy)} %"

@@ -79,7 +79,7 @@ def page(results: RunResults) -> str:
         "ablation": ablation_section(results, plots),
         "coefficients": coefficients_section(results, plots),
         "interpolation": wise_ft_section(results, plots),
-        "similarity": similarity_section(results.similarity, plots),
+        "similarity": similarity_section(results, plots),
         "ingredients": ingredients_section(results.ingredients, plots),
         "sweep": sweep_section(results.ingredients),
         "splits": splits_section(run),
@@ -89,12 +89,13 @@ def page(results: RunResults) -> str:
 
 
 def document(name: str, kind: str, head: str, sections: Mapping[str, str], plots: Iterable[Plot]) -> str:
-    """A page with a heading, its sections by id (empty ones are left out) and the ``plots`` that they have places for.
+    """A page: a heading, its sections by id (empty ones are left out), those ``plots`` that they have places for.
 
     plotly.js is inlined once, and only where there is a chart.
     """
     there = {name: text for name, text in sections.items() if text}
-    statements = [script(chart_id(plot), draw(plot)) for plot in plots]
+    body = "\n".join(there.values())
+    statements = [script(chart_id(plot), draw(plot)) for plot in plots if f'id="{chart_id(plot)}"' in body]
     drawing = "\n".join([*statements, _PRINT_SCRIPT])
     return _PAGE.substitute(
         name=escape(name),
@@ -102,7 +103,7 @@ def document(name: str, kind: str, head: str, sections: Mapping[str, str], plots
         stylesheet=STYLESHEET,
         facts=head,
         contents="".join(f'<li><a href="#{name}">{name.capitalize()}</a></li>' for name in there if name != "overview"),
-        sections="\n".join(there.values()),
+        sections=body,
         scripts=f"<script>{get_plotlyjs()}</script>\n<script>{drawing}</script>" if statements else "",
     )
 

@@ -15,8 +15,9 @@ Side: TypeAlias = Literal["above", "below"] | None
 class Series:
     """Points in order, their accuracies in per cent.
 
-    ``low`` and ``high`` are a 95 % interval at each point, drawn as a ``band`` or as bars. ``numbers`` are written
-    ``above`` or ``below`` their points (``sides``), ``hover`` is what a point tells, in plotly's markup.
+    ``low`` and ``high`` are a 95 % interval at each point, or hold 95 % of several curves; they are drawn as a ``band``
+    or as bars. ``numbers`` are written ``above`` or ``below`` their points (``sides``), ``hover`` is what a point
+    tells, in plotly's markup.
     """
 
     label: str
@@ -37,13 +38,14 @@ class Series:
 
 @dataclass(frozen=True)
 class LinePlot:
-    """Series over a common axis; with ``ticks`` x counts these named values."""
+    """Series over a common axis; with ``ticks`` x counts these named values. ``source`` is where the numbers are."""
 
     name: str
     description: str
     x_title: str
     y_title: str
     series: Sequence[Series]
+    source: str = ""
     ticks: Sequence[str] = ()
     whole_x: bool = False
 
@@ -72,6 +74,7 @@ class HeatMap:
     columns: Sequence[str]
     values: Sequence[Sequence[float | None]]
     centre: float | None = None
+    source: str = ""
 
     def csv(self) -> str:
         """The matrix as a table."""

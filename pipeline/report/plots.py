@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html import escape
 from itertools import groupby
@@ -21,7 +21,7 @@ from pipeline.records import (
 from pipeline.report.formats import augmentation, cost, count, percent, setting
 from pipeline.report.intervals import interval, split_size
 from pipeline.report.plot import HeatMap, LinePlot, Plot, Series
-from pipeline.report.series import champion_of, cost_lines, order_bands, trials
+from pipeline.report.series import OrderBand, champion_of, cost_lines, learned_coefficients, order_bands, trials
 from pipeline.report.styles import GREY, TEST_COLOUR, VALIDATION_COLOUR, MethodStyle, style
 
 COST, NUMBER, INGREDIENTS = "cost_accuracy", "number_accuracy", "ingredients"
@@ -57,7 +57,8 @@ def ablated(rows: Sequence[VariantRecord]) -> Iterator[tuple[str, str, list[Vari
 
 def layerwise(results: RunResults) -> list[str]:
     """The methods with a coefficient per layer, the champion first."""
-    methods = [name for name, rows in results.coefficients.items() if len({row.layer for row in rows}) > 1]
+    learned = learned_coefficients(results)
+    methods = [name for name, rows in learned.items() if len({row.layer for row in rows}) > 1]
     return sorted(methods, key=lambda name: name != results.run.champion)
 
 
@@ -92,38 +93,45 @@ def cost_series(costs: Sequence[CostRecord], unit: str) -> list[Series]:
 
 def _cost(results: RunResults) -> LinePlot:
     costs, unit = results.cost_accuracy, cost_unit(results.ingredients)
-    series = cost_series(costs, unit)
+    series = [*cost_series(costs, unit), *_order_series(costs, lambda band: band.gpu_hours)]
+    return LinePlot(
+        COST,
+        f"Test accuracy of each method against cost in {unit}",
+        f"Cost so far ({unit})",
+        _TEST,
+        series,
+        source="cost_accuracy.parquet",
+    )
+
+
+def _number(results: RunResults) -> LinePlot:
+    """As `_cost`, with the number of ingredients for x."""
+    costs, images = results.cost_accuracy, split_size(results.run, "test")
+    series = []
+    for line in cost_lines(costs):
+        look, rows = style(line.method), [point.record for point in line.points]
+        x = [row.num_ingredients for row in rows]
+        series.append(_measured(look, look.label, x, [row.test_accuracy for row in rows], images))
+    series += _order_series(costs, lambda band: band.num_ingredients)
+    what = "Test accuracy of each method against the number of ingredients"
+    return LinePlot(NUMBER, what, "Ingredients", _TEST, series, whole_x=True, source="cost_accuracy.parquet")
+
+
+def _order_series(costs: Sequence[CostRecord], x: Callable[[OrderBand], float]) -> Iterator[Series]:
+    """Mean and band over the random orders of each method."""
     for method in dict.fromkeys(row.method for row in costs):
         look, bands = style(method), order_bands(costs, method)
-        if not bands:
-            continue
-        series.append(
-            Series(
+        if bands:
+            yield Series(
                 f"{look.label}, {count(bands[0].orders, 'random order')}", look.colour, look.marker, look.symbol,
-                x=[band.gpu_hours for band in bands],
+                x=[x(band) for band in bands],
                 y=[100 * band.mean for band in bands],
                 low=[100 * band.low for band in bands],
                 high=[100 * band.high for band in bands],
                 band=True,
                 line="dash",
                 points=False,
-            )
-        )  # fmt: skip
-    return LinePlot(
-        COST, f"Test accuracy of each method against cost in {unit}", f"Cost so far ({unit})", _TEST, series
-    )
-
-
-def _number(results: RunResults) -> LinePlot:
-    """As `_cost`, with the number of ingredients for x."""
-    images = split_size(results.run, "test")
-    series = []
-    for line in cost_lines(results.cost_accuracy):
-        look, rows = style(line.method), [point.record for point in line.points]
-        x = [row.num_ingredients for row in rows]
-        series.append(_measured(look, look.label, x, [row.test_accuracy for row in rows], images, band=True))
-    what = "Test accuracy of each method against the number of ingredients"
-    return LinePlot(NUMBER, what, "Ingredients", _TEST, series, whole_x=True)
+            )  # fmt: skip
 
 
 def _elimination(results: RunResults) -> LinePlot:
@@ -134,7 +142,9 @@ def _elimination(results: RunResults) -> LinePlot:
         look, x = style(method), [int(row.value) for row in rows]
         series.append(_measured(look, look.label, x, [row.test_accuracy for row in rows], images))
     what = "Test accuracy of each method without the best ingredients"
-    return LinePlot(ELIMINATION, what, "Best ingredients eliminated", _TEST, series, whole_x=True)
+    return LinePlot(
+        ELIMINATION, what, "Best ingredients eliminated", _TEST, series, whole_x=True, source="elimination.parquet"
+    )
 
 
 def _ablation(results: RunResults, method: str, name: str, rows: Sequence[VariantRecord]) -> LinePlot:
@@ -149,6 +159,7 @@ def _ablation(results: RunResults, method: str, name: str, rows: Sequence[Varian
         f"{name} of {look.label}",
         _TEST,
         [series],
+        source="ablation.parquet",
         ticks=[f"{row.value} (run)" if row.is_default else row.value for row in rows],
     )
 
@@ -161,7 +172,7 @@ def _wise_ft(results: RunResults) -> LinePlot:
         look, x = style(method), [float(row.value) for row in rows]
         series.append(_measured(look, look.label, x, [row.test_accuracy for row in rows], images, band=True))
     what = "Test accuracy between the starting point and each soup"
-    return LinePlot(WISE_FT, what, "alpha (0: starting point, 1: soup)", _TEST, series)
+    return LinePlot(WISE_FT, what, "alpha (0: starting point, 1: soup)", _TEST, series, source="wise_ft.parquet")
 
 
 def _wise_ft_shifts(results: RunResults) -> LinePlot | None:
@@ -180,7 +191,7 @@ def _wise_ft_shifts(results: RunResults) -> LinePlot | None:
             )
         )  # fmt: skip
     what = "Mean accuracy on the shifts against test accuracy, from the starting point (alpha 0) to each soup (1)"
-    return LinePlot(WISE_FT_SHIFTS, what, _TEST, "Mean accuracy on the shifts (%)", series)
+    return LinePlot(WISE_FT_SHIFTS, what, _TEST, "Mean accuracy on the shifts (%)", series, source="wise_ft.parquet")
 
 
 def _coefficients(results: RunResults) -> LinePlot | None:
@@ -205,7 +216,9 @@ def _coefficients(results: RunResults) -> LinePlot | None:
             )
         )  # fmt: skip
     what = "Distribution of the mixing coefficients over all layers and ingredients"
-    return LinePlot(COEFFICIENTS, what, "Mixing coefficient", "Share of coefficients (%)", series)
+    return LinePlot(
+        COEFFICIENTS, what, "Mixing coefficient", "Share of coefficients (%)", series, source="coefficients/"
+    )
 
 
 def _coefficient_map(results: RunResults) -> HeatMap | None:
@@ -226,6 +239,7 @@ def _coefficient_map(results: RunResults) -> HeatMap | None:
         [_ingredient_name(index) for index in ingredients],
         [[table[layer, index] for index in ingredients] for layer in layers],
         centre=1 / len(ingredients),
+        source=f"coefficients/{methods[0]}.parquet",
     )
 
 
@@ -248,6 +262,7 @@ def _similarity(rows: Sequence[SimilarityRecord]) -> HeatMap:
         names,
         names,
         [[cosines.get((one, other)) for other in indices] for one in indices],
+        source="similarity.parquet",
     )
 
 
@@ -273,7 +288,9 @@ def _ingredients(results: RunResults) -> LinePlot:
         line = Series("Champion (test)", look.colour, "", "circle", ends, level, line="dash", points=False)
         series.append(line)
     what = "Validation and test accuracy of every trial in search order"
-    return LinePlot(INGREDIENTS, what, "Trial, in search order", "Accuracy (%)", series, whole_x=True)
+    return LinePlot(
+        INGREDIENTS, what, "Trial, in search order", "Accuracy (%)", series, whole_x=True, source="ingredients.parquet"
+    )
 
 
 def _measured(

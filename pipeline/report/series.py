@@ -7,7 +7,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, RunRecord, SoupRecord
+from pipeline.records import (
+    CoefficientRecord,
+    ComparisonRecord,
+    CostRecord,
+    IngredientRecord,
+    RunRecord,
+    RunResults,
+    SoupRecord,
+)
 
 
 class CostPoint(NamedTuple):
@@ -50,6 +58,7 @@ class OrderBand(NamedTuple):
     """Test accuracies of so many random orders at one number of ingredients: mean, 2.5 and 97.5 % quantile."""
 
     orders: int
+    num_ingredients: int
     gpu_hours: float
     mean: float
     low: float
@@ -63,11 +72,11 @@ def order_bands(costs: Sequence[CostRecord], method: str) -> list[OrderBand]:
         if row.method == method and row.order_seed is not None:
             by_number.setdefault(row.num_ingredients, []).append(row)
     found = []
-    for _, rows in sorted(by_number.items()):
+    for number, rows in sorted(by_number.items()):
         accuracies = np.array([row.test_accuracy for row in rows])
         low, high = np.quantile(accuracies, [0.025, 0.975])
         hours = float(np.mean([row.gpu_hours for row in rows]))
-        found.append(OrderBand(len(rows), hours, float(accuracies.mean()), float(low), float(high)))
+        found.append(OrderBand(len(rows), number, hours, float(accuracies.mean()), float(low), float(high)))
     return found
 
 
@@ -105,6 +114,15 @@ def against(comparisons: Sequence[ComparisonRecord], method: str | None, baselin
                 }
             )
     return None
+
+
+def learned_coefficients(results: RunResults) -> dict[str, list[CoefficientRecord]]:
+    """By method the coefficients of the soups that do not simply average some ingredients."""
+    return {
+        method: rows
+        for method, rows in results.coefficients.items()
+        if len({row.coefficient for row in rows if row.coefficient != 0}) > 1
+    }
 
 
 def champion_of(run: RunRecord, soups: Sequence[SoupRecord]) -> SoupRecord | None:

@@ -11,12 +11,11 @@ from pipeline.records import (
     CostRatioRecord,
     RunRecord,
     RunResults,
-    SimilarityRecord,
     VariantRecord,
     cost_unit,
 )
 from pipeline.report.formats import between, cost, count, duration, percent, significant
-from pipeline.report.intervals import difference_margin, split_size
+from pipeline.report.intervals import split_size
 from pipeline.report.markup import Column, chart, paragraph, section, table
 from pipeline.report.plot import Plot
 from pipeline.report.plots import (
@@ -31,10 +30,14 @@ from pipeline.report.plots import (
     ablated,
     ablation_name,
 )
-from pipeline.report.series import CostLine, cost_lines
+from pipeline.report.series import CostLine, cost_lines, learned_coefficients
 from pipeline.report.styles import style
 from pipeline.report.text import memory_with_kind
 
+_BANDS = (
+    "Bars are 95 % bootstrap intervals over test images. Dashed lines, where there are any, are means over random "
+    "orders of the trials, and the area around them holds 95 % of these orders."
+)
 _ACCURACIES = ("Validation %", "Select %", "Test %", "95 % interval")
 
 
@@ -73,6 +76,7 @@ def cost_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
         *(paragraph(worth(results.run, line, unit)) for line in lines),
         _ratios(results.cost_ratios, unit),
         chart(plots[NUMBER]),
+        paragraph(_BANDS, "note"),
         f"<details><summary>The points as a table</summary>{points}</details>",
     )
 
@@ -117,17 +121,16 @@ def worth(run: RunRecord, line: CostLine, unit: str) -> str:
         each = hours / points
         price = "" if run.price_per_gpu_hour is None else f", {significant(each * run.price_per_gpu_hour)} in money"
         text += f": {cost(each, unit)} for each percentage point{price}"
-    images = split_size(run, "test")
-    if images is None:
+    if after.gain_low is None or after.gain_high is None:
         return f"{text}."
-    noise = 100 * difference_margin(after.test_accuracy, before.test_accuracy, images)
-    if points > noise:
+    if after.gain_low > 0:
         verdict = "More trials may still pay off."
     elif points > 0:
         verdict = "That does not tell whether more trials would pay off."
     else:
         verdict = "That is no reason for more trials."
-    return f"{text}. Chance alone would explain up to {noise:.2f} pp. {verdict}"
+    interval = f"{100 * after.gain_low:+.2f} to {100 * after.gain_high:+.2f} pp"
+    return f"{text}. The 95 % interval of that change is {interval}. {verdict}"
 
 
 def elimination_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
@@ -191,9 +194,7 @@ def wise_ft_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
 
 def coefficients_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
     """Fig. 1 of the MEHL-Soup paper."""
-    learned = {
-        method: rows for method, rows in results.coefficients.items() if len({row.coefficient for row in rows}) > 2
-    }
+    learned = learned_coefficients(results)
     if not learned:
         return ""
     columns = [Column("Method", False), *map(Column, ("Layers", "Smallest", "Largest", "Spread", "Outside 0 to 1"))]
@@ -222,10 +223,14 @@ def _spread(rows: Sequence[CoefficientRecord]) -> tuple[str, ...]:
     )
 
 
-def similarity_section(rows: Sequence[SimilarityRecord], plots: Mapping[str, Plot]) -> str:
+def similarity_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
     """App. D of the MEHL-Soup paper."""
+    rows = results.similarity
     if not rows:
         return ""
+    there = len({index for row in rows for index in (row.trial_index, row.other_index)})
+    finished = sum(row.status == "finished" for row in results.ingredients)
+    which = "" if there == finished else f" (the first {there} of {finished})"
     means = [
         ("weights", statistics.mean(row.weights for row in rows)),
         ("directions from their mean (decentralized)", statistics.mean(row.from_mean for row in rows)),
@@ -237,7 +242,7 @@ def similarity_section(rows: Sequence[SimilarityRecord], plots: Mapping[str, Plo
     return section(
         "similarity",
         "How alike the ingredients are",
-        paragraph(f"Mean cosine of {count(len(rows), 'pair')} of ingredients: {text} (similarity.parquet)."),
+        paragraph(f"Mean cosine of {count(len(rows), 'pair')} of ingredients{which}: {text} (similarity.parquet)."),
         chart(plots[SIMILARITY]),
     )
 

@@ -41,7 +41,7 @@ def methods_table(soups: Sequence[SoupRecord], ingredients: Sequence[IngredientR
     lines.insert(1, "-" * len(lines[0]))
     if champion is not None:
         chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
-        lines += ["", f"* champion: best {chooser} accuracy"]
+        lines += ["", f"* champion: best {chooser} accuracy of a single model"]
     finished = sum(row.status == "finished" for row in ingredients)
     price = cost(sum(row.gpu_hours for row in ingredients), cost_unit(ingredients))
     lines.append(f"  sweep: {finished} of {count(len(ingredients), 'trial')} finished, {price}")

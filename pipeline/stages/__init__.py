@@ -12,6 +12,7 @@ from pipeline.config import Config
 from pipeline.data import StreamedImages, load_splits
 from pipeline.provenance import git_commit, library_versions
 from pipeline.registry import log_datasets, log_settings, open_sweep, store_errors
+from pipeline.results import remove_studies
 from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
 from pipeline.stages.search import search_stage
@@ -32,7 +33,10 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
     with store_errors(str(config.registry.tracking_uri)):
         run = open_run(config, state)
         for stage in todo:
+            if stage in ("search", "soup"):  # what studies said of other ingredients or soups is true no more
+                remove_studies(config.output, stage)
             _RUN_STAGE[stage](run)
+            state.done.pop("report", None)  # it tells of all stages
             state.done[stage] = wanted[stage]
             save_state(config, state)
 

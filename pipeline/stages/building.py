@@ -47,6 +47,7 @@ def soup_context(run: Run, rows: Sequence[IngredientRecord], description: ModelD
         val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
         sha256s={row.trial_index: row.sha256 for row in rows},
         include_initialization=config.soup.include_initialization,
+        shifts={name: str(path) for name, path in config.data.shifts.items()},
         device=run.cluster.device,
         skip_damaged=config.soup.damaged == "skip",
         description=description,

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import read_table, write_table
-from pipeline.errors import ConfigError
 from pipeline.records import (
     CoefficientRecord,
     ComparisonRecord,
@@ -34,6 +33,7 @@ from pipeline.studies import (
     cost_ratios,
     eliminations,
     interpolations,
+    with_gains,
 )
 
 logger = logging.getLogger(__name__)
@@ -57,9 +57,10 @@ def cost_accuracy_stage(run: Run) -> None:
     points = cost_points(run.ingredients(), settings.methods, settings.step, orders, request)
     soups = _soups(run, {point.name: point.request for point in points})
     rows = [point.record(soups[point.name].record, soups[point.name].predictions) for point in points]
+    correct = {path: _correct(run, path) for path in {str(row.predictions) for row in rows}}
+    rows = with_gains(rows, correct)
     write_table(run.path("cost_accuracy.parquet"), rows, CostRecord)
     log_costs(run.sweep, rows)
-    correct = {path: _correct(run, path) for path in {str(row.predictions) for row in rows}}
     write_table(run.path("cost_ratios.parquet"), cost_ratios(rows, correct), CostRatioRecord)
 
 
@@ -77,15 +78,19 @@ def ablation_stage(run: Run) -> None:
 
 
 def wise_ft_stage(run: Run) -> None:
-    """``wise_ft.parquet``: between theta0 and the soups. Raises ConfigError for an ensemble."""
+    """``wise_ft.parquet``: between theta0 and the soups; ensembles have no weights and are left out."""
     settings = run.config.study.wise_ft
     coefficients = {}
     for method in settings.methods:
         table = run.path("coefficients", f"{method}.parquet")
-        if not table.exists():
-            raise ConfigError(f"study.wise_ft.methods: '{method}' is an ensemble, which has no weights; leave it out")
-        coefficients[method] = read_table(table, CoefficientRecord)
-    whole = _whole(run, settings.methods)
+        if run.record().theta0_sha256 is None:
+            logger.info("study: wise-ft: left out: this run has no theta0; import the ingredients with --theta0")
+            break
+        if table.exists():
+            coefficients[method] = read_table(table, CoefficientRecord)
+        else:
+            logger.info("study: wise-ft: left out: '%s' is an ensemble, which has no weights", method)
+    whole = _whole(run, list(coefficients))
     _variants(run, "wise_ft", interpolations(whole, coefficients, settings.alphas))
 
 

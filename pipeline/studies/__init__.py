@@ -1,7 +1,7 @@
 """Studies over a finished sweep."""
 
 from pipeline.studies.comparisons import compare_methods, correct_on_test
-from pipeline.studies.cost_accuracy import CostPoint, cost_points, cost_ratios
+from pipeline.studies.cost_accuracy import CostPoint, cost_points, cost_ratios, with_gains
 from pipeline.studies.variants import Variant, ablations, eliminations, interpolations
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "cost_ratios",
     "eliminations",
     "interpolations",
+    "with_gains",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.records import CostRatioRecord, CostRecord, IngredientRecord, SoupRecord, cumulative_gpu_hours
 from pipeline.soup_task import SoupRequest
-from pipeline.studies.statistics import Curve, cost_ratio
+from pipeline.studies.statistics import Curve, cost_ratio, paired_interval
 
 # The soup of a method over trials whose sweep cost so many hours, with the settings of the run.
 Request: TypeAlias = Callable[[str, tuple[int, ...], float], SoupRequest]
@@ -80,17 +80,22 @@ def _point(
 def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRatioRecord]:
     """What every pair of methods costs at equal test accuracy.
 
-    ``correct`` says by the path of their predictions which test images (N,) the soups got right.
+    ``correct`` says by the path of their predictions which test images (N,) the soups got right. There is nothing to
+    compare where curves have one point, and no ratio where trials were free.
     """
     methods = list(dict.fromkeys(point.method for point in points))
     found = []
     for method, baseline in combinations(reversed(methods), 2):
         ours, theirs = (_curves(points, name, correct) for name in (method, baseline))
+        if len(ours[0].hours) < 2 or min(curve.hours.min() for curve in (*ours, *theirs)) <= 0:
+            continue
         cost = cost_ratio(ours, theirs)
         found.append(
             CostRatioRecord(
                 method=method,
                 baseline=baseline,
+                best_accuracy=float(ours[0].correct.mean(axis=1).max()),
+                baseline_best_accuracy=float(theirs[0].correct.mean(axis=1).max()),
                 accuracy=cost.accuracy,
                 gpu_hours=cost.hours,
                 baseline_gpu_hours=cost.baseline_hours,
@@ -100,6 +105,20 @@ def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.b
                 high=cost.ratio.high,
             )
         )
+    return found
+
+
+def with_gains(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRecord]:
+    """The points, each with the interval of its gain over the one before it in the same curve."""
+    found: list[CostRecord] = []
+    for point in points:
+        before = found[-1] if found else None
+        if before is not None and (before.method, before.order_seed) == (point.method, point.order_seed):
+            now, then = correct[str(point.predictions)], correct[str(before.predictions)]
+            gain = paired_interval(int((now & ~then).sum()), int((then & ~now).sum()), len(now))
+            found.append(point.model_copy(update={"gain_low": gain.low, "gain_high": gain.high}))
+        else:
+            found.append(point)
     return found
 
 

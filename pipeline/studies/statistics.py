@@ -87,6 +87,7 @@ def cost_ratio(method: Sequence[Curve], baseline: Sequence[Curve], seed: int = 0
 
     Pairs of curves are of repeated sweeps or of orders of one sweep, on the same test images; accuracy and hours are
     those of the first pair. The interval resamples pairs and images independently, as `accuracy_difference` does.
+    Hours must be above 0.
     """
     images = method[0].correct.shape[1]
     generator = np.random.default_rng(seed)

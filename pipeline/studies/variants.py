@@ -90,11 +90,23 @@ def interpolations(
             "alpha",
             alpha,
             alpha == 1,
-            replace(whole[method], settings={"alpha": alpha}, line=SoupLine.of(rows)),
+            replace(_on_line(whole[method], rows), settings={"alpha": alpha}),
         )
         for method, rows in coefficients.items()
         for alpha in alphas
     ]
+
+
+def _on_line(whole: SoupRequest, rows: Sequence[CoefficientRecord]) -> SoupRequest:
+    """The request of the recorded soup: its own trials, which may be fewer if some were damaged, theta0 last."""
+    if not rows:  # nothing was mixed: there is one ingredient, or all are equal
+        coefficients = [(1.0,), *((0.0,) for _ in whole.trial_indices[1:])]
+        return replace(whole, line=SoupLine(("model",), tuple(coefficients)))
+    layers = tuple(dict.fromkeys(row.layer for row in rows))
+    table = {(row.trial_index, row.layer): row.coefficient for row in rows}
+    trials = sorted({row.trial_index for row in rows}, key=lambda index: (index < 0, index))
+    line = SoupLine(layers, tuple(tuple(table[trial, layer] for layer in layers) for trial in trials))
+    return replace(whole, trial_indices=tuple(trial for trial in trials if trial >= 0), line=line)
 
 
 def _text(value: Any) -> str:

@@ -205,7 +205,8 @@ def a_variant(method: str, setting: str, value, **changes) -> VariantRecord:
 
 def a_ratio(**changes) -> CostRatioRecord:
     values = {
-        "method": "mehl-plus", "baseline": "greedy", "accuracy": 0.949, "gpu_hours": 0.01, "baseline_gpu_hours": 0.025,
+        "method": "mehl-plus", "baseline": "greedy", "best_accuracy": 0.9557, "baseline_best_accuracy": 0.949,
+        "accuracy": 0.949, "gpu_hours": 0.01, "baseline_gpu_hours": 0.025,
         "orders": 1, "ratio": 2.5, "low": 1.0, "high": 4.0,
     }  # fmt: skip
     return CostRatioRecord(**(values | changes))

@@ -146,7 +146,7 @@ def test_cost_is_named_after_the_device(device, unit, other):
 
 def test_the_overview_says_when_a_gain_is_within_noise():
     noisy = text_of(a_page())
-    assert "MEHL-Soup+ is the champion: of 6 methods" in noisy
+    assert "MEHL-Soup+ is the champion: of the single models it has the best" in noisy
     assert "1.61 percentage points more than the best individual trial (93.96 %). This is within noise" in noisy
     assert "of 20 test images that only one of them gets right the champion has 14" in noisy
     assert "p = 0.62. The 95 % interval of the difference is -0.20 to +3.42 points." in noisy
@@ -197,19 +197,28 @@ def test_with_a_price_the_sweep_costs_money():
 
 def test_the_overview_says_what_equal_accuracy_costs_and_what_the_last_hours_brought():
     text = text_of(a_page())
+    assert "For 94.90 % test accuracy Greedy soup needed 0.025 CPU core hours, MEHL-Soup+ 0.01." in text
+    assert "Greedy soup did not reach the 95.57 % of MEHL-Soup+." in text
     assert (
-        "For 94.90 % test accuracy, the highest that both reach, Greedy soup needed 0.025 and MEHL-Soup+ 0.01" in text
+        "costs 2.5 times as much as MEHL-Soup+ for the same accuracy (95 % interval 1 to 4, so it may be chance)"
+        in text
     )
-    assert "Greedy soup costs 2.5 times as much (95 % interval 1 to 4, so chance explains it)." in text
-    sure = text_of(a_page(cost_ratios=[a_ratio(low=1.5, orders=6)]))
-    assert "2.5 times as much, over 6 orders of the trials (95 % interval 1.5 to 4)." in sure
+    sure = text_of(a_page(cost_ratios=[a_ratio(method="hl"), a_ratio(low=1.5, orders=6)]))
+    assert "Over 6 orders of the trials Greedy soup costs 2.5 times as much as MEHL-Soup+" in sure
+    assert "(95 % interval 1.5 to 4)." in sure
     assert "from 12 to 16 ingredients, changed the test accuracy of MEHL-Soup+ by +0.44 pp" in text
-    assert "That does not tell whether more trials would pay off." in text
-    flat = [row.model_copy(update={"test_accuracy": 0.9}) for row in the_costs(a_sweep())]
-    assert "That is no reason for more trials." in text_of(a_page(cost_accuracy=flat))
-    rising = [row.model_copy(update={"test_accuracy": row.num_ingredients / 20}) for row in the_costs(a_sweep())]
-    assert "More trials may still pay off." in text_of(a_page(cost_accuracy=rising))
-    assert "in money" in text_of(a_page(cost_accuracy=rising, run=a_run(price_per_gpu_hour=3)))
+
+    def last_step(**changes):
+        costs = the_costs(a_sweep())
+        return text_of(
+            a_page(cost_accuracy=[*costs[:-1], costs[-1].model_copy(update=changes)], run=a_run(price_per_gpu_hour=3))
+        )
+
+    unsure = last_step(gain_low=-0.01, gain_high=0.02)
+    assert "The 95 % interval of that change is -1.00 to +2.00 pp. That does not tell whether more" in unsure
+    assert "in money" in unsure
+    assert "More trials may still pay off." in last_step(gain_low=0.001, gain_high=0.02)
+    assert "That is no reason for more trials." in last_step(gain_low=-0.1, gain_high=0.02, test_accuracy=0.8)
 
 
 def test_what_was_not_studied_has_no_section():
@@ -256,5 +265,9 @@ def test_several_runs_stand_side_by_side():
     assert "MEHL-Soup+ of one has the highest test accuracy of a champion: 95.57 %" in text
     assert "Greedy soup 94.50 94.50 94.50 0.00" in text
     assert "MEHL-Soup+ 95.57 - - -" in text
+    again = text_of(comparison_page([one, one]).replace(get_plotlyjs(), ""))
+    assert "digits" not in again
+    assert f"one ({one.run.sweep_id}): " not in again  # in a chart, not in the text
+    assert again.count(f"one ({one.run.sweep_id})") >= 4
     assert '"name":"one: MEHL-Soup+"' in html
     assert '"name":"two' not in html

@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 from samples import ingredient
 
-from pipeline.records import CoefficientRecord, SoupRecord
+from pipeline.records import CoefficientRecord, CostRecord, SoupRecord
 from pipeline.soup_task import SoupRequest
-from pipeline.studies import ablations, cost_points, eliminations, interpolations
+from pipeline.studies import ablations, cost_points, cost_ratios, eliminations, interpolations, with_gains
 
 ACCURACIES = [0.5, 0.9, 0.7, None, 0.8]  # the fourth trial failed
 TRIALS = [
@@ -58,6 +59,46 @@ def test_a_line_holds_the_recorded_coefficients_with_theta0_last():
     assert half.request.settings == {"alpha": 0.5}
     assert half.request.line.layers == ("a", "b")
     assert half.request.line.coefficients == ((0, 0.5), (4, 4.5), (-1, -0.5))
+
+
+def test_a_line_is_that_of_the_trials_that_were_mixed():
+    rows = [
+        CoefficientRecord(trial_index=trial, layer="model", coefficient=0.5) for trial in (0, 4)
+    ]  # others were damaged
+    (one,) = interpolations(WHOLE, {"greedy": rows}, [1.0])
+    assert one.request.trial_indices == (0, 4)
+    (nothing_mixed,) = interpolations(WHOLE, {"mehl-plus": []}, [1.0])
+    assert nothing_mixed.request.trial_indices == (0, 1, 2, 4)
+    assert nothing_mixed.request.line.coefficients == ((1.0,), (0.0,), (0.0,), (0.0,))
+
+
+def test_there_is_no_cost_ratio_where_trials_were_free_or_there_is_one_point():
+    correct = {"a": np.array([True, False]), "b": np.array([True, True])}
+    points = [
+        a_point("greedy", 1.0, "a"),
+        a_point("greedy", 2.0, "b"),
+        a_point("mehl", 1.0, "b"),
+        a_point("mehl", 2.0, "b"),
+    ]
+    (found,) = cost_ratios(points, correct)
+    assert (found.method, found.baseline, found.accuracy, found.ratio) == ("mehl", "greedy", 1.0, 2.0)
+    assert cost_ratios([row.model_copy(update={"gpu_hours": 0.0}) for row in points], correct) == []
+    assert cost_ratios(points[1:3], correct) == []
+
+
+def test_a_point_knows_the_interval_of_its_gain():
+    correct = {"a": np.arange(100) < 60, "b": np.arange(100) < 70}
+    points = [a_point("greedy", 1.0, "a"), a_point("greedy", 2.0, "b"), a_point("mehl", 1.0, "b")]
+    first, second, other = with_gains(points, correct)
+    assert (first.gain_low, other.gain_low) == (None, None)
+    assert 0.02 < second.gain_low < 0.1 < second.gain_high < 0.18
+
+
+def a_point(method, hours, predictions):
+    return CostRecord(
+        method=method, num_ingredients=1, gpu_hours=hours, val_accuracy=0, select_accuracy=None, test_accuracy=0.5,
+        predictions=predictions,
+    )  # fmt: skip
 
 
 def test_a_variant_is_a_row():

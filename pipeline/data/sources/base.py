@@ -41,11 +41,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class RawImages:
-    """What a source holds: the training set, the test set if there is one, and class names if it knows them."""
+    """What a source holds: the training set, the test set if there is one, and class names if it knows them.
+
+    ``folder_names`` are those of the classes' folders where they are called otherwise.
+    """
 
     train: list[Chunk]
     test: list[Chunk] | None
     class_names: tuple[str, ...] | None
+    folder_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ def _open(data: DataConfig) -> RawImages:
     from torchvision.models import ResNet18_Weights  # slow to import, and every command reads the table of sources
 
     # In the order of their WordNet ids.
-    return dataclasses.replace(images, class_names=tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"]))
+    names = tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    return dataclasses.replace(images, class_names=names, folder_names=images.class_names)
 
 
 IMAGENET = Source(needs=("root",), identity=lambda data: IMAGE_FOLDER.identity(_as_folders(data)), open=_open)
