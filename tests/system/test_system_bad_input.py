@@ -74,7 +74,7 @@ def nothing_counts_as_done(output: Path) -> None:
         (["soup.settings={mehl: {blocksize: 2}}"], ["settings.mehl.blocksize", "did you mean 'block_size'?"]),
         (["search.num_trials"], ["search.num_trials", "write it as dotted.key=value"]),
         (["data.source=parquet"], ["source 'parquet' needs data.train and data.test"]),
-        (["--stages", "soup,studdy"], ["--stages: unknown stage 'studdy'; choose from search, soup, study, report"]),
+        (["--stages", "soup,studdy"], ["--stages: unknown stage 'studdy'; did you mean 'study'?"]),
         (["--stages", "soup"], ["--stages: 'soup' needs 'search', which is not done; add it"]),
     ],
     ids=lambda value: value[-1] if isinstance(value[-1], str) and "=" in value[-1] else "",
