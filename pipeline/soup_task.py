@@ -161,8 +161,8 @@ def build_soups(
                 del waiting[stream]
             else:
                 yield next(waiting[stream]), result
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else error from error
+    except ray.exceptions.RayError as error:
+        raise _reason(error) from error
     finally:
         for stream in waiting:
             ray.cancel(stream, force=True)
@@ -173,9 +173,17 @@ def measure_similarities(context: SoupContext, trial_indices: Sequence[int], cpu
     task = ray.remote(_measure_similarities).options(max_retries=0, num_cpus=cpus)
     try:
         found: list[SimilarityRecord] = ray.get(task.remote(context, trial_indices, cpus))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else error from error
+    except ray.exceptions.RayError as error:
+        raise _reason(error) from error
     return found
+
+
+def _reason(error: ray.exceptions.RayError) -> Exception:
+    """What a task itself raised; a SoupError where its process or node was lost."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return error.cause if isinstance(error.cause, Exception) else error
+    lost = str(error).strip().partition("\n")[0]
+    return SoupError(f"a soup task was lost ({lost}); what is built is kept, give the same command again to go on")
 
 
 def _measure_similarities(context: SoupContext, trial_indices: Sequence[int], cpus: int) -> list[SimilarityRecord]:

@@ -1,8 +1,10 @@
 """The whole line on a few digits: real trials in Ray, a real MLflow store, every record read back."""
 
 import dataclasses
+import functools
 import io
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -399,6 +401,9 @@ def test_several_tasks_build_the_same_soups_side_by_side(finished, again):
     lost = dataclasses.replace(requests[0], trial_indices=(0, 99))
     with pytest.raises(SoupError, match="the registry has no ingredient of trial 99"):
         list(build_soups(context, [requests[2], lost], cpus=1, tasks=2))
+    killed = dataclasses.replace(context, build_model=functools.partial(os._exit, 1))
+    with pytest.raises(SoupError, match=r"^a soup task was lost \(.*give the same command again"):
+        list(build_soups(killed, requests, cpus=1))
 
 
 def test_an_ensemble_lies_on_no_line(finished, again, caplog):
