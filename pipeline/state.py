@@ -147,8 +147,11 @@ def fingerprints(config: Config) -> dict[str, str]:
     search = _chained("", free)
     shifts = values["data"]["shifts"]
     soup = _chained(search, {**values["soup"], **({"shifts": shifts} if shifts else {})})
-    studies = {name: _chained(f"{soup}{name}", values["study"].get(name.replace("-", "_"))) for name in STUDIES}
-    studies["similarity"] = _chained(f"{search}similarity", None)
+    needs = {"similarity": search}  # of ingredients, not of soups
+    studies = {
+        name: _chained(f"{needs.get(name, soup)}{name}", values["study"].get(name.replace("-", "_")))
+        for name in STUDIES
+    }
     report = _chained("".join(studies.values()), values["report"])
     return {"search": search, "soup": soup, **studies, "report": report}
 

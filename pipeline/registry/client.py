@@ -20,6 +20,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from pipeline.errors import RegistryError
 
@@ -52,26 +54,33 @@ def connect(tracking_uri: str, patience: float = 0) -> MlflowClient:
 
 
 def _connect(tracking_uri: str) -> MlflowClient:
-    # MLflow's own patience with a dead server is minutes; whoever wants to wait says so.
-    quick = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    before = {name: os.environ.get(name) for name in quick}
-    os.environ.update(quick)
     try:
         if tracking_uri.startswith("sqlite:///"):
             Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(tracking_uri)
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-        client.search_experiments(max_results=1)
+        _ask(client, tracking_uri)
     except Exception as error:
         raise RegistryError(
             f"registry.tracking_uri: the MLflow store {redact(tracking_uri)} cannot be reached "
             f"({_reason(tracking_uri, error)}); "
             "start the server or correct the setting"
         ) from error
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
     return client
+
+
+def _ask(client: MlflowClient, tracking_uri: str) -> None:
+    """One request, given up soon: MLflow's own patience with a dead server is minutes, whoever wants to wait says so.
+
+    MLflow's settings for that hold for the whole process, so for the requests of other threads too.
+    """
+    if urlsplit(tracking_uri).scheme in ("http", "https"):
+        endpoint = "/api/2.0/mlflow/experiments/search"
+        credentials = get_default_host_creds(tracking_uri)
+        response = http_request(credentials, endpoint, "POST", max_retries=1, timeout=10, json={"max_results": 1})
+        verify_rest_response(response, endpoint)
+    else:
+        client.search_experiments(max_results=1)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from pipeline.records import RunResults, cost_unit
 from pipeline.report.formats import MISSING, between, count, percent, significant
@@ -18,23 +19,27 @@ from pipeline.report.styles import RUN_COLOURS, style
 
 _NAME = "Comparison of runs"
 
+# What a run is called on the page, and its records.
+Named: TypeAlias = tuple[str, RunResults]
+
 
 def comparison_page(runs: Sequence[RunResults]) -> str:
     """The runs as one self-contained HTML document."""
-    curves = _curves(runs)
+    named = list(zip(_names(runs), runs, strict=True))
+    curves = _curves(named)
     sections = {
-        "overview": section("overview", "Overview", paragraph(_summary(runs), "lead"), _runs_table(runs)),
+        "overview": section("overview", "Overview", paragraph(_summary(named), "lead"), _runs_table(named)),
         "methods": section(
             "methods",
             "Methods",
-            _methods_table(runs),
+            _methods_table(named),
             paragraph(
                 "A method of which every run has a soup is averaged over the runs, with its standard deviation.", "note"
             ),
         ),
         "cost": section("cost", "Cost against accuracy", chart(curves)) if curves.series else "",
     }
-    head = facts([(name, results.run.sweep_id) for name, results in zip(_names(runs), runs, strict=True)], "facts")
+    head = facts([(name, results.run.sweep_id) for name, results in named], "facts")
     return document(_NAME, "Model soup report", head, sections, [curves] if curves.series else [])
 
 
@@ -47,18 +52,16 @@ def _names(runs: Sequence[RunResults]) -> list[str]:
     ]
 
 
-def _summary(runs: Sequence[RunResults]) -> str:
-    champions = [
-        (champion_of(results.run, results.soups), name) for results, name in zip(runs, _names(runs), strict=True)
-    ]
+def _summary(named: Sequence[Named]) -> str:
+    champions = [(champion_of(results.run, results.soups), name) for name, results in named]
     known = [(champion.test_accuracy, name, champion.method) for champion, name in champions if champion is not None]
     if not known:
-        return f"{count(len(runs), 'run')}, none with a champion yet."
+        return f"{count(len(named), 'run')}, none with a champion yet."
     accuracy, name, method = max(known)
     best = f"{style(method).label} of {name} has the highest test accuracy of a champion: {percent(accuracy)} %."
     tests = {
         (*results.run.class_names, split.size, split.indices_sha256)
-        for results in runs
+        for _, results in named
         for split in results.run.splits
         if split.name == "test"
     }
@@ -67,11 +70,11 @@ def _summary(runs: Sequence[RunResults]) -> str:
     return best
 
 
-def _runs_table(runs: Sequence[RunResults]) -> str:
+def _runs_table(named: Sequence[Named]) -> str:
     headings = ("Test %", "95 % interval", "Trials", "Cost", "Unit")
     columns = [Column("Run", False), Column("Champion", False), *map(Column, headings)]
     rows = []
-    for results, name in zip(runs, _names(runs), strict=True):
+    for name, results in named:
         champion, images = champion_of(results.run, results.soups), split_size(results.run, "test")
         rows.append(
             (
@@ -87,21 +90,21 @@ def _runs_table(runs: Sequence[RunResults]) -> str:
     return table("The runs and their champions", columns, rows, source="run.json")
 
 
-def _methods_table(runs: Sequence[RunResults]) -> str:
-    methods = dict.fromkeys(soup.method for results in runs for soup in results.soups)
+def _methods_table(named: Sequence[Named]) -> str:
+    methods = dict.fromkeys(soup.method for _, results in named for soup in results.soups)
     columns = [
         Column("Method", False),
-        *map(Column, _names(runs)),
+        *(Column(name) for name, _ in named),
         Column("Mean"),
         Column("SD, pp"),
     ]
     rows = []
     for method in methods:
         accuracies = [
-            next((soup.test_accuracy for soup in results.soups if soup.method == method), None) for results in runs
+            next((soup.test_accuracy for soup in results.soups if soup.method == method), None) for _, results in named
         ]
         known = [accuracy for accuracy in accuracies if accuracy is not None]
-        everywhere = len(known) == len(runs)
+        everywhere = len(known) == len(named)
         rows.append(
             (
                 style(method).label,
@@ -113,14 +116,14 @@ def _methods_table(runs: Sequence[RunResults]) -> str:
     return table("Test accuracy (%) of each method", columns, rows, source="soups.parquet")
 
 
-def _curves(runs: Sequence[RunResults]) -> LinePlot:
+def _curves(named: Sequence[Named]) -> LinePlot:
     """The cost curve of every method that was followed: a colour per run, a marker per method."""
     series: list[Series] = []
-    for place, (results, name) in enumerate(zip(runs, _names(runs), strict=True)):
+    for place, (name, results) in enumerate(named):
         colour = RUN_COLOURS[place % len(RUN_COLOURS)]
         for line in cost_series(results.cost_accuracy, cost_unit(results.ingredients)):
             series.append(replace(line, label=f"{name}: {line.label}", colour=colour, numbers=(), sides=()))
-    units = {cost_unit(results.ingredients) for results in runs}
+    units = {cost_unit(results.ingredients) for _, results in named}
     x_title = f"Cost so far ({' or '.join(sorted(units))})"
     return LinePlot(
         "runs_cost_accuracy",

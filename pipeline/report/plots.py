@@ -75,7 +75,7 @@ def cost_series(costs: Sequence[CostRecord], unit: str) -> list[Series]:
         rows = [point.record for point in line.points]
         found.append(
             Series(
-                look.label, look.colour, look.marker, look.symbol,
+                *look,
                 x=[row.gpu_hours for row in rows],
                 y=[100 * row.test_accuracy for row in rows],
                 numbers=[str(row.num_ingredients) for row in rows],
@@ -87,7 +87,7 @@ def cost_series(costs: Sequence[CostRecord], unit: str) -> list[Series]:
                     for row in rows
                 ],
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -111,7 +111,7 @@ def _number(results: RunResults) -> LinePlot:
     for line in cost_lines(costs):
         look, rows = style(line.method), [point.record for point in line.points]
         x = [row.num_ingredients for row in rows]
-        series.append(_measured(look, look.label, x, [row.test_accuracy for row in rows], images))
+        series.append(_measured(look, x, [row.test_accuracy for row in rows], images))
     series += _order_series(costs, lambda band: band.num_ingredients)
     what = "Test accuracy of each method against the number of ingredients"
     return LinePlot(NUMBER, what, "Ingredients", _TEST, series, whole_x=True, source="cost_accuracy.parquet")
@@ -123,7 +123,7 @@ def _order_series(costs: Sequence[CostRecord], x: Callable[[OrderBand], float]) 
         look, bands = style(method), order_bands(costs, method)
         if bands:
             yield Series(
-                f"{look.label}, {count(bands[0].orders, 'random order')}", look.colour, look.marker, look.symbol,
+                *look._replace(label=f"{look.label}, {count(bands[0].orders, 'random order')}"),
                 x=[x(band) for band in bands],
                 y=[100 * band.mean for band in bands],
                 low=[100 * band.low for band in bands],
@@ -140,7 +140,7 @@ def _elimination(results: RunResults) -> LinePlot:
     series = []
     for method, rows in _by_method(results.elimination).items():
         look, x = style(method), [int(row.value) for row in rows]
-        series.append(_measured(look, look.label, x, [row.test_accuracy for row in rows], images))
+        series.append(_measured(look, x, [row.test_accuracy for row in rows], images))
     what = "Test accuracy of each method without the best ingredients"
     return LinePlot(
         ELIMINATION, what, "Best ingredients eliminated", _TEST, series, whole_x=True, source="elimination.parquet"
@@ -150,7 +150,7 @@ def _elimination(results: RunResults) -> LinePlot:
 def _ablation(results: RunResults, method: str, name: str, rows: Sequence[VariantRecord]) -> LinePlot:
     """Fig. 3 and App. D of the MEHL-Soup paper."""
     look, images = style(method), split_size(results.run, "test")
-    series = _measured(look, look.label, range(len(rows)), [row.test_accuracy for row in rows], images)
+    series = _measured(look, range(len(rows)), [row.test_accuracy for row in rows], images)
     if name == "seed" or any(_number_or_end(row.value) == math.inf for row in rows):
         series = replace(series, line=None)  # nothing lies between words
     return LinePlot(
@@ -170,7 +170,7 @@ def _wise_ft(results: RunResults) -> LinePlot:
     series = []
     for method, rows in _by_method(results.wise_ft).items():
         look, x = style(method), [float(row.value) for row in rows]
-        series.append(_measured(look, look.label, x, [row.test_accuracy for row in rows], images, band=True))
+        series.append(_measured(look, x, [row.test_accuracy for row in rows], images, band=True))
     what = "Test accuracy between the starting point and each soup"
     return LinePlot(WISE_FT, what, "alpha (0: starting point, 1: soup)", _TEST, series, source="wise_ft.parquet")
 
@@ -184,7 +184,7 @@ def _wise_ft_shifts(results: RunResults) -> LinePlot | None:
         look = style(method)
         series.append(
             Series(
-                look.label, look.colour, look.marker, look.symbol,
+                *look,
                 x=[100 * row.test_accuracy for row in rows],
                 y=[100 * statistics.mean(row.shift_accuracies.values()) for row in rows],
                 hover=[f"<b>{escape(look.label)}</b><br>alpha {row.value}" for row in rows],
@@ -208,7 +208,7 @@ def _coefficients(results: RunResults) -> LinePlot | None:
             counts[min(int((value - low) / width), _BINS - 1)] += 1
         series.append(
             Series(
-                look.label, look.colour, look.marker, look.symbol,
+                *look,
                 x=[low + width * (place + 0.5) for place in range(_BINS)],
                 y=[100 * number / len(given) for number in counts],
                 line="step",
@@ -295,7 +295,6 @@ def _ingredients(results: RunResults) -> LinePlot:
 
 def _measured(
     look: MethodStyle,
-    label: str,
     x: Sequence[float],
     accuracies: Sequence[float],
     images: int | None,
@@ -305,7 +304,7 @@ def _measured(
     """Test accuracies with their intervals, where the number of images is known."""
     intervals = [interval(accuracy, images) for accuracy in accuracies] if images else []
     return Series(
-        label, look.colour, look.marker, look.symbol,
+        *look,
         x=list(x),
         y=[100 * accuracy for accuracy in accuracies],
         low=[100 * low for low, _ in intervals],

@@ -134,10 +134,9 @@ def _soups(run: Run, requests: Mapping[str, SoupRequest]) -> dict[str, Built]:
     soups = {keys[name]: built for name, built in built_soups(run, context, requests).items()}
     missing = {key: name for name, key in keys.items() if key not in soups}
     wanted = {name: requests[name] for name in missing.values()}
-    for name, result, built in new_soups(run, context, wanted, tasks=max(run.cluster.gpus, 1)):
+    new = new_soups(run, context, wanted, tasks=max(run.cluster.gpus, 1))
+    for done, (name, _, built) in enumerate(new, start=1):
         soups[keys[name]] = built
-        done = len(missing) - sum(key not in soups for key in missing)
-        logger.info(
-            "study: %s: validation %.2f%%, %d of %d", name, 100 * result.record.val_accuracy, done, len(missing)
-        )
+        accuracy = 100 * built.record.val_accuracy
+        logger.info("study: %s: validation %.2f%%, %d of %d", name, accuracy, done, len(wanted))
     return {name: soups[key] for name, key in keys.items()}

@@ -92,8 +92,8 @@ def cost_ratio(method: Sequence[Curve], baseline: Sequence[Curve], seed: int = 0
     images = method[0].correct.shape[1]
     generator = np.random.default_rng(seed)
     once = np.ones((1, images))
-    accuracy, hours, baseline_hours = _at_equal_accuracy(method[0], baseline[0], once)
-    exact = [_at_equal_accuracy(ours, theirs, once)[1:] for ours, theirs in zip(method, baseline, strict=True)]
+    exact = [_at_equal_accuracy(ours, theirs, once) for ours, theirs in zip(method, baseline, strict=True)]
+    accuracy, hours, baseline_hours = exact[0]
     ratios: list[float] = []
     while len(ratios) < _RESAMPLES:
         draws = min(_RESAMPLES - len(ratios), max(_DRAWN_AT_ONCE // images, 1))
@@ -105,7 +105,7 @@ def cost_ratio(method: Sequence[Curve], baseline: Sequence[Curve], seed: int = 0
         )
         ratios += list(mean_baseline / mean_hours)
     low, high = np.quantile(ratios, [0.025, 0.975])
-    estimate = sum(float(theirs[0]) for _, theirs in exact) / sum(float(ours[0]) for ours, _ in exact)
+    estimate = sum(float(theirs[0]) for _, _, theirs in exact) / sum(float(ours[0]) for _, ours, _ in exact)
     return CostAtEqualAccuracy(
         float(accuracy[0]), float(hours[0]), float(baseline_hours[0]), Interval(estimate, float(low), float(high))
     )

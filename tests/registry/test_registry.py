@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -525,12 +526,17 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path):
     unreachable(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
-def test_connecting_leaves_mlflows_patience_as_it_was(store_uri, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    connect(store_uri)
-    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
-    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+def test_connecting_takes_no_patience_from_other_threads(closed_port):
+    def patience():
+        return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_HTTP_REQUEST")}
+
+    before, during = patience(), []
+    waiting = threading.Thread(target=unreachable, args=(f"http://127.0.0.1:{closed_port}",))
+    waiting.start()
+    while waiting.is_alive():
+        during.append(patience())
+        waiting.join(0.05)
+    assert all(now == before for now in during)
 
 
 def test_a_new_database_is_made_with_its_folder(tmp_path):
