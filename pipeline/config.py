@@ -280,6 +280,14 @@ def _unfit(name: str, distribution: Distribution) -> Iterator[str]:
             yield f"{name}: cannot be {value!r} ({error.errors()[0]['msg']})"
 
 
+def _storage(value: str) -> str:
+    if "://" not in value:
+        return os.path.abspath(Path(value).expanduser())  # noqa: PTH100 (keeps symlinks)
+    if urlsplit(value).password is not None or urlsplit(value).username is not None:
+        raise ValueError("holds credentials, which would be saved with the run; give them in the environment")
+    return value
+
+
 class SearchConfig(Section):
     """The sweep: what is drawn, how often, and what each trial may use."""
 
@@ -297,6 +305,9 @@ class SearchConfig(Section):
     """CPU cores reserved for a trial."""
     max_failures: int = Field(2, ge=0)
     """How often a crashed trial is tried again, from its last finished epoch."""
+    storage: Annotated[str, AfterValidator(_storage)] | None = None
+    """Where unfinished trials keep their last epoch and their cost, so that they go on on another node: a folder that
+    all nodes see, or a URI that pyarrow.fs or fsspec opens (`s3://bucket/path`); default: `trials` in `output`."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises before its cosine decay."""
     gradient_clip: float = Field(1.0, gt=0)

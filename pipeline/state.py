@@ -23,7 +23,7 @@ STAGES = ("search", "soup", *STUDIES, "report")
 
 # What the ingredients do not depend on: changing it leaves the sweep as it is.
 _FREE = {"output", "soup", "study", "report", "data.store", "data.shifts"} | {
-    f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures")
+    f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures", "storage")
 }
 
 

@@ -1,4 +1,4 @@
-"""The cost of a trial over all its attempts, kept on disk so that no killed process loses it."""
+"""The cost of a trial over all its attempts, kept where no killed process or lost node takes it away."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from pipeline.search.storage import Storage
 
 _TICK_SECONDS = 5
 
@@ -22,19 +23,17 @@ class Attempt:
 
 
 @contextlib.contextmanager
-def timed_attempt(folder: Path, device: str) -> Iterator[None]:
-    """Count the context as an attempt of the trial that ``folder`` belongs to.
+def timed_attempt(storage: Storage, device: str) -> Iterator[None]:
+    """Count the context as an attempt of the trial that ``storage`` belongs to.
 
     Each attempt is a small file, written anew every few seconds: a killed attempt counts up to its last ones.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"attempt-{len(read_attempts(folder)):03d}.json"
+    name = f"attempt-{len(read_attempts(storage)):03d}.json"
     start, over = time.monotonic(), threading.Event()
 
     def tick() -> None:
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"seconds": time.monotonic() - start, "device": device}), encoding="utf-8")
-        partial.replace(path)
+        with storage.writing(name) as file:
+            file.write(json.dumps({"seconds": time.monotonic() - start, "device": device}).encode())
 
     def keep_ticking() -> None:
         while not over.wait(_TICK_SECONDS):
@@ -52,6 +51,11 @@ def timed_attempt(folder: Path, device: str) -> Iterator[None]:
         tick()
 
 
-def read_attempts(folder: Path) -> list[Attempt]:
-    """All attempts of the trial that ``folder`` belongs to, in order."""
-    return [Attempt(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("attempt-*.json"))]
+def read_attempts(storage: Storage) -> list[Attempt]:
+    """All attempts of the trial that ``storage`` belongs to, in order."""
+    found = []
+    for name in storage.names():
+        if name.startswith("attempt-") and name.endswith(".json"):
+            with storage.reading(name) as file:
+                found += [Attempt(**json.load(file))] if file is not None else []
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from pipeline.models import load_weights, unique_state
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.spaces import Trial
+from pipeline.search.storage import Storage
 
+_LAST = "last.pt"  # the state after the last epoch
 _LOG_SECONDS = 5  # between two reports of a trial to the registry, so that short epochs do not wait for it
 
 
@@ -51,7 +52,7 @@ class TrialContext:
 
     ``name`` is the run's. ``splits`` and ``theta0`` are references into Ray's object store, read there without a copy.
     ``reserved`` GPUs (CPU cores where ``use_gpu`` is False) are what an hour of a trial is multiplied by. ``storage``
-    keeps the state of unfinished trials.
+    keeps the state of unfinished trials, ``experiments`` what Tune notes of its own.
     """
 
     name: str
@@ -63,12 +64,13 @@ class TrialContext:
     settings: SearchConfig
     use_gpu: bool
     reserved: float
-    storage: Path
+    storage: Storage
+    experiments: Path
     recorder: Recorder
 
-    def folder(self, trial: Trial) -> Path:
+    def kept(self, trial: Trial) -> Storage:
         """Where the unfinished state and the attempts of ``trial`` are kept."""
-        return self.storage / f"trial-{trial.index:05d}"
+        return self.storage.child(f"trial-{trial.index:05d}")
 
 
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
@@ -77,7 +79,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     Every finished epoch is saved and reported to Tune; an attempt that finds a saved epoch goes on from it.
     """
     trial = context.trials[config["trial"]]
-    folder = context.folder(trial)
+    kept = context.kept(trial)
     unlogged: list[EpochRecord] = []
     logged = time.monotonic()
 
@@ -88,28 +90,28 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         logged = time.monotonic()
 
     def on_epoch(went: EpochRecord, state: dict[str, Any]) -> None:
-        partial = folder / "last.partial"
-        torch.save(state, partial)
-        partial.replace(folder / "last.pt")
+        with kept.writing(_LAST) as file:
+            torch.save(state, file)
         unlogged.append(went)
         if time.monotonic() - logged > _LOG_SECONDS:
             log_epochs()
         tune.report({"epoch": went.epoch})
 
-    with timed_attempt(folder, torch.cuda.get_device_name() if context.use_gpu else "cpu"):
+    with timed_attempt(kept, torch.cuda.get_device_name() if context.use_gpu else "cpu"):
         try:
             context.recorder.begin(trial.index, trial.hyper)
             torch.set_num_threads(context.settings.cpus_per_trial)
             model = context.build_model()
             load_weights(model, ray.get(context.theta0), source="theta0")
-            last = folder / "last.pt"
+            with kept.reading(_LAST) as last:
+                resume = None if last is None else torch.load(last, map_location="cpu", weights_only=True)
             done = finetune(
                 model,
                 ray.get(context.splits),
                 trial.hyper,
                 context.settings,
                 device="cuda" if context.use_gpu else "cpu",
-                resume=torch.load(last, map_location="cpu", weights_only=True) if last.exists() else None,
+                resume=resume,
                 on_epoch=on_epoch,
             )
             path, sha256 = context.recorder.upload(trial.index, unique_state(model))
@@ -119,13 +121,13 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         log_epochs()
     row = outcome(trial, context, **ended)
     context.recorder.record(row)
-    shutil.rmtree(folder, ignore_errors=True)
+    kept.remove()
     tune.report({"row": row.model_dump_json()})
 
 
 def outcome(trial: Trial, context: TrialContext, **ended: Any) -> IngredientRecord:
     """The record of a trial that ``ended`` so, with the hours of all its attempts times reserved GPUs or cores."""
-    attempts = read_attempts(context.folder(trial))
+    attempts = read_attempts(context.kept(trial))
     return IngredientRecord(
         trial_index=trial.index,
         gpu_hours=sum(attempt.seconds for attempt in attempts) / 3600 * context.reserved,

@@ -76,7 +76,7 @@ def _fit(
         tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=at_a_time),
         run_config=tune.RunConfig(
             name=experiment,
-            storage_path=str(context.storage),
+            storage_path=str(context.experiments),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
             callbacks=[progress],
             verbose=0,
@@ -96,7 +96,7 @@ def _fewer(context: TrialContext, progress: Progress) -> int:
     logger.info("search: a node ran low on memory (running: trial %s); going on with %d at a time", indices, at_a_time)
     if len(killed) == 1:
         trial = context.trials[killed[0]]
-        if len(read_attempts(context.folder(trial))) > context.settings.max_failures:
+        if len(read_attempts(context.kept(trial))) > context.settings.max_failures:
             _record_failure(context, progress, trial, "the node ran low on memory although no other trial was running")
     return at_a_time
 

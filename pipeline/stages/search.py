@@ -21,6 +21,7 @@ from pipeline.records import IngredientRecord, RunRecord, cost_unit
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.report.formats import memory
 from pipeline.search.spaces import sample_trials
+from pipeline.search.storage import Storage
 from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
 from pipeline.stages.context import Run
@@ -53,9 +54,12 @@ def search_stage(run: Run) -> None:
         settings=config.search,
         use_gpu=use_gpu,
         reserved=reserved,
-        storage=run.path("trials"),
+        storage=Storage(config.search.storage or str(run.path("trials"))).child(record.sweep_id),
+        experiments=run.path("trials"),
         recorder=recorder,
     )
+    if config.search.storage is not None:
+        context.storage.check()
     recorded = read_trials(run.sweep)
     logger.info("search: %d trials, %d of them recorded", len(context.trials), len(recorded))
     if len(recorded) < len(context.trials):
@@ -67,6 +71,7 @@ def search_stage(run: Run) -> None:
             f"only {len(rows)} of {len(context.trials)} trials are recorded; give the same command again to go on"
         )
     write_table(run.path("ingredients.parquet"), rows, IngredientRecord)
+    context.storage.remove()
     shutil.rmtree(run.path("trials"), ignore_errors=True)
     finished = [row for row in rows if row.status == "finished"]
     if not finished:

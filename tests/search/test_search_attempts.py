@@ -5,10 +5,11 @@ import time
 
 from pipeline.search import attempts
 from pipeline.search.attempts import read_attempts, timed_attempt
+from pipeline.search.storage import Storage
 
 
 def test_every_attempt_counts_from_its_beginning_to_its_end(tmp_path):
-    folder = tmp_path / "trial"
+    folder = Storage(str(tmp_path / "trial"))
     with contextlib.suppress(ConnectionError), timed_attempt(folder, "NVIDIA H200"):
         time.sleep(0.3)
         raise ConnectionError
@@ -22,29 +23,30 @@ def test_every_attempt_counts_from_its_beginning_to_its_end(tmp_path):
 
 def test_a_killed_attempt_counts_up_to_its_last_seconds(tmp_path):
     code = (
-        "import os, sys, time, pathlib; from pipeline.search import attempts; attempts._TICK_SECONDS = 0.1\n"
-        "with attempts.timed_attempt(pathlib.Path(sys.argv[1]), 'cpu'): time.sleep(1); os._exit(9)"
+        "import os, sys, time; from pipeline.search import attempts; from pipeline.search.storage import Storage\n"
+        "attempts._TICK_SECONDS = 0.1\n"
+        "with attempts.timed_attempt(Storage(sys.argv[1]), 'cpu'): time.sleep(1); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, tmp_path], timeout=60).returncode == 9
-    (killed,) = read_attempts(tmp_path)
+    (killed,) = read_attempts(Storage(str(tmp_path)))
     assert 0.5 < killed.seconds < 1.5
 
 
 def test_a_full_disk_does_not_end_the_ticking(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "_TICK_SECONDS", 0.05)
-    with timed_attempt(tmp_path / "trial", "cpu"):
-        (tmp_path / "trial" / "attempt-000.partial").mkdir()  # cannot be written for a while
+    with timed_attempt(Storage(str(tmp_path)), "cpu"):
+        (tmp_path / "attempt-000.json.partial").mkdir()  # cannot be written for a while
         time.sleep(0.3)
-        (tmp_path / "trial" / "attempt-000.partial").rmdir()
+        (tmp_path / "attempt-000.json.partial").rmdir()
         time.sleep(0.3)
-        assert read_attempts(tmp_path / "trial")[0].seconds > 0.3
+        assert read_attempts(Storage(str(tmp_path)))[0].seconds > 0.3
 
 
 def test_a_half_written_attempt_is_not_read(tmp_path):
-    with timed_attempt(tmp_path, "cpu"):
-        (tmp_path / "attempt-001.partial").write_text('{"sec')
-    assert len(read_attempts(tmp_path)) == 1
+    with timed_attempt(Storage(str(tmp_path)), "cpu"):
+        (tmp_path / "attempt-001.json.partial").write_text('{"sec')
+    assert len(read_attempts(Storage(str(tmp_path)))) == 1
 
 
 def test_no_folder_no_attempts(tmp_path):
-    assert read_attempts(tmp_path / "missing") == []
+    assert read_attempts(Storage(str(tmp_path / "missing"))) == []

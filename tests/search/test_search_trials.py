@@ -17,6 +17,7 @@ from pipeline.finetune import finetune
 from pipeline.models import load_weights, read_weights, unique_state
 from pipeline.search.progress import Progress
 from pipeline.search.spaces import sample_trials
+from pipeline.search.storage import Storage
 from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
 
@@ -40,7 +41,8 @@ def context(tmp_path, num_trials, faults=None, **settings):
         settings=config,
         use_gpu=False,
         reserved=float(config.cpus_per_trial),
-        storage=tmp_path / "trials",
+        storage=Storage(str(tmp_path / "trials")),
+        experiments=tmp_path / "tune",
         recorder=recorder,
     )
 

@@ -26,6 +26,7 @@ from search_samples import FolderRecorder, Small, build  # noqa: E402
 
 from pipeline.models import unique_state  # noqa: E402
 from pipeline.search.spaces import sample_trials  # noqa: E402
+from pipeline.search.storage import Storage  # noqa: E402
 from pipeline.search.trial import TrialContext  # noqa: E402
 from pipeline.search.tuner import run_trials  # noqa: E402
 
@@ -86,7 +87,8 @@ def main(kind: str, folder: Path) -> None:
         settings=config,
         use_gpu=False,
         reserved=1.0,
-        storage=folder / "trials",
+        storage=Storage(str(folder / "trials")),
+        experiments=folder / "trials",
         recorder=recorder,
     )
     run_trials(context, [], "sweep")

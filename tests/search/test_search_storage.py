@@ -1,0 +1,75 @@
+import contextlib
+import pickle
+
+import pytest
+import torch
+
+from pipeline.errors import SearchError
+from pipeline.search.storage import Storage
+
+
+@pytest.fixture(params=["folder", "file", "memory"])
+def storage(request, tmp_path):
+    """A local folder, the same as a URI, and a file system of fsspec's that pyarrow does not know."""
+    roots = {"folder": str(tmp_path), "file": tmp_path.as_uri(), "memory": f"memory://{tmp_path.name}"}
+    return pickle.loads(pickle.dumps(Storage(roots[request.param]).child("sweep").child("trial-1")))
+
+
+def content(storage, name):
+    with storage.reading(name) as file:
+        return None if file is None else file.read()
+
+
+def write(storage, name, data):
+    with storage.writing(name) as file:
+        file.write(data)
+
+
+def test_files_are_written_over_and_listed(storage):
+    assert (storage.names(), content(storage, "a")) == ([], None)
+    write(storage, "b", b"1")
+    write(storage, "a", b"2")
+    write(storage, "a", b"3")
+    assert storage.names() == ["a", "b"]
+    assert (content(storage, "a"), content(storage, "b")) == (b"3", b"1")
+    storage.remove()
+    storage.remove()
+    assert storage.names() == []
+
+
+def test_a_file_that_is_not_finished_leaves_the_old_one(storage):
+    write(storage, "a", b"old")
+    with contextlib.suppress(ConnectionError), storage.writing("a") as file:
+        file.write(b"new")
+        raise ConnectionError
+    assert content(storage, "a") == b"old"
+
+
+def test_a_state_comes_back_as_it_was(storage):
+    state = {"epoch": 3, "model": {"weight": torch.arange(5.0)}}
+    with storage.writing("last.pt") as file:
+        torch.save(state, file)
+    with storage.reading("last.pt") as file:
+        back = torch.load(file, weights_only=True)
+    assert back["epoch"] == 3
+    assert torch.equal(back["model"]["weight"], state["model"]["weight"])
+
+
+def test_other_folders_are_left_alone(storage):
+    other = Storage(storage.root).child("sweep").child("trial-2")
+    write(storage, "a", b"1")
+    write(other, "a", b"2")
+    storage.remove()
+    assert content(other, "a") == b"2"
+    other.remove()
+
+
+def test_a_storage_that_works_is_left_as_it_was(storage):
+    storage.check()
+    assert storage.names() == []
+
+
+@pytest.mark.parametrize("root", ["/proc/no/where", "nosuch://bucket/path"])
+def test_a_storage_that_does_not_work_is_a_mistake_of_the_settings(root):
+    with pytest.raises(SearchError, match=r"^search\.storage: .* cannot be used \("):
+        Storage(root).check()
