@@ -1,18 +1,42 @@
 import contextlib
 import pickle
 
+import boto3
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 
 from pipeline.errors import SearchError
 from pipeline.search.storage import Storage
 
 
-@pytest.fixture(params=["folder", "file", "memory"])
+@pytest.fixture(scope="module")
+def bucket():
+    """The URI of a bucket in an S3-compatible store on loopback."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "for-tests")
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="soups")
+        yield f"s3://soups/unfinished?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "file", "memory", "s3"])
 def storage(request, tmp_path):
-    """A local folder, the same as a URI, and a file system of fsspec's that pyarrow does not know."""
-    roots = {"folder": str(tmp_path), "file": tmp_path.as_uri(), "memory": f"memory://{tmp_path.name}"}
-    return pickle.loads(pickle.dumps(Storage(roots[request.param]).child("sweep").child("trial-1")))
+    """A local folder, the same as a URI, a file system of fsspec's that pyarrow does not know, an object store."""
+    match request.param:
+        case "folder":
+            root = str(tmp_path)
+        case "file":
+            root = tmp_path.as_uri()
+        case "memory":
+            root = f"memory://{tmp_path.name}"
+        case "s3":
+            root = request.getfixturevalue("bucket")
+    return pickle.loads(pickle.dumps(Storage(root).child(tmp_path.name).child("trial-1")))
 
 
 def content(storage, name):
@@ -56,7 +80,7 @@ def test_a_state_comes_back_as_it_was(storage):
 
 
 def test_other_folders_are_left_alone(storage):
-    other = Storage(storage.root).child("sweep").child("trial-2")
+    other = Storage(storage.root).child("other")
     write(storage, "a", b"1")
     write(other, "a", b"2")
     storage.remove()
