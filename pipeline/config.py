@@ -183,6 +183,12 @@ class ModelConfig(Section):
     contrastive: ContrastiveConfig | None = None
     """Train the image and text tower on the `pretrain` split before the search."""
 
+    @property
+    def weight_file(self) -> Path | None:
+        """Where the starting weights are, unless they have a tag or there are none."""
+        local = self.pretrained is not None and Path(self.pretrained).is_absolute()
+        return Path(str(self.pretrained)) if local else None
+
     @field_validator("pretrained")
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
+from pipeline.models.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ BACKBONES = {
 }
 
 
-def load_backbone(config: ModelConfig, *, pretrained: bool) -> Backbone:
+def load_backbone(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None = None) -> Backbone:
     """The backbone that ``config`` names, with its pretrained weights or, for loading others, without.
 
-    The library is imported here, so that a run without open_clip works where it is not installed. Raises ModelError.
+    ``local`` is what the weight file holds, where it was read already (on a node that has it). The library is imported
+    here, so that a run without open_clip works where it is not installed. Raises ModelError.
     """
+    if pretrained and local is None and config.weight_file is not None:
+        local = read_weights(config.weight_file)
     load: Callable[..., Backbone] = importlib.import_module(BACKBONES[config.backbone]).load
-    return load(config, pretrained=pretrained)
+    return load(config, pretrained=pretrained, local=local)

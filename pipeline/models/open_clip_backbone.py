@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, read_weights, tower_weights
+from pipeline.models.weights import load_weights, tower_weights
 
 # CLIP cannot be built without a text tower; where the settings give none, this one is built and dropped.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
@@ -22,15 +22,14 @@ _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layer
 _IMAGE_KEYS = ("embed_dim", "vision_cfg", "quick_gelu")
 
 
-def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
+def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:
     """Build the CLIP model of ``config``, without ``pretrained`` its image tower alone.
 
     Raises ModelError for an unknown name or tag, a tag whose weights another architecture was trained with, and
     unfitting weights.
     """
     architecture = _architecture(config)
-    local = config.pretrained is not None and Path(config.pretrained).is_absolute()
-    by_tag = config.pretrained is not None and not local
+    by_tag = config.pretrained is not None and config.weight_file is None
     trained_with = _trained_with(config, architecture) if by_tag else {}
     image_tower = {key: value for key, value in architecture.items() if key in _IMAGE_KEYS} | {"text_cfg": _NO_TEXT}
     has_text = "text_cfg" in architecture
@@ -40,8 +39,8 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
         clip = _by_name(config.name, config.pretrained if by_tag else None)
     else:
         clip = _clip({"text_cfg": _NO_TEXT, **architecture})
-    if pretrained and local:
-        text_loaded = _load_local(clip, Path(str(config.pretrained)), has_text=has_text)
+    if local is not None:
+        text_loaded = _load_local(clip, local, source=str(config.pretrained), has_text=has_text)
         if config.head == "zero_shot" and config.contrastive is None and not text_loaded:
             raise ModelError(
                 f"model.head: 'zero_shot' needs a text tower, but {config.pretrained} holds an image tower alone; "
@@ -110,17 +109,16 @@ def _by_name(name: str, tag: str | None) -> nn.Module:
     return model
 
 
-def _load_local(clip: nn.Module, path: Path, *, has_text: bool) -> bool:
+def _load_local(clip: nn.Module, state: Mapping[str, Tensor], *, source: str, has_text: bool) -> bool:
     """Load a whole CLIP model, or its image tower alone, as any of the files of `own_names` hold it.
 
     Of a whole one, a model that ``has_text`` not takes the tower. Returns whether the text tower was loaded too.
     """
-    state = read_weights(path)
     of_tower = [name.startswith("visual.") for name in state]
     if has_text and any(of_tower) and not all(of_tower):
-        load_weights(clip, state, source=str(path))
+        load_weights(clip, state, source=source)
         return True
-    load_weights(clip.get_submodule("visual"), tower_weights(state), source=str(path))
+    load_weights(clip.get_submodule("visual"), tower_weights(state), source=source)
     return False
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,14 +28,15 @@ def make_theta0(
     *,
     device: str,
     seed: int,
+    local: Mapping[str, Tensor] | None = None,
 ) -> Classifier:
     """Load the backbone, train it contrastively if ``config`` says so, and initialise the head.
 
-    ``pretrain`` are uint8 images (N, 3, H, W) and labels (N,). Returns the classifier on the CPU. Raises
-    ModelError when the backbone cannot give what the settings ask for.
+    ``pretrain`` are uint8 images (N, 3, H, W) and labels (N,), ``local`` is as for `load_backbone`. Returns the
+    classifier on the CPU. Raises ModelError when the backbone cannot give what the settings ask for.
     """
     torch.manual_seed(seed)
-    backbone = load_backbone(config, pretrained=True)
+    backbone = load_backbone(config, pretrained=True, local=local)
     model = Classifier(backbone, len(class_names)).to(device).eval()
     _check_image_size(model, train.sample(1), device)
     if config.contrastive is not None:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, read_weights, tower_weights
+from pipeline.models.weights import load_weights, tower_weights
 
 
-def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
+def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:
     """Build the network of ``config``; raises ModelError for an unknown name, weights tag or unfitting weights."""
     name, tag = config.name, config.pretrained
     if name is None:
         raise ModelError("model.architecture: only backbone 'open_clip' takes one; give model.name")
     if not timm.is_model(name):
         raise ModelError(f"model.name: timm has no '{name}'; {nearest(name, timm.list_models())}")
-    local = tag is not None and Path(tag).is_absolute()
-    if tag is not None and not local:
+    if tag is not None and config.weight_file is None:
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
         if tag not in tags:
             raise ModelError(f"model.pretrained: '{name}' has no weights '{tag}'; {nearest(tag, tags)}")
         name = f"{name}.{tag}"
+    by_tag = tag is not None and config.weight_file is None
     try:
-        network: Any = timm.create_model(name, num_classes=1, pretrained=pretrained and tag is not None and not local)
+        network: Any = timm.create_model(name, num_classes=1, pretrained=pretrained and by_tag)
     except (OSError, RuntimeError) as error:
         raise ModelError(
             f"model.pretrained: the weights of '{name}' could not be downloaded ({type(error).__name__}); "
@@ -39,8 +39,8 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
     if not isinstance(head, str) or not isinstance(linear := network.get_submodule(head), nn.Linear):
         raise ModelError(f"model.name: '{name}' has no single linear layer that a new head could replace; take another")
     network.set_submodule(head, nn.Identity())
-    if pretrained and local:
-        load_weights(network, tower_weights(read_weights(Path(str(tag))), head), source=str(tag))
+    if local is not None:
+        load_weights(network, tower_weights(local, head), source=str(tag))
     return Backbone(
         tower=network,
         feature_dim=linear.in_features,

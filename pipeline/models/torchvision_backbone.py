@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, read_weights, tower_weights
+from pipeline.models.weights import load_weights, tower_weights
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
+def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:
     """Build the network of ``config``; raises ModelError for an unknown name, weights tag or unfitting weights."""
     if config.name is None:
         raise ModelError("model.architecture: only backbone 'open_clip' takes one; give model.name")
     if config.name not in (names := torchvision.models.list_models(module=torchvision.models)):
         raise ModelError(f"model.name: torchvision has no '{config.name}'; {nearest(config.name, names)}")
-    local = config.pretrained is not None and Path(config.pretrained).is_absolute()
     weights = None
-    if config.pretrained is not None and not local:
+    if config.pretrained is not None and config.weight_file is None:
         available = torchvision.models.get_model_weights(config.name)
         if config.pretrained not in available.__members__:
             tags = list(available.__members__)
@@ -43,10 +42,8 @@ def load(config: ModelConfig, *, pretrained: bool) -> Backbone:
     last = linear[-1]
     feature_dim = network.get_submodule(last).in_features
     network.set_submodule(last, nn.Identity())
-    if pretrained and local:
-        load_weights(
-            network, tower_weights(read_weights(Path(str(config.pretrained))), last), source=str(config.pretrained)
-        )
+    if local is not None:
+        load_weights(network, tower_weights(local, last), source=str(config.pretrained))
     transforms = weights.transforms() if weights is not None else None
     return Backbone(
         tower=network,

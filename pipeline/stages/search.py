@@ -107,8 +107,12 @@ def ensure_theta0(run: Run) -> RunRecord:
     logger.info("search: making theta0 (%s head)", config.model.head.replace("_", "-"))
     options = {"num_gpus": 1} if run.cluster.use_gpu else {"num_cpus": reserved}
     task = ray.remote(_theta0_task).options(max_retries=0, **options)
+    # Read here: the task may be on a node that does not have the file.
+    local = read_weights(config.model.weight_file) if config.model.weight_file is not None else None
     try:
-        state, seconds, measured = ray.get(task.remote(config.model, run.splits_ref, run.cluster.device, config.seed))
+        state, seconds, measured = ray.get(
+            task.remote(config.model, local, run.splits_ref, run.cluster.device, config.seed)
+        )
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, PipelineError) else error from error
     save_weights(state, run.path("theta0.safetensors"), {"class_names": "\n".join(splits.class_names)})
@@ -116,10 +120,12 @@ def ensure_theta0(run: Run) -> RunRecord:
     return run.begin(weights_sha256(state), seconds / 3600 * reserved, measured)
 
 
-def _theta0_task(config: ModelConfig, splits: Splits, device: str, seed: int) -> tuple[dict[str, Tensor], float, float]:
+def _theta0_task(
+    config: ModelConfig, local: dict[str, Tensor] | None, splits: Splits, device: str, seed: int
+) -> tuple[dict[str, Tensor], float, float]:
     """theta0's weights, the seconds that it took, its test accuracy."""
     start = time.monotonic()
     pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
-    model = make_theta0(config, splits.class_names, splits.train, pretrain, device=device, seed=seed)
+    model = make_theta0(config, splits.class_names, splits.train, pretrain, device=device, seed=seed, local=local)
     measured = split_accuracies(model, splits, device, ["test"])["test"] or 0.0
     return unique_state(model.cpu()), time.monotonic() - start, measured
