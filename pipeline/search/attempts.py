@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pipeline.search.storage import Storage
 
@@ -16,14 +16,15 @@ _TICK_SECONDS = 5
 
 @dataclass(frozen=True)
 class Attempt:
-    """Wall clock seconds of one attempt and the device that it ran on (``cpu`` or the GPU's name)."""
+    """Wall clock seconds of one attempt, the device that it ran on (``cpu`` or the GPU's name), its node's address."""
 
     seconds: float
     device: str
+    node: str
 
 
 @contextlib.contextmanager
-def timed_attempt(storage: Storage, device: str) -> Iterator[None]:
+def timed_attempt(storage: Storage, device: str, node: str) -> Iterator[None]:
     """Count the context as an attempt of the trial that ``storage`` belongs to.
 
     Each attempt is a small file, written anew every few seconds: a killed attempt counts up to its last ones.
@@ -32,8 +33,9 @@ def timed_attempt(storage: Storage, device: str) -> Iterator[None]:
     start, over = time.monotonic(), threading.Event()
 
     def tick() -> None:
+        attempt = Attempt(time.monotonic() - start, device, node)
         with storage.writing(name) as file:
-            file.write(json.dumps({"seconds": time.monotonic() - start, "device": device}).encode())
+            file.write(json.dumps(asdict(attempt)).encode())
 
     def keep_ticking() -> None:
         while not over.wait(_TICK_SECONDS):

@@ -41,8 +41,8 @@ class Recorder(Protocol):
         """Store the weights of a trial; returns their URI and the SHA-256 of the file."""
         ...
 
-    def record(self, row: IngredientRecord) -> None:
-        """Record the outcome of a trial, at most once per trial."""
+    def record(self, row: IngredientRecord, **tags: str) -> None:
+        """Record the outcome of a trial, at most once per trial, with ``tags`` besides its columns."""
         ...
 
 
@@ -97,7 +97,8 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
             log_epochs()
         tune.report({"epoch": went.epoch})
 
-    with timed_attempt(kept, torch.cuda.get_device_name() if context.use_gpu else "cpu"):
+    device, node = torch.cuda.get_device_name() if context.use_gpu else "cpu", ray.util.get_node_ip_address()
+    with timed_attempt(kept, device, node):
         try:
             context.recorder.begin(trial.index, trial.hyper)
             torch.set_num_threads(context.settings.cpus_per_trial)
@@ -120,7 +121,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
             ended = {"status": "rejected", "reason": str(rejection)}
         log_epochs()
     row = outcome(trial, context, **ended)
-    context.recorder.record(row)
+    context.recorder.record(row, node=node)
     kept.remove()
     tune.report({"row": row.model_dump_json()})
 

@@ -44,7 +44,7 @@ class FolderRecorder:
         path = self.folder / f"{trial_index}.safetensors"
         return str(path), save_weights(state, path, {})
 
-    def record(self, row):
+    def record(self, row, **tags):
         with (self.folder / "rows").open("a") as file:
             file.write(row.model_dump_json() + "\n")
 

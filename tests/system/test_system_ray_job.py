@@ -1,22 +1,15 @@
 """``ray job submit`` on a real local cluster, as the README says it."""
 
-import json
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import pytest
-from program import CONFIG, ROOT, SMALL, Background, Finished, environment, free_ports, wait_for
+from nodes import RAY, head_node
+from program import CONFIG, ROOT, SMALL, Finished
 
 from pipeline.registry import list_ingredients, read_trials
 
-RAY = Path(sys.executable).with_name("ray")
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(1500),
@@ -26,59 +19,10 @@ pytestmark = [
 FEWER = ("search.num_trials=2", "soup.methods=[greedy, mehl-plus]", "study.cost_accuracy.step=1")
 
 
-@dataclass(frozen=True)
-class Head:
-    """A head node of our own. ``home`` is the home folder of its processes, ``env`` what the user's shell has."""
-
-    address: str
-    home: Path
-    session: Path
-    env: dict[str, str]
-
-    def submit(self, *arguments: str, settings: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-        extra = () if settings is None else ("--runtime-env-json", json.dumps({"env_vars": settings}))
-        return subprocess.run(
-            [RAY, "job", "submit", "--working-dir", ".", *extra, "--", "python", "pipeline/run.py", *arguments],
-            cwd=ROOT, env={**self.env, "RAY_ADDRESS": self.address}, capture_output=True, text=True, timeout=900,
-        )  # fmt: skip
-
-    def working_copies(self) -> list[Path]:
-        return [path for path in (self.session / "runtime_resources" / "working_dir_files").iterdir() if path.is_dir()]
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A head node on loopback, with ports, a home and a temporary folder of its own; stopped by its process id."""
-    home = tmp_path_factory.mktemp("user")
-    session = Path(tempfile.mkdtemp(prefix="ray-"))  # short: it holds Unix sockets
-    path = f"{RAY.parent}:{environment()['PATH']}"  # as in an activated virtual environment
-    env = environment(HOME=str(home), PATH=path, RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0")
-    token = subprocess.run(
-        [RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
-    names += ("dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    options = [f"--{name}={port}" for name, port in ports.items()]
-    options += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={session}"]
-    options += ["--num-cpus=2", "--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0"]
-    command = [str(RAY), "start", "--head", "--block", *options]
-    address = f"http://127.0.0.1:{ports['dashboard-port']}"
-
-    def answers() -> bool:
-        try:
-            request = Request(f"{address}/api/version", headers={"Authorization": f"Bearer {token}"})
-            return urlopen(request, timeout=5).status == 200
-        except (URLError, OSError):
-            return False
-
-    with Background(command, env, tmp_path_factory.mktemp("head") / "head.log") as running:
-        wait_for(lambda: answers() or running.process.poll() is not None, "a head node", 120)
-        assert running.process.poll() is None, running.output()
-        yield Head(address, home, session / "session_latest", env)
-        running.process.terminate()
-        running.process.wait(timeout=90)
-    shutil.rmtree(session, ignore_errors=True)
+    with head_node(tmp_path_factory.mktemp("head")) as head:
+        yield head
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,196 @@
+"""A cluster of two nodes that share no file system: a worker is lost in mid-sweep, then the driver is killed."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+from nodes import RAY, head_node, namespaces_allowed, network, worker_node
+from program import (
+    CONFIG,
+    MLFLOW,
+    ROOT,
+    SMALL,
+    Background,
+    environment,
+    free_ports,
+    the_sweep,
+    wait_for,
+    wait_for_server,
+)
+
+from pipeline.data import read_table
+from pipeline.errors import PipelineError
+from pipeline.records import IngredientRecord, SoupRecord
+from pipeline.registry import list_ingredients, read_trials
+from pipeline.search.storage import Storage
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(
+        not (MLFLOW.exists() and RAY.exists()), reason="mlflow or ray is not installed beside this Python"
+    ),
+    pytest.mark.skipif(
+        not namespaces_allowed(), reason="this machine lets us make no network namespaces (root, iproute2)"
+    ),
+]
+TRIALS = 6
+SETTINGS = (
+    *("data.train_size=300", f"search.num_trials={TRIALS}", "search.cpus_per_trial=1"),
+    "search.distributions={lr: {loguniform: [1e-5, 1e-4]}, epochs: 16, batch_size: 25, augmentation: minimal}",
+    "soup.methods=[greedy, mehl-plus]",
+    "study={}",
+)
+KEYS = {"AWS_ACCESS_KEY_ID": "for-tests", "AWS_SECRET_ACCESS_KEY": "for-tests", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture
+def link():
+    with network() as link:
+        yield link
+
+
+@pytest.fixture
+def bucket(link, monkeypatch):
+    """A bucket in an S3-compatible store that both nodes reach."""
+    import boto3
+
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(link.near, 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="soups")
+    yield f"s3://soups/unfinished?scheme=http&endpoint_override={host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def server(link, migrated_store, tmp_path):
+    """A tracking server that both nodes reach, and that hands artifacts on."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes(migrated_store.read_bytes())
+    (port,) = free_ports(1)
+    command = [
+        str(MLFLOW), "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination", str(folder / "artifacts"), "--host", link.near, "--port", str(port),
+        "--workers", "1",
+    ]  # fmt: skip
+    env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
+    with Background(command, env, tmp_path / "server.log") as running:
+        wait_for_server(f"http://{link.near}:{port}/health", running)
+        yield f"http://{link.near}:{port}"
+
+
+class Watch:
+    """What is known of a sweep from outside."""
+
+    def __init__(self, uri: str, bucket: str):
+        self.uri, self.bucket = uri, bucket
+
+    def sweep(self):
+        return the_sweep(self.uri)
+
+    def rows(self) -> list[IngredientRecord]:
+        try:
+            return read_trials(self.sweep())
+        except (PipelineError, AttributeError, ValueError):  # there is no sweep yet
+            return []
+
+    def nodes(self) -> set[str]:
+        """Where recorded trials ran."""
+        sweep = self.sweep()
+        runs = sweep.client().search_runs([sweep.experiment_id], "tags.role = 'trial'")
+        return {run.data.tags["node"] for run in runs if "node" in run.data.tags}
+
+    def kept(self) -> Storage:
+        return Storage(self.bucket).child(self.sweep().sweep_id)
+
+    def attempts(self, trial: int) -> list[dict]:
+        """The attempts of a trial that is not recorded."""
+        folder = self.kept().child(f"trial-{trial:05d}")
+        found = []
+        for name in folder.names():
+            if name.startswith("attempt-"):
+                with folder.reading(name) as file:
+                    found += [] if file is None else [json.load(file)]
+        return found
+
+    def epoch(self, trial: int) -> int:
+        """The last epoch that was saved of a trial, 0 if none was."""
+        with self.kept().child(f"trial-{trial:05d}").reading("last.pt") as file:
+            return 0 if file is None else torch.load(file, weights_only=True)["epoch"]
+
+    def under_way(self, node: str) -> list[int]:
+        """The trials with saved epochs that run on ``node``."""
+        done = {row.trial_index for row in self.rows()}
+        begun = {trial: self.attempts(trial) for trial in set(range(TRIALS)) - done}
+        here = [trial for trial, attempts in begun.items() if attempts and attempts[-1]["node"] == node]
+        return [trial for trial in here if self.epoch(trial)]
+
+
+def kill_driver(output: Path) -> None:
+    """SIGKILL, as if its machine ran out of memory."""
+    (driver,) = [
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if (words := (folder / "cmdline").read_bytes().decode().split("\0"))[1:2] == ["pipeline/run.py"]
+        and f"output={output}" in words
+    ]
+    os.kill(driver, signal.SIGKILL)
+
+
+def test_a_worker_and_then_the_driver_are_lost(link, bucket, server, tmp_path):
+    output = tmp_path / "run"
+    settings = (*CONFIG, *SMALL, *SETTINGS, f"output={output}", f"registry.tracking_uri={server}")
+    settings += (f"search.storage={bucket}",)
+    watch = Watch(server, bucket)
+    with head_node(tmp_path, ip=link.near, cpus=1, **KEYS) as head:
+        hidden = [tmp_path, ROOT / "pipeline"]
+        with worker_node(head, link, hidden, Path(tmp_path / "worker.log")) as worker:
+            job = Background(head.submit_command(*settings), head.env, tmp_path / "job-1.log")
+            wait_for(lambda: watch.rows() and watch.nodes() == {link.near, link.far}, "trials of both nodes", 300)
+            (lost,) = wait_for(lambda: watch.under_way(link.far), "an epoch on the worker", 120)
+            worker.process.kill()
+        saved, before = watch.epoch(lost), watch.attempts(lost)
+        assert saved >= 1
+
+        def goes_on() -> bool:
+            """Another attempt has saved more, and none began at the beginning."""
+            if any(row.trial_index == lost for row in watch.rows()):
+                return True
+            epoch = watch.epoch(lost)
+            assert epoch >= saved or not epoch, "the trial began again"
+            return epoch > saved and len(watch.attempts(lost)) > len(before)
+
+        wait_for(goes_on, "the lost trial on the other node", 300)
+        kill_driver(output)
+        job.process.wait(timeout=120)
+        assert job.process.returncode != 0
+        recorded = watch.rows()
+        assert 2 <= len(recorded) < TRIALS
+        seconds = {trial: watch.attempts(trial) for trial in range(TRIALS)}
+
+        again = head.submit(*settings)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert f"search: {TRIALS} trials, {len(recorded)} of them recorded" in again.stdout
+    rows = read_table(output / "ingredients.parquet", IngredientRecord)
+    assert [(row.trial_index, row.status) for row in rows] == [(index, "finished") for index in range(TRIALS)]
+    known = {row.trial_index for row in recorded}
+    assert [row for row in rows if row.trial_index in known] == recorded, "a recorded trial ran again"
+    for row in rows:
+        attempts = seconds[row.trial_index] if row.trial_index not in known else []
+        assert row.attempts >= len(attempts)
+        assert row.gpu_hours * 3600 > sum(attempt["seconds"] for attempt in attempts)
+    assert rows[lost].attempts >= 2
+    versions = list_ingredients(watch.sweep())
+    assert [version.trial_index for version in versions] == [None, *range(TRIALS)]
+    assert [version.sha256 for version in versions[1:]] == [row.sha256 for row in rows]
+    assert watch.kept().names() == []
+    soups = read_table(output / "soups.parquet", SoupRecord)
+    assert [(soup.method, soup.num_ingredients) for soup in soups] == [("greedy", TRIALS), ("mehl-plus", TRIALS)]
