@@ -59,14 +59,19 @@ class Storage:
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[IO[bytes] | None]:
-        """The file ``name``; None if it is not there."""
+        """The file ``name``, as it was when it was asked for; None if it is not there."""
         system, folder = self._open()
-        try:
-            file = system.open_input_file(f"{folder}/{name}")
-        except FileNotFoundError:
-            yield None
-            return
-        with file:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(system.open_input_file(f"{folder}/{name}"))
+                if not isinstance(system, fs.LocalFileSystem):
+                    # Read as a whole: what reads here and there would ask an object store hundreds of times.
+                    content = stack.enter_context(tempfile.TemporaryFile())
+                    shutil.copyfileobj(file, content, _PIECE_BYTES)
+                    content.seek(0)
+                    file = content
+            except FileNotFoundError:
+                file = None
             yield file
 
     def names(self) -> list[str]:
@@ -76,13 +81,14 @@ class Storage:
         return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
     def check(self) -> None:
-        """Write, read and remove a file. Raises SearchError where that fails."""
+        """Write, read and remove a folder with a file. Raises SearchError where that fails."""
+        scratch = self.child("check")
         try:
-            with self.writing("check") as file:
+            with scratch.writing("file") as file:
                 file.write(b"soup")
-            with self.reading("check") as file:
+            with scratch.reading("file") as file:
                 there = file is not None and file.read() == b"soup"
-            self.remove()
+            scratch.remove()
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split())[:200]
             raise SearchError(

@@ -89,8 +89,10 @@ def test_other_folders_are_left_alone(storage):
 
 
 def test_a_storage_that_works_is_left_as_it_was(storage):
+    write(storage, "a", b"1")
     storage.check()
-    assert storage.names() == []
+    assert storage.names() == ["a"]
+    assert storage.child("check").names() == []
 
 
 @pytest.mark.parametrize("root", ["/proc/no/where", "nosuch://bucket/path"])
