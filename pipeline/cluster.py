@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ import ray
 
 from pipeline.config import SearchConfig
 from pipeline.errors import RegistryError, SearchError
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE_MINUTES = 15  # for the first node that can run a trial, where an autoscaler may add it
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,48 @@ def start_ray() -> Cluster:
         ray.init(log_to_driver=False, logging_level="error", **local)
         # `ray job stop`, Slurm and Kubernetes end a job so: stop as after Ctrl-C. Ray's own handler prints C++ frames.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return _cluster()
+
+
+def _cluster() -> Cluster:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return Cluster(
-        gpus=int(ray.cluster_resources().get("GPU", 0)),
+        gpus=gpus_now(),
         cpus=int(max(node["Resources"].get("CPU", 0) for node in nodes)),
         nodes=len(nodes),
         image_bytes=min(node["Resources"].get("object_store_memory", 0) for node in nodes) / 2,
     )
+
+
+def gpus_now() -> int:
+    """The GPUs of the cluster, which an autoscaler may have changed since it was joined."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def await_room(cluster: Cluster, settings: SearchConfig) -> Cluster:
+    """The cluster once it can run a trial: one that was joined may have to be scaled up from nothing.
+
+    Raises SearchError, as `trial_resources` does, when that takes longer than a quarter of an hour. A local one comes
+    back as it is.
+    """
+    if "RAY_ADDRESS" not in os.environ:
+        return cluster
+    try:
+        trial_resources(cluster, settings)
+    except SearchError as lacking:
+        logger.info("%s; waiting up to %d min for an autoscaler", lacking, _PATIENCE_MINUTES)
+        # A task that waits for its place is what autoscalers react to.
+        place = ray.remote(_nothing).options(num_cpus=settings.cpus_per_trial, num_gpus=settings.gpus_per_trial or 0)
+        waiting = place.remote()
+        if not ray.wait([waiting], timeout=60 * _PATIENCE_MINUTES)[0]:
+            ray.cancel(waiting)
+            raise
+        return _cluster()
+    return cluster
+
+
+def _nothing() -> None:
+    pass
 
 
 def trial_resources(cluster: Cluster, settings: SearchConfig) -> tuple[bool, float]:

@@ -51,8 +51,9 @@ class TrialOutcome(Record):
     """What a trial came to and what it cost.
 
     ``gpu_hours`` sums wall clock times reserved GPUs over all attempts, failed ones too; where ``device`` is ``cpu`` it
-    counts CPU core hours (see `cost_unit`). ``path`` is the URI of the checkpoint in the artifact store. An imported
-    checkpoint has the device ``imported`` and no ``theta0_sha256`` where its starting point is unknown.
+    counts CPU core hours (see `cost_unit`). Attempts on several kinds of GPU have their names joined by "and" as
+    ``device``. ``path`` is the URI of the checkpoint in the artifact store. An imported checkpoint has the device
+    ``imported`` and no ``theta0_sha256`` where its starting point is unknown.
     """
 
     trial_index: int
@@ -360,6 +361,14 @@ class RunResults:
 def cost_unit(ingredients: Iterable[IngredientRecord]) -> str:
     """The unit of ``gpu_hours`` for display: ``GPU hours``, or ``CPU core hours`` if any trial ran without a GPU."""
     return "CPU core hours" if any(row.device == "cpu" for row in ingredients) else "GPU hours"
+
+
+def cost_by_device(ingredients: Iterable[IngredientRecord]) -> dict[str, float]:
+    """The sum of ``gpu_hours`` of each kind of device, the dearest first."""
+    total: dict[str, float] = {}
+    for row in ingredients:
+        total[row.device] = total.get(row.device, 0.0) + row.gpu_hours
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
 def cumulative_gpu_hours(ingredients: Iterable[IngredientRecord], num_finished: int) -> float:

@@ -11,6 +11,7 @@ from pipeline.records import (
     RunRecord,
     RunResults,
     SoupRecord,
+    cost_by_device,
     cost_unit,
 )
 from pipeline.report.formats import between, cost, count, duration, percent, significant
@@ -149,7 +150,7 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
     outcome = ", ".join(f"{number} {status}" for status, number in kinds if number)
     total = cost(sum(row.gpu_hours for row in ingredients), unit)
     trials = f"{count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''}"
-    text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}."
+    text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}{_kinds(ingredients)}."
     if run.theta0_gpu_hours is not None:
         text += (
             f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
@@ -161,6 +162,13 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
         text += f" Building the champion from {count(champion.num_ingredients, 'ingredient')} "
         text += f"took {duration(champion.construction_seconds)}."
     return text
+
+
+def _kinds(ingredients: Sequence[IngredientRecord]) -> str:
+    """What of the cost was on which kind of GPU, where there are several."""
+    by_device = cost_by_device(ingredients)
+    parts = [f"{significant(hours)} on {device}" for device, hours in by_device.items()]
+    return f", of which {', '.join(parts)}" if len(parts) > 1 else ""
 
 
 def _money(run: RunRecord, ingredients: Sequence[IngredientRecord]) -> str:

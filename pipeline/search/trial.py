@@ -133,7 +133,7 @@ def outcome(trial: Trial, context: TrialContext, **ended: Any) -> IngredientReco
         trial_index=trial.index,
         gpu_hours=sum(attempt.seconds for attempt in attempts) / 3600 * context.reserved,
         attempts=len(attempts),
-        device=attempts[-1].device if attempts else "cpu",
+        device=" and ".join(dict.fromkeys(attempt.device for attempt in attempts)) or "cpu",
         theta0_sha256=context.theta0_sha256,
         **{"images_seen": 0, **ended},
         **trial.hyper.model_dump(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import ray
 
-from pipeline.cluster import check_store, start_ray
+from pipeline.cluster import await_room, check_store, start_ray
 from pipeline.config import Config
 from pipeline.data import StreamedImages, load_splits
 from pipeline.provenance import git_commit, library_versions
@@ -31,7 +31,7 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
     Raises PipelineError; what was done before stays done.
     """
     with store_errors(str(config.registry.tracking_uri)):
-        run = open_run(config, state)
+        run = open_run(config, state, tasks=set(todo) != {"report"})
         for stage in todo:
             if stage in ("search", "soup"):  # what studies said of other ingredients or soups is true no more
                 remove_studies(config.output, stage)
@@ -41,11 +41,17 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
             save_state(config, state)
 
 
-def open_run(config: Config, state: RunState) -> Run:
-    """Join the cluster, read the images, find the sweep in the registry or make it. Raises PipelineError."""
+def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
+    """Join the cluster, read the images, find the sweep in the registry or make it. Raises PipelineError.
+
+    With ``tasks`` the cluster must be able to run them.
+    """
     uri = str(config.registry.tracking_uri)
     cluster = start_ray()
     check_store(cluster, uri)
+    if tasks:
+        cluster = await_room(cluster, config.search)
+        check_store(cluster, uri)
     splits = load_splits(config.data, config.seed, cluster.image_bytes)
     logger.info("data: %s", ", ".join(f"{record.size} {record.name}" for record in splits.records))
     if isinstance(splits.train, StreamedImages):

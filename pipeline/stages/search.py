@@ -17,7 +17,7 @@ from pipeline.data import Splits, write_table
 from pipeline.errors import PipelineError, SearchError
 from pipeline.evaluation import split_accuracies
 from pipeline.models import make_theta0, read_weights, save_weights, unique_state, weights_sha256
-from pipeline.records import IngredientRecord, RunRecord, cost_unit
+from pipeline.records import IngredientRecord, RunRecord, cost_by_device, cost_unit
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.report.formats import memory
 from pipeline.search.spaces import sample_trials
@@ -81,6 +81,8 @@ def search_stage(run: Run) -> None:
         )
     cost = sum(row.gpu_hours for row in rows)
     logger.info("search: %d of %d trials finished, %.3g %s", len(finished), len(rows), cost, cost_unit(rows))
+    if len(by_device := cost_by_device(rows)) > 1:
+        logger.info("search: %s", ", ".join(f"{hours:.3g} on {device}" for device, hours in by_device.items()))
 
 
 def _check_disk(run: Run, theta0: Mapping[str, Tensor], trials: int) -> None:

@@ -144,6 +144,16 @@ def test_cost_is_named_after_the_device(device, unit, other):
     assert f"{unit} hours" in methods_table(the_soups(), ingredients, None)
 
 
+def test_several_kinds_of_gpu_have_their_cost_apart():
+    kinds = ("NVIDIA A100", "NVIDIA H200", "NVIDIA H200", "NVIDIA A100 and NVIDIA H200")
+    rows = [an_ingredient(index, device=kind, gpu_hours=2.0) for index, kind in enumerate(kinds)]
+    text = text_of(a_page(ingredients=rows))
+    assert (
+        "The sweep of 4 trials (4 finished) cost 8 GPU hours, of which 4 on NVIDIA H200, "
+        "2 on NVIDIA A100, 2 on NVIDIA A100 and NVIDIA H200."
+    ) in text
+
+
 def test_the_overview_says_when_a_gain_is_within_noise():
     noisy = text_of(a_page())
     assert "MEHL-Soup+ is the champion: of the single models it has the best" in noisy

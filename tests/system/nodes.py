@@ -17,7 +17,10 @@ from urllib.request import Request, urlopen
 from program import ROOT, Background, environment, free_ports, wait_for
 
 RAY = Path(sys.executable).with_name("ray")
-_CPUS_AND_MEMORY = ("--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0")
+_OF_EVERY_NODE = (
+    "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port",
+)  # fmt: skip
+_SMALL = ("--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0")
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,10 @@ def head_node(folder: Path, ip: str = "127.0.0.1", cpus: int = 2, **shell: str) 
     token = subprocess.run(
         [RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True, text=True
     ).stdout.strip()
-    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
-    names += ("dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = _ports("port", "dashboard-port", "ray-client-server-port", *_OF_EVERY_NODE)
     options = [f"--{name}={port}" for name, port in ports.items()]
     options += [f"--node-ip-address={ip}", "--dashboard-host=127.0.0.1", f"--temp-dir={session}"]
-    command = [str(RAY), "start", "--head", "--block", f"--num-cpus={cpus}", *_CPUS_AND_MEMORY, *options]
+    command = [str(RAY), "start", "--head", "--block", f"--num-cpus={cpus}", *_SMALL, *options]
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
 
     def answers() -> bool:
@@ -86,6 +87,17 @@ def head_node(folder: Path, ip: str = "127.0.0.1", cpus: int = 2, **shell: str) 
         running.process.terminate()
         running.process.wait(timeout=90)
     shutil.rmtree(session, ignore_errors=True)
+
+
+def another_node(head: Head, log: Path) -> Background:
+    """A node with one core beside the head, on the same machine and with the same files."""
+    options = [f"--{name}={port}" for name, port in _ports(*_OF_EVERY_NODE).items()]
+    start = [str(RAY), "start", f"--address={head.gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--block"]
+    return Background([*start, *_SMALL, *options], head.env, log)
+
+
+def _ports(*names: str) -> dict[str, int]:
+    return dict(zip(names, free_ports(len(names)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,7 @@ def worker_node(head: Head, link: Link, hidden: Sequence[Path], log: Path) -> Ba
     """
     hide = [f"mount -t tmpfs none {shlex.quote(str(folder))}" for folder in (*hidden, head.session, Path("/dev/shm"))]
     start = [str(RAY), "start", f"--address={head.gcs}", f"--node-ip-address={link.far}", "--num-cpus=1", "--block"]
-    script = " && ".join([*hide, shlex.join(["exec", *start, *_CPUS_AND_MEMORY])])
+    script = " && ".join([*hide, shlex.join(["exec", *start, *_SMALL])])
     unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL", "bash", "-c", script]
     home = {"HOME": str(head.session)}  # empty, and its own
     return Background(["ip", "netns", "exec", link.name, *unshare], {**head.env, **home}, log)

@@ -5,8 +5,9 @@ import time
 
 import pytest
 import torch
-from program import MLFLOW, Background, environment, free_ports, needs_mlflow, wait_for, wait_for_server
+from program import needs_mlflow, wait_for
 from samples import ingredient
+from servers import tracking_server
 
 from pipeline.models import save_weights
 from pipeline.registry import IngredientRecorder, fetch_ingredients, list_ingredients, open_sweep, read_trials
@@ -16,32 +17,15 @@ COUNT = 8
 
 
 @pytest.fixture
-def start(migrated_store, tmp_path):
-    """Starts the server, always at the same address."""
-    (port,) = free_ports(1)
+def server(migrated_store, tmp_path):
     (tmp_path / "mlflow.db").write_bytes(migrated_store.read_bytes())
-    command = [
-        str(MLFLOW), "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}",
-        "--artifacts-destination", str(tmp_path / "artifacts"), "--host", "127.0.0.1", "--port", str(port),
-        "--workers", "1",
-    ]  # fmt: skip
-    env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
-    started = []
-
-    def start():
-        started.append(Background(command, env, tmp_path / f"server-{len(started)}.log"))
-
-        wait_for_server(f"http://127.0.0.1:{port}/health", started[-1])
-        return f"http://127.0.0.1:{port}", started[-1]
-
-    yield start
-    for server in started:
-        server.end_session()
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with tracking_server(tmp_path, store, str(tmp_path / "artifacts")) as server:
+        yield server
 
 
-def test_trials_are_recorded_once_the_server_is_back(start, tmp_path):
-    uri, server = start()
-    sweep = open_sweep(uri, "away", "sweep-1", None, {})
+def test_trials_are_recorded_once_the_server_is_back(server, tmp_path):
+    sweep = open_sweep(server.uri, "away", "sweep-1", None, {})
     recorder = IngredientRecorder(sweep, "7" * 64, ("cat", "dog"), save_weights)
     failures = []
 
@@ -58,10 +42,10 @@ def test_trials_are_recorded_once_the_server_is_back(start, tmp_path):
     for worker in workers:
         worker.start()
     wait_for(lambda: read_trials(sweep), "the first trial", 60)
-    server.end_session()
+    server.kill()
     time.sleep(20)
     assert any(worker.is_alive() for worker in workers)
-    start()
+    server.start()
     for worker in workers:
         worker.join(300)
     assert failures == []

@@ -1,7 +1,6 @@
 """A cluster of two nodes that share no file system: a worker is lost in mid-sweep, then the driver is killed."""
 
 import json
-import logging
 import os
 import signal
 import time
@@ -9,20 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 from nodes import RAY, head_node, namespaces_allowed, network, worker_node
-from program import (
-    CONFIG,
-    MLFLOW,
-    ROOT,
-    SMALL,
-    Background,
-    environment,
-    free_ports,
-    the_sweep,
-    wait_for,
-    wait_for_server,
-)
+from program import CONFIG, MLFLOW, ROOT, SMALL, Background, the_sweep, wait_for
+from servers import object_store, tracking_server
 
 from pipeline.data import read_table
 from pipeline.errors import PipelineError
@@ -36,9 +24,6 @@ pytestmark = [
     pytest.mark.skipif(
         not (MLFLOW.exists() and RAY.exists()), reason="mlflow or ray is not installed beside this Python"
     ),
-    pytest.mark.skipif(
-        not namespaces_allowed(), reason="this machine lets us make no network namespaces (root, iproute2)"
-    ),
 ]
 TRIALS, EPOCHS = 6, 16
 SETTINGS = (
@@ -47,29 +32,23 @@ SETTINGS = (
     "soup.methods=[greedy, mehl-plus]",
     "study={}",
 )
-KEYS = {"AWS_ACCESS_KEY_ID": "for-tests", "AWS_SECRET_ACCESS_KEY": "for-tests", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture
 def link():
+    if not namespaces_allowed():
+        pytest.skip("this machine lets us make no network namespaces (that takes root and iproute2)")
     with network() as link:
         yield link
 
 
 @pytest.fixture
-def bucket(link, monkeypatch):
-    """A bucket in an S3-compatible store that both nodes reach."""
-    import boto3
-
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(logging.getLogger("werkzeug"), "disabled", True)  # a line for every request
-    server = ThreadedMotoServer(link.near, 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="soups")
-    yield f"s3://soups/unfinished?scheme=http&endpoint_override={host}:{port}"
-    server.stop()
+def store(link, monkeypatch):
+    """An S3-compatible store that both nodes and this test reach."""
+    with object_store(link.near) as bucket:
+        for name, value in bucket.keys.items():
+            monkeypatch.setenv(name, value)
+        yield bucket
 
 
 @pytest.fixture
@@ -78,23 +57,15 @@ def server(link, migrated_store, tmp_path):
     folder = tmp_path / "server"
     folder.mkdir()
     (folder / "mlflow.db").write_bytes(migrated_store.read_bytes())
-    (port,) = free_ports(1)
-    command = [
-        str(MLFLOW), "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination", str(folder / "artifacts"), "--host", link.near, "--port", str(port),
-        "--workers", "1",
-    ]  # fmt: skip
-    env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
-    with Background(command, env, tmp_path / "server.log") as running:
-        wait_for_server(f"http://{link.near}:{port}/health", running)
-        yield f"http://{link.near}:{port}"
+    with tracking_server(folder, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"), ip=link.near) as one:
+        yield one.uri
 
 
 class Watch:
     """What is known of a sweep from outside."""
 
-    def __init__(self, uri: str, bucket: str):
-        self.uri, self.bucket = uri, bucket
+    def __init__(self, uri: str, storage: str):
+        self.uri, self.storage = uri, storage
 
     def sweep(self):
         return the_sweep(self.uri)
@@ -112,7 +83,7 @@ class Watch:
         return {run.data.tags["node"] for run in runs if "node" in run.data.tags}
 
     def kept(self) -> Storage:
-        return Storage(self.bucket).child(self.sweep().sweep_id)
+        return Storage(self.storage).child(self.sweep().sweep_id)
 
     def attempts(self, trial: int) -> list[dict]:
         """The attempts of a trial that is not recorded."""
@@ -148,12 +119,14 @@ def kill_driver(output: Path) -> None:
     os.kill(driver, signal.SIGKILL)
 
 
-def test_a_worker_and_then_the_driver_are_lost(link, bucket, server, tmp_path):
+def test_a_worker_and_then_the_driver_are_lost(link, store, server, tmp_path):
     output = tmp_path / "run"
     settings = (*CONFIG, *SMALL, *SETTINGS, f"output={output}", f"registry.tracking_uri={server}")
-    settings += (f"search.storage={bucket}",)
-    watch = Watch(server, bucket)
-    with head_node(tmp_path, ip=link.near, cpus=1, **KEYS) as head:
+    endpoint = store.endpoint.removeprefix("http://")
+    storage = f"s3://{store.name}/unfinished?scheme=http&endpoint_override={endpoint}"
+    settings += (f"search.storage={storage}",)
+    watch = Watch(server, storage)
+    with head_node(tmp_path, ip=link.near, cpus=1, **store.keys) as head:
         hidden = [tmp_path, ROOT / "pipeline"]
         with worker_node(head, link, hidden, Path(tmp_path / "worker.log")) as worker:
             job = Background(head.submit_command(*settings), head.env, tmp_path / "job-1.log")

@@ -1,0 +1,159 @@
+"""The servers of a cluster, started on this machine: an S3-compatible store, PostgreSQL, MLflow."""
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from program import MLFLOW, Background, environment, free_ports, wait_for, wait_for_server
+
+_FOUND = [Path(found).parent for found in (shutil.which("initdb"),) if found]
+_DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+POSTGRES = next((folder for folder in reversed([*_FOUND, *_DEBIAN]) if (folder / "initdb").exists()), None)
+needs_postgres = pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed")
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket in an S3-compatible store at ``endpoint``; ``keys`` are the environment variables that open it."""
+
+    name: str
+    endpoint: str
+    keys: dict[str, str]
+
+    def objects(self) -> dict[str, bytes]:
+        """All that is in it."""
+        s3 = self._client()
+        listed = [page.get("Contents", []) for page in s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)]
+        keys = [found["Key"] for page in listed for found in page]
+        return {key: s3.get_object(Bucket=self.name, Key=key)["Body"].read() for key in keys}
+
+    def create(self) -> None:
+        """Make it."""
+        self._client().create_bucket(Bucket=self.name)
+
+    def _client(self):
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.keys["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.keys["AWS_DEFAULT_REGION"],
+        )
+
+
+@contextlib.contextmanager
+def object_store(ip: str = "127.0.0.1", secret: str = "for-tests") -> Iterator[Bucket]:
+    """A new bucket."""
+    from moto.server import ThreadedMotoServer
+
+    requests = logging.getLogger("werkzeug")
+    requests.disabled = True  # a line for each
+    server = ThreadedMotoServer(ip, 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "for-tests", "AWS_SECRET_ACCESS_KEY": secret, "AWS_DEFAULT_REGION": "us-east-1"}
+    bucket = Bucket("soups", f"http://{host}:{port}", keys)
+    bucket.create()
+    yield bucket
+    server.stop()
+    requests.disabled = False
+
+
+@contextlib.contextmanager
+def postgresql(password: str) -> Iterator[str]:
+    """The URI of a new database ``mlflow`` on loopback, with ``password``."""
+    assert POSTGRES is not None
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    user = {}
+    if os.getuid() == 0:  # the server refuses to be started by root
+        user = {"user": "postgres", "group": "postgres"}
+        shutil.chown(folder, "postgres", "postgres")
+    (port,) = free_ports(1)
+    (folder / "password").write_text(password)
+    (folder / "password").chmod(0o644)
+    make = ["--pgdata", folder / "data", "--username=mlflow", f"--pwfile={folder / 'password'}"]
+    subprocess.run(
+        [POSTGRES / "initdb", *make, "--auth=scram-sha-256", "--no-sync"],
+        check=True, capture_output=True, cwd=folder, **user,
+    )  # fmt: skip
+    (folder / "password").unlink()
+    settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off"}
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    log = (folder / "log").open("w")
+    server = subprocess.Popen(
+        [POSTGRES / "postgres", "-D", folder / "data", *options], stdout=log, stderr=log, cwd=folder, **user
+    )
+    try:
+        ready = [POSTGRES / "pg_isready", "--host=127.0.0.1", f"--port={port}"]
+        wait_for(lambda: subprocess.run(ready, capture_output=True).returncode == 0, "PostgreSQL", 60)
+        address = f"mlflow:{password}@127.0.0.1:{port}"
+        subprocess.run(
+            [POSTGRES / "psql", f"postgresql://{address}/postgres", "-c", "create database mlflow"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        yield f"postgresql+psycopg2://{address}/mlflow"
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def database_text(uri: str) -> str:
+    """All that a database holds, as SQL."""
+    assert POSTGRES is not None
+    dump = subprocess.run(
+        [POSTGRES / "pg_dump", uri.replace("+psycopg2", "")], check=True, capture_output=True, text=True
+    )
+    return dump.stdout
+
+
+@dataclass
+class TrackingServer:
+    """An MLflow server that can be stopped and started again at its address."""
+
+    command: list[str]
+    env: dict[str, str]
+    uri: str
+    log: Path
+    running: Background | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.running = Background(self.command, self.env, self.log)
+        wait_for_server(f"{self.uri}/health", self.running)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        if self.running is not None:
+            self.running.end_session()
+
+
+@contextlib.contextmanager
+def tracking_server(
+    folder: Path, store: str, artifacts: str, *options: str, ip: str = "127.0.0.1", **env: str
+) -> Iterator[TrackingServer]:
+    """A running server on the backend ``store`` that hands on what is in ``artifacts``."""
+    folder.mkdir(exist_ok=True)
+    (port,) = free_ports(1)
+    command = [
+        str(MLFLOW), "server", "--artifacts-destination", artifacts, "--host", ip, "--port", str(port),
+        "--workers", "1", *options,
+    ]  # fmt: skip
+    server = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
+    server |= {"MLFLOW_BACKEND_STORE_URI": store, **env}
+    tracking = TrackingServer(command, server, f"http://{ip}:{port}", folder / "server.log")
+    tracking.start()
+    try:
+        yield tracking
+    finally:
+        tracking.kill()
