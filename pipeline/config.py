@@ -310,7 +310,7 @@ class SearchConfig(Section):
     cpus_per_trial: int = Field(1, ge=1)
     """CPU cores reserved for a trial."""
     max_failures: int = Field(2, ge=0)
-    """How often a crashed trial is tried again, from its last finished epoch."""
+    """How often a crashed trial is tried again, from its last saved epoch."""
     storage: Annotated[str, AfterValidator(_storage)] | None = None
     """Where unfinished trials keep their last epoch and their cost, so that they go on on another node: a folder that
     all nodes see, or a URI that pyarrow.fs or fsspec opens (`s3://bucket/path`); default: `trials` in `output`."""

@@ -20,7 +20,7 @@ from pipeline.errors import TrialRejected
 from pipeline.evaluation import split_accuracies
 from pipeline.records import EpochRecord, Hyperparameters
 
-# What goes on from the last finished epoch: plain tensors and numbers, loadable with `weights_only=True`.
+# What goes on from the last saved epoch: plain tensors and numbers, loadable with `weights_only=True`.
 TrainState = dict[str, Any]
 
 

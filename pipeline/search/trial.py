@@ -23,6 +23,7 @@ from pipeline.search.spaces import Trial
 from pipeline.search.storage import Storage
 
 _LAST = "last.pt"  # the state after the last epoch
+_SAVING_SHARE = 0.1  # of a trial's time may go into saving: states of large models on object stores take seconds
 _LOG_SECONDS = 5  # between two reports of a trial to the registry, so that short epochs do not wait for it
 
 
@@ -76,7 +77,7 @@ class TrialContext:
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     """Fine-tune, upload and record the trial ``config["trial"]``, counted among ``context.trials``.
 
-    Every finished epoch is saved and reported to Tune; an attempt that finds a saved epoch goes on from it.
+    Every epoch is reported to Tune and, as `paced` allows, saved; an attempt that finds a saved epoch goes on from it.
     """
     trial = context.trials[config["trial"]]
     kept = context.kept(trial)
@@ -89,9 +90,14 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         unlogged.clear()
         logged = time.monotonic()
 
-    def on_epoch(went: EpochRecord, state: dict[str, Any]) -> None:
+    def write(state: dict[str, Any]) -> None:
         with kept.writing(_LAST) as file:
             torch.save(state, file)
+
+    save = paced(write)
+
+    def on_epoch(went: EpochRecord, state: dict[str, Any]) -> None:
+        save(state)
         unlogged.append(went)
         if time.monotonic() - logged > _LOG_SECONDS:
             log_epochs()
@@ -124,6 +130,22 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     context.recorder.record(row, node=node)
     kept.remove()
     tune.report({"row": row.model_dump_json()})
+
+
+def paced(
+    write: Callable[[dict[str, Any]], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[dict[str, Any]], None]:
+    """``write`` at the first call, then as often as leaves it a tenth of the time (``clock``: seconds)."""
+    begun, took = clock(), 0.0
+
+    def perhaps(state: dict[str, Any]) -> None:
+        nonlocal begun, took
+        if clock() - begun >= took / _SAVING_SHARE:
+            begun = clock()
+            write(state)
+            took = clock() - begun
+
+    return perhaps
 
 
 def outcome(trial: Trial, context: TrialContext, **ended: Any) -> IngredientRecord:

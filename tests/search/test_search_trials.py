@@ -18,7 +18,7 @@ from pipeline.models import load_weights, read_weights, unique_state
 from pipeline.search.progress import Progress
 from pipeline.search.spaces import sample_trials
 from pipeline.search.storage import Storage
-from pipeline.search.trial import TrialContext
+from pipeline.search.trial import TrialContext, paced
 from pipeline.search.tuner import run_trials
 
 EPOCHS = 2
@@ -229,3 +229,18 @@ def test_tunes_own_failure_says_how_to_go_on(session_ray, tmp_path, monkeypatch)
         SearchError, match=r"^the sweep stopped: the head node was out of memory; give the same command"
     ):
         run_trials(context(tmp_path, 1), [], "stopped")
+
+
+@pytest.mark.parametrize(("seconds", "saved"), [(0, [1, 2, 3, 4, 5, 6]), (1, [1, 2, 3, 4, 5, 6]), (3, [1, 4])])
+def test_saving_takes_at_most_a_tenth_of_the_time(seconds, saved):
+    now, written = [0.0], []
+
+    def write(state):
+        now[0] += seconds
+        written.append(state["epoch"])
+
+    save = paced(write, clock=lambda: now[0])
+    for epoch in range(1, 7):
+        now[0] += 10
+        save({"epoch": epoch})
+    assert written == saved

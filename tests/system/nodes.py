@@ -17,9 +17,6 @@ from urllib.request import Request, urlopen
 from program import ROOT, Background, environment, free_ports, wait_for
 
 RAY = Path(sys.executable).with_name("ray")
-_OF_EVERY_NODE = (
-    "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port",
-)  # fmt: skip
 _SMALL = ("--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0")
 
 
@@ -67,7 +64,9 @@ def head_node(folder: Path, ip: str = "127.0.0.1", cpus: int = 2, **shell: str) 
     token = subprocess.run(
         [RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True, text=True
     ).stdout.strip()
-    ports = _ports("port", "dashboard-port", "ray-client-server-port", *_OF_EVERY_NODE)
+    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
+    names += ("dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     options = [f"--{name}={port}" for name, port in ports.items()]
     options += [f"--node-ip-address={ip}", "--dashboard-host=127.0.0.1", f"--temp-dir={session}"]
     command = [str(RAY), "start", "--head", "--block", f"--num-cpus={cpus}", *_SMALL, *options]
@@ -87,17 +86,6 @@ def head_node(folder: Path, ip: str = "127.0.0.1", cpus: int = 2, **shell: str) 
         running.process.terminate()
         running.process.wait(timeout=90)
     shutil.rmtree(session, ignore_errors=True)
-
-
-def another_node(head: Head, log: Path) -> Background:
-    """A node with one core beside the head, on the same machine and with the same files."""
-    options = [f"--{name}={port}" for name, port in _ports(*_OF_EVERY_NODE).items()]
-    start = [str(RAY), "start", f"--address={head.gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--block"]
-    return Background([*start, *_SMALL, *options], head.env, log)
-
-
-def _ports(*names: str) -> dict[str, int]:
-    return dict(zip(names, free_ports(len(names)), strict=True))
 
 
 @dataclass(frozen=True)

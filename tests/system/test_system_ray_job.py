@@ -5,9 +5,8 @@ import shutil
 import subprocess
 
 import pytest
-from nodes import RAY, another_node, head_node
-from program import CONFIG, ROOT, SMALL, Background, Finished, needs_mlflow
-from servers import tracking_server
+from nodes import RAY, head_node
+from program import CONFIG, ROOT, SMALL, Finished
 
 from pipeline.registry import list_ingredients, read_trials
 
@@ -69,26 +68,6 @@ def test_without_a_setting_a_job_writes_to_the_home_folder(head, submitted):
     assert f"run digits: output in {left.output}" in done.stdout
     assert [row.status for row in left.ingredients()] == ["finished"]
     assert read_trials(left.sweep()) == left.ingredients()
-
-
-@needs_mlflow
-def test_a_job_waits_for_the_first_node_that_can_run_a_trial(tmp_path, image_store, migrated_store):
-    (tmp_path / "mlflow.db").write_bytes(migrated_store.read_bytes())
-    few = ("search.num_trials=1", "search.cpus_per_trial=1", image_store, "--stages", "search")
-    home = {"PIPELINE_HOME": str(tmp_path)}
-    with (
-        tracking_server(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path / "artifacts")) as server,
-        head_node(tmp_path, cpus=0) as head,
-        Background(
-            head.submit_command(*CONFIG, *SMALL, *few, f"registry.tracking_uri={server.uri}", settings=home),
-            head.env,
-            tmp_path / "job.log",
-        ) as job,
-    ):
-        job.wait_for_output("waiting up to 15 min for an autoscaler", 120)
-        with another_node(head, tmp_path / "node.log"):
-            assert job.process.wait(timeout=300) == 0, job.output()
-    assert [row.status for row in Finished(tmp_path).ingredients()] == ["finished"]
 
 
 def test_a_mistake_in_a_job_ends_with_a_failure_that_names_it(head):

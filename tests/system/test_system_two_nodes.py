@@ -171,3 +171,16 @@ def test_a_worker_and_then_the_driver_are_lost(link, store, server, tmp_path):
     assert watch.kept().names() == []
     soups = read_table(output / "soups.parquet", SoupRecord)
     assert [(soup.method, soup.num_ingredients) for soup in soups] == [("greedy", TRIALS), ("mehl-plus", TRIALS)]
+
+
+def test_a_job_waits_for_the_first_node_that_can_run_a_trial(link, server, image_store, tmp_path):
+    """As on a cluster that adds nodes on demand and has none but the head when the job begins."""
+    few = ("search.num_trials=1", "search.cpus_per_trial=1", image_store, "--stages", "search")
+    settings = (*CONFIG, *SMALL, *few, f"output={tmp_path / 'run'}", f"registry.tracking_uri={server}")
+    with head_node(tmp_path, ip=link.near, cpus=0) as head:
+        env = {**head.env, "PYTHONUNBUFFERED": "1"}
+        with Background(head.submit_command(*settings), env, tmp_path / "job.log") as job:
+            job.wait_for_output("waiting up to 15 min for an autoscaler", 120)
+            with worker_node(head, link, [tmp_path, ROOT / "pipeline"], tmp_path / "worker.log"):
+                assert job.process.wait(timeout=300) == 0, job.output()
+    assert [row.status for row in read_trials(the_sweep(server))] == ["finished"]

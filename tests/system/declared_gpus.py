@@ -1,0 +1,77 @@
+"""Trials and soups on two GPUs that are declared to Ray and not there: called by test_system_gpus.py.
+
+    python declared_gpus.py FOLDER
+
+Who had which GPU, and from when to when, is left in FOLDER/stays as lines of JSON. What would need a real GPU is
+replaced.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+import ray
+
+TESTS = Path(__file__).resolve().parents[1]
+PATHS = [str(path) for path in (TESTS.parent, TESTS, TESTS / "search")]
+sys.path[:0] = PATHS
+os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+from ray import tune  # noqa: E402
+from samples import ingredient, search_config  # noqa: E402
+from search_samples import FolderRecorder  # noqa: E402
+
+from pipeline import soup_task  # noqa: E402
+from pipeline.search import tuner  # noqa: E402
+from pipeline.search.spaces import sample_trials  # noqa: E402
+from pipeline.search.storage import Storage  # noqa: E402
+from pipeline.search.trial import TrialContext  # noqa: E402
+
+FOLDER = Path(sys.argv[1])
+TRIALS, SOUPS = 8, 4
+
+
+def stay(kind: str, seconds: float) -> None:
+    begun = time.time()
+    time.sleep(seconds)
+    line = {"kind": kind, "gpus": ray.get_gpu_ids(), "begun": begun, "ended": time.time()}
+    with (FOLDER / "stays").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def run_trial(config, context):
+    stay("trial", 3)
+    tune.report({"row": ingredient(config["trial"]).model_dump_json()})
+
+
+def build(context, requests, cpus):
+    for request in requests:
+        stay("soup", 1)
+        yield request
+
+
+def main() -> None:
+    ray.init(
+        address="local", num_cpus=8, num_gpus=2, include_dashboard=False, logging_level="error", log_to_driver=False
+    )
+    config = search_config(num_trials=TRIALS)
+    context = TrialContext(
+        name="sweep", trials=tuple(sample_trials(config, seed=0)), build_model=dict, splits=None, theta0=None,
+        theta0_sha256=None, settings=config, use_gpu=True, reserved=0.5, storage=Storage(str(FOLDER / "kept")),
+        experiments=FOLDER / "tune", recorder=FolderRecorder(FOLDER),
+    )  # fmt: skip
+    tuner.run_trial = run_trial
+    tuner.run_trials(context, [], "sweep")
+    soup_task._build_soups = build
+    found = dict(soup_task.build_soups(SimpleNamespace(device="cuda"), list("abcd")[:SOUPS], cpus=1, tasks=2))
+    assert found == dict(enumerate("abcd"))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main()
