@@ -70,6 +70,9 @@ def guarded(job: Callable[[], None]) -> int:
 
     0 when it is done, 2 with a message on standard error after a mistake of the user, 130 after Ctrl-C or SIGTERM.
     """
+    if "RAY_ADDRESS" not in os.environ:
+        # Read when Ray is imported: one of this machine alone then listens on loopback only.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:

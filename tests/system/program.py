@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from pipeline.data import read_table
@@ -131,6 +132,13 @@ class Background:
             if int(session) == self.process.pid and state != "Z":
                 found.append(int(folder.name))
         return found
+
+    def listens_on(self) -> set[str]:
+        """The addresses at which this program and all that it started accept connections."""
+        family = {self.process.pid, *self.session()}
+        family |= {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
+        sockets = [one for one in psutil.net_connections("tcp") if one.pid in family and one.status == "LISTEN"]
+        return {one.laddr.ip.removeprefix("::ffff:") for one in sockets}
 
     def end_session(self) -> None:
         for process_id in self.session():

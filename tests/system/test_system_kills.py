@@ -71,6 +71,7 @@ def test_killed_in_the_search_and_again_while_souping(start, warm_home):
     run = Finished(warm_home)
     with start(1) as running:
         running.wait_for_output(" 2/5 ")
+        assert running.listens_on() == {"127.0.0.1"}
         wait_for(lambda: an_epoch_is_done(run.output, read_trials(run.sweep())), "an epoch of a third trial")
         running.process.kill()
     recorded = read_trials(run.sweep())
