@@ -23,14 +23,14 @@ _PATIENCE_MINUTES = 15  # for the first node that can run a trial, where an auto
 
 @dataclass(frozen=True)
 class Cluster:
-    """``gpus`` are all that it has, ``cpus`` the cores of its largest node.
+    """``gpus`` are all that it has, ``cpus`` the cores of its largest node, ``nodes`` the cores and GPUs of each.
 
     ``image_bytes`` is what training images may take on every node: half of Ray's object store on the smallest.
     """
 
     gpus: int
     cpus: int
-    nodes: int
+    nodes: tuple[tuple[float, float], ...]
     image_bytes: float
 
     @property
@@ -62,7 +62,7 @@ def _cluster() -> Cluster:
     return Cluster(
         gpus=gpus_now(),
         cpus=int(max(node["Resources"].get("CPU", 0) for node in nodes)),
-        nodes=len(nodes),
+        nodes=tuple((node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes),
         image_bytes=min(node["Resources"].get("object_store_memory", 0) for node in nodes) / 2,
     )
 
@@ -110,13 +110,24 @@ def trial_resources(cluster: Cluster, settings: SearchConfig) -> tuple[bool, flo
         raise SearchError(
             f"search.cpus_per_trial: is {settings.cpus_per_trial}, but the largest node has {cluster.cpus} cores"
         )
+    if not any(cpus >= settings.cpus_per_trial and on_node >= gpus for cpus, on_node in cluster.nodes):
+        raise SearchError(
+            f"search.gpus_per_trial: no node has {gpus:g} GPUs and the {settings.cpus_per_trial} cores of "
+            "search.cpus_per_trial; ask for fewer"
+        )
     return (True, gpus) if gpus > 0 else (False, float(settings.cpus_per_trial))
 
 
 def check_store(cluster: Cluster, tracking_uri: str) -> None:
     """Raises RegistryError when workers on other nodes could not reach a store that is a file on this one."""
-    if cluster.nodes > 1 and tracking_uri.startswith(("sqlite:", "file:", "/")):
+    nodes = len(cluster.nodes)
+    if nodes > 1 and store_node(tracking_uri) is not None:
         raise RegistryError(
-            f"registry.tracking_uri: {tracking_uri} is a file of this node, but the cluster has {cluster.nodes} nodes; "
+            f"registry.tracking_uri: {tracking_uri} is a file of this node, but the cluster has {nodes} nodes; "
             "give the address of an MLflow server"
         )
+
+
+def store_node(tracking_uri: str) -> str | None:
+    """The only node that reaches the store, this one, where it is a file; nodes that are added later must not."""
+    return ray.util.get_node_ip_address() if tracking_uri.startswith(("sqlite:", "file:", "/")) else None

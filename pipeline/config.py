@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from pydantic import (
@@ -288,8 +288,11 @@ def _unfit(name: str, distribution: Distribution) -> Iterator[str]:
 
 def _storage(value: str) -> str:
     if "://" not in value:
-        return os.path.abspath(Path(value).expanduser())  # noqa: PTH100 (keeps symlinks)
-    if urlsplit(value).password is not None or urlsplit(value).username is not None:
+        return os.path.abspath(home() / Path(value).expanduser())  # noqa: PTH100 (keeps symlinks)
+    parts = urlsplit(value)
+    secrets = [key for key in parse_qs(parts.query) if re.search("secret|sig|key|token|password", key, re.IGNORECASE)]
+    # In other schemes a user name may be the container.
+    if secrets or parts.password is not None or (parts.scheme == "s3" and parts.username is not None):
         raise ValueError("holds credentials, which would be saved with the run; give them in the environment")
     return value
 

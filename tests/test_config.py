@@ -351,6 +351,24 @@ def test_help_describes_every_setting_with_its_default():
     assert not any(os.sep in key for key in lines)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://me:secret@bucket/x", "s3://me@bucket/x", "abfs://a/x?client_secret=secret", "https://a/x?sv=1&sig=secret"],
+)
+def test_credentials_in_the_storage_are_refused_and_not_repeated(load, uri):
+    with pytest.raises(ConfigError, match=r"search\.storage: .*holds credentials") as caught:
+        load(BASE, f"search.storage={uri}")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_storage_is_a_uri_or_a_path_beside_the_outputs(load, monkeypatch):
+    monkeypatch.setenv("PIPELINE_HOME", "/runs")
+    for given, is_now in {
+        "abfs://container@account.dfs.core.windows.net/x": None, "s3://bucket/x?region=eu": None, "kept": "/runs/kept",
+    }.items():  # fmt: skip
+        assert load(BASE, f"search.storage={given}").search.storage == (is_now or given)
+
+
 @pytest.mark.parametrize("uri", ["http://me:secret@mlflow:5000", "postgresql://me:secret@db/mlflow"])
 def test_a_password_in_the_tracking_uri_is_refused_and_not_repeated(load, uri):
     with pytest.raises(ConfigError, match=r"registry\.tracking_uri: holds a password") as caught:

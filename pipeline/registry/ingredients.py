@@ -77,9 +77,16 @@ class IngredientRecorder:
     def record(self, row: IngredientRecord, **tags: str) -> None:
         """Log the outcome of a trial and, if it finished, register its version, with ``tags`` besides its columns.
 
-        What is registered stands: of several writers of the same trial, or of a repeated call, the first.
+        What is registered stands: of several writers of the same trial, or of a repeated call, the first, with the
+        highest cost that was counted.
         """
         client, run_id = self._run_of(row.trial_index)
+        known = client.get_run(run_id).data.tags.get("record")
+        before = IngredientRecord.model_validate_json(known) if known is not None else None
+        stands = before is not None and before.status == "finished"
+        if before is not None and stands and (row.status != "finished" or row.gpu_hours <= before.gpu_hours):
+            client.set_terminated(run_id, "FINISHED")
+            return
         if row.status == "finished":
             _version(client, self.sweep, run_id, {**row.model_dump(), **tags})
             first, *others = _versions_of(client, self.sweep, f"tag.trial_index = '{row.trial_index}'")

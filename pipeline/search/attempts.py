@@ -6,40 +6,51 @@ import contextlib
 import json
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from pipeline.search.storage import Storage
+from pipeline.search.storage import Storage, StoreAway
 
 _TICK_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Wall clock seconds of one attempt, the device that it ran on (``cpu`` or the GPU's name), its node's address."""
+    """Wall clock seconds of one attempt, and what it ran on.
 
-    seconds: float
+    ``device`` is ``cpu`` or the GPU's name, ``reserved`` how many GPUs (else CPU cores) it had, ``node`` an address.
+    """
+
     device: str
+    reserved: float
     node: str
+    seconds: float = 0.0
+
+    @property
+    def hours(self) -> float:
+        """Hours of one GPU (else CPU core)."""
+        return self.seconds / 3600 * self.reserved
 
 
 @contextlib.contextmanager
-def timed_attempt(storage: Storage, device: str, node: str) -> Iterator[None]:
+def timed_attempt(storage: Storage, device: str, reserved: float, node: str) -> Iterator[None]:
     """Count the context as an attempt of the trial that ``storage`` belongs to.
 
     Each attempt is a small file, written anew every few seconds: a killed attempt counts up to its last ones.
     """
-    name = f"attempt-{len(read_attempts(storage)):03d}.json"
+    name = f"attempt-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
     start, over = time.monotonic(), threading.Event()
 
     def tick() -> None:
-        attempt = Attempt(time.monotonic() - start, device, node)
-        with storage.writing(name) as file:
+        attempt = Attempt(device, reserved, node, time.monotonic() - start)
+        # A store that is away for a moment has the next tick.
+        with contextlib.suppress(StoreAway), storage.writing(name) as file:
             file.write(json.dumps(asdict(attempt)).encode())
 
     def keep_ticking() -> None:
         while not over.wait(_TICK_SECONDS):
-            with contextlib.suppress(OSError):  # a full disk: the trial itself will tell
+            with contextlib.suppress(Exception):  # a full disk: the trial itself will tell
                 tick()
 
     tick()
@@ -57,7 +68,7 @@ def read_attempts(storage: Storage) -> list[Attempt]:
     """All attempts of the trial that ``storage`` belongs to, in order."""
     found = []
     for name in storage.names():
-        if name.startswith("attempt-") and name.endswith(".json"):
+        if name.startswith("attempt-"):
             with storage.reading(name) as file:
                 found += [Attempt(**json.load(file))] if file is not None else []
     return found

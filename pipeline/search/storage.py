@@ -6,24 +6,35 @@ import contextlib
 import functools
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
 from pipeline.errors import SearchError
 
+T = TypeVar("T")
+
 _PIECE_BYTES = 16 * 2**20
+_PATIENCE, _LONGEST_PAUSE = 600.0, 30.0  # for a store that is away, seconds
+_PARTIAL = ".partial"
+
+
+class StoreAway(OSError):
+    """A store on another machine did not take a file."""
 
 
 @dataclass(frozen=True)
 class Storage:
     """A folder in a file system: ``root`` is an absolute path or a URI, ``folder`` is below it.
 
-    Picklable; every process opens the file system for itself, with the credentials of its environment.
+    Picklable; every process opens the file system for itself, with the credentials of its environment. What is read
+    from a store that is away is waited for, up to ten minutes; then raises SearchError. Several may write at a time.
     """
 
     root: str
@@ -35,50 +46,61 @@ class Storage:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to fill, which appears under ``name`` whole or not at all."""
+        """A file to fill, which then appears under ``name``.
+
+        In a folder it appears whole or not at all. A store on another machine that fails in the middle may keep a part;
+        then raises StoreAway.
+        """
         system, folder = self._open()
         if isinstance(system, fs.LocalFileSystem):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            partial = Path(folder, f"{name}.partial")
-            with partial.open("wb") as file:
-                yield file
-            partial.replace(Path(folder, name))
+            partial = Path(folder, f"{name}.{uuid.uuid4().hex}{_PARTIAL}")
+            try:
+                with partial.open("wb") as file:
+                    yield file
+                partial.replace(Path(folder, name))
+            finally:
+                partial.unlink(missing_ok=True)
             return
         with tempfile.TemporaryFile() as content:
             yield content
             content.seek(0)
-            system.create_dir(folder)
             try:
-                # An object store shows a file when its upload has ended.
+                system.create_dir(folder)
                 with system.open_output_stream(f"{folder}/{name}") as target:
                     shutil.copyfileobj(content, target, _PIECE_BYTES)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    system.delete_file(f"{folder}/{name}")
-                raise
+            except OSError as error:
+                raise StoreAway(f"{self.root} did not take {name} ({_reason(error)})") from error
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[IO[bytes] | None]:
         """The file ``name``, as it was when it was asked for; None if it is not there."""
-        system, folder = self._open()
         with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(system.open_input_file(f"{folder}/{name}"))
-                if not isinstance(system, fs.LocalFileSystem):
-                    # Read as a whole: what reads here and there would ask an object store hundreds of times.
-                    content = stack.enter_context(tempfile.TemporaryFile())
-                    shutil.copyfileobj(file, content, _PIECE_BYTES)
-                    content.seek(0)
-                    file = content
-            except FileNotFoundError:
-                file = None
-            yield file
+
+            def read(system: fs.FileSystem, folder: str) -> IO[bytes]:
+                file: IO[bytes] = stack.enter_context(system.open_input_file(f"{folder}/{name}"))
+                if isinstance(system, fs.LocalFileSystem):
+                    return file
+                # Read as a whole: what reads here and there would ask an object store hundreds of times.
+                content = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(file, content, _PIECE_BYTES)
+                content.seek(0)
+                return content
+
+            found: IO[bytes] | None = None
+            with contextlib.suppress(FileNotFoundError):
+                found = self._patiently(read)
+            yield found
 
     def names(self) -> list[str]:
         """The names of the files, sorted."""
-        system, folder = self._open()
-        found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+
+        def list_files(system: fs.FileSystem, folder: str) -> list[str]:
+            found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+            names = [info.base_name for info in found if info.type == fs.FileType.File]
+            return sorted(name for name in names if not name.endswith(_PARTIAL))
+
+        return self._patiently(list_files)
 
     def check(self) -> None:
         """Write, read and remove a folder with a file. Raises SearchError where that fails."""
@@ -86,23 +108,47 @@ class Storage:
         try:
             with scratch.writing("file") as file:
                 file.write(b"soup")
-            with scratch.reading("file") as file:
-                there = file is not None and file.read() == b"soup"
+            with scratch.reading("file") as written:
+                there = written is not None and written.read() == b"soup"
             scratch.remove()
-        except (OSError, ValueError, ImportError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except SearchError:
+            raise
+        except Exception as error:  # of any kind: file systems of fsspec have errors of their own
             raise SearchError(
-                f"search.storage: {self.root} cannot be used ({reason}); give a folder that all nodes see or a URI "
-                "such as s3://bucket/path, with its credentials in the environment"
+                f"search.storage: {self.root} cannot be used ({_reason(error)}); give a folder that all nodes see or a "
+                "URI such as s3://bucket/path, with its credentials in the environment"
             ) from error
         if not there:
             raise SearchError(f"search.storage: what was written to {self.root} could not be read back")
 
-    def remove(self) -> None:
-        """Remove the folder and all that is in it."""
+    def delete(self, name: str) -> None:
+        """Remove a file; one that cannot be removed stays."""
         system, folder = self._open()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
+            system.delete_file(f"{folder}/{name}")
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it; what cannot be removed stays."""
+        system, folder = self._open()
+        with contextlib.suppress(OSError):
             system.delete_dir(folder)
+
+    def _patiently(self, read: Callable[[fs.FileSystem, str], T]) -> T:
+        system, folder = self._open()
+        start, pause = time.monotonic(), 1.0
+        while True:
+            try:
+                return read(system, folder)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) or isinstance(system, fs.LocalFileSystem):
+                    raise
+                if time.monotonic() - start + pause > _PATIENCE:
+                    raise SearchError(
+                        f"search.storage: {self.root} cannot be reached ({_reason(error)}); what was recorded is kept, "
+                        "the same command goes on once the store is well"
+                    ) from error
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _open(self) -> tuple[fs.FileSystem, str]:
         system, path = _file_system(self.root)
@@ -115,9 +161,15 @@ def _file_system(root: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), root
     try:
         system, path = fs.FileSystem.from_uri(root)
-    except pa.ArrowInvalid:  # a scheme that pyarrow does not know
+    except pa.ArrowInvalid as error:
+        if "Unrecognized filesystem type" not in str(error):
+            raise
         from fsspec.core import url_to_fs
 
         opened, path = url_to_fs(root)
         system = fs.PyFileSystem(fs.FSSpecHandler(opened))
     return system, path
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

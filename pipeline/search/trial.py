@@ -1,7 +1,8 @@
-"""What runs in a Tune worker: one trial, resumed from its last epoch, recorded once."""
+"""What runs in a Tune worker: one trial, resumed from its last saved epoch, recorded once."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,8 @@ from pipeline.models import load_weights, unique_state
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.spaces import Trial
-from pipeline.search.storage import Storage
+from pipeline.search.storage import Storage, StoreAway
 
-_LAST = "last.pt"  # the state after the last epoch
 _SAVING_SHARE = 0.1  # of a trial's time may go into saving: states of large models on object stores take seconds
 _LOG_SECONDS = 5  # between two reports of a trial to the registry, so that short epochs do not wait for it
 
@@ -53,7 +53,8 @@ class TrialContext:
 
     ``name`` is the run's. ``splits`` and ``theta0`` are references into Ray's object store, read there without a copy.
     ``reserved`` GPUs (CPU cores where ``use_gpu`` is False) are what an hour of a trial is multiplied by. ``storage``
-    keeps the state of unfinished trials, ``experiments`` what Tune notes of its own.
+    keeps the state of unfinished trials, ``experiments`` what Tune notes of its own. ``only_node``, if given, is the
+    address of the one node that trials may run on.
     """
 
     name: str
@@ -68,6 +69,7 @@ class TrialContext:
     storage: Storage
     experiments: Path
     recorder: Recorder
+    only_node: str | None = None
 
     def kept(self, trial: Trial) -> Storage:
         """Where the unfinished state and the attempts of ``trial`` are kept."""
@@ -90,11 +92,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         unlogged.clear()
         logged = time.monotonic()
 
-    def write(state: dict[str, Any]) -> None:
-        with kept.writing(_LAST) as file:
-            torch.save(state, file)
-
-    save = paced(write)
+    save = paced(lambda state: save_state(kept, state))
 
     def on_epoch(went: EpochRecord, state: dict[str, Any]) -> None:
         save(state)
@@ -104,21 +102,19 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         tune.report({"epoch": went.epoch})
 
     device, node = torch.cuda.get_device_name() if context.use_gpu else "cpu", ray.util.get_node_ip_address()
-    with timed_attempt(kept, device, node):
+    with timed_attempt(kept, device, context.reserved, node):
         try:
             context.recorder.begin(trial.index, trial.hyper)
             torch.set_num_threads(context.settings.cpus_per_trial)
             model = context.build_model()
             load_weights(model, ray.get(context.theta0), source="theta0")
-            with kept.reading(_LAST) as last:
-                resume = None if last is None else torch.load(last, map_location="cpu", weights_only=True)
             done = finetune(
                 model,
                 ray.get(context.splits),
                 trial.hyper,
                 context.settings,
                 device="cuda" if context.use_gpu else "cpu",
-                resume=resume,
+                resume=load_state(kept),
                 on_epoch=on_epoch,
             )
             path, sha256 = context.recorder.upload(trial.index, unique_state(model))
@@ -148,14 +144,40 @@ def paced(
     return perhaps
 
 
+def save_state(kept: Storage, state: dict[str, Any]) -> None:
+    """Keep the state after an epoch in place of earlier ones, which stand where the store is away."""
+    name = f"epoch-{state['epoch']:05d}.pt"
+    with contextlib.suppress(StoreAway):
+        with kept.writing(name) as file:
+            torch.save(state, file)
+        for other in _states(kept):
+            if other != name:
+                kept.delete(other)
+
+
+def load_state(kept: Storage) -> dict[str, Any] | None:
+    """The last state that was saved, None if none was; one that is damaged gives way to the one before."""
+    for name in reversed(_states(kept)):
+        with kept.reading(name) as file, contextlib.suppress(RuntimeError, EOFError):
+            if file is not None:
+                state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+                return state
+    return None
+
+
+def _states(kept: Storage) -> list[str]:
+    return [name for name in kept.names() if name.startswith("epoch-")]
+
+
 def outcome(trial: Trial, context: TrialContext, **ended: Any) -> IngredientRecord:
-    """The record of a trial that ``ended`` so, with the hours of all its attempts times reserved GPUs or cores."""
+    """The record of a trial that ``ended`` so, with the cost of all its attempts."""
     attempts = read_attempts(context.kept(trial))
     return IngredientRecord(
         trial_index=trial.index,
-        gpu_hours=sum(attempt.seconds for attempt in attempts) / 3600 * context.reserved,
+        gpu_hours=sum(attempt.hours for attempt in attempts),
         attempts=len(attempts),
-        device=" and ".join(dict.fromkeys(attempt.device for attempt in attempts)) or "cpu",
+        device=" and ".join(dict.fromkeys(attempt.device for attempt in attempts))
+        or ("GPU" if context.use_gpu else "cpu"),
         theta0_sha256=context.theta0_sha256,
         **{"images_seen": 0, **ended},
         **trial.hyper.model_dump(),

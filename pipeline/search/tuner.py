@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _AGAIN = "give the same command again to go on"
 _NO_SPACE = os.strerror(errno.ENOSPC)
+_STORAGE = "search.storage: "  # in the errors of a store that is away
 _LOW_ON_MEMORY = "running low on memory"  # in the words of Ray's memory monitor; Tune gives up the sweep then
 _SETTINGS_OF_TUNE = {
     # Our own lines replace Tune's tables and tracebacks; its log files of every trial would repeat the records.
@@ -35,10 +36,10 @@ _SETTINGS_OF_TUNE = {
 def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], experiment: str) -> None:
     """Run the trials of ``context`` that are not ``recorded`` yet, as many at once as the cluster holds.
 
-    A crashed trial is tried again ``max_failures`` times from its last epoch and then recorded as failed; the sweep
-    goes on. When Ray kills trials because a node runs low on memory, it goes on with half as many at a time; one that
-    is killed alone has crashed. Raises SearchError when Tune itself stops or a disk is full; the same call then goes on
-    with what is left.
+    A crashed trial is tried again ``max_failures`` times from its last saved epoch and then recorded as failed; the
+    sweep goes on. When Ray kills trials because a node runs low on memory, it goes on with half as many at a time; one
+    that is killed alone has crashed. Raises SearchError when Tune itself stops, a disk is full or the storage is away;
+    the same call then goes on with what is left.
     """
     os.environ.update(_SETTINGS_OF_TUNE)
     progress = Progress(recorded, len(context.trials), context.name)
@@ -55,6 +56,8 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
     if full := [reason_of(why) for _, why in failed if _NO_SPACE in str(why)]:
         # No fault of the trials: they are left to be gone on with, not recorded as failed.
         raise SearchError(f"the disk is full ({full[0]}); finished ingredients are kept. Free some space and {_AGAIN}")
+    if away := [reason_of(why) for _, why in failed if _STORAGE in str(why)]:
+        raise SearchError(away[0])
     for trial, why in failed:
         _record_failure(context, progress, trial, reason_of(why))
 
@@ -69,7 +72,9 @@ def _fit(
 ) -> list[tuple[Trial, BaseException]]:
     """Let Tune run the trials in these places; returns those that failed for good, and why."""
     settings = context.settings
-    resources = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
+    resources: dict[str, float] = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
+    if context.only_node is not None:
+        resources[f"node:{context.only_node}"] = 0.001
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, context=context), resources),
         param_space={"trial": tune.grid_search(list(pending))},

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import ray
 from torch import Tensor
 
-from pipeline.cluster import trial_resources
+from pipeline.cluster import store_node, trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits, write_table
 from pipeline.errors import PipelineError, SearchError
@@ -39,6 +39,9 @@ def search_stage(run: Run) -> None:
         write_imported(run)
         return
     config, splits = run.config, run.splits
+    storage = Storage(config.search.storage or str(run.path("trials"))).child(run.state.sweep_id)
+    if config.search.storage is not None:
+        storage.check()
     record = ensure_theta0(run)
     theta0 = read_weights(run.path("theta0.safetensors"))
     recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names, save_weights)
@@ -54,12 +57,11 @@ def search_stage(run: Run) -> None:
         settings=config.search,
         use_gpu=use_gpu,
         reserved=reserved,
-        storage=Storage(config.search.storage or str(run.path("trials"))).child(record.sweep_id),
+        storage=storage,
         experiments=run.path("trials"),
         recorder=recorder,
+        only_node=store_node(str(config.registry.tracking_uri)),
     )
-    if config.search.storage is not None:
-        context.storage.check()
     recorded = read_trials(run.sweep)
     logger.info("search: %d trials, %d of them recorded", len(context.trials), len(recorded))
     if len(recorded) < len(context.trials):
@@ -71,7 +73,7 @@ def search_stage(run: Run) -> None:
             f"only {len(rows)} of {len(context.trials)} trials are recorded; give the same command again to go on"
         )
     write_table(run.path("ingredients.parquet"), rows, IngredientRecord)
-    context.storage.remove()
+    storage.remove()
     shutil.rmtree(run.path("trials"), ignore_errors=True)
     finished = [row for row in rows if row.status == "finished"]
     if not finished:
@@ -89,9 +91,10 @@ def _check_disk(run: Run, theta0: Mapping[str, Tensor], trials: int) -> None:
     """Say what the sweep leaves on disk; raises SearchError where ingredients stay on this one and cannot fit."""
     size = sum(value.nbytes for value in theta0.values())
     free = shutil.disk_usage(run.path()).free
+    where = f" in {run.config.search.storage}" if run.config.search.storage is not None else ""
     logger.info(
-        "search: %d ingredients take %s on disk, each running trial %s to go on from; %s are free in %s",
-        trials, memory(trials * size), memory(_STATE_COPIES * size), memory(free), run.path(),
+        "search: %d ingredients take %s on disk, each running trial %s%s to go on from; %s are free in %s",
+        trials, memory(trials * size), memory(_STATE_COPIES * size), where, memory(free), run.path(),
     )  # fmt: skip
     if str(run.config.registry.tracking_uri).startswith("sqlite:") and trials * size > free:
         raise SearchError(
@@ -108,7 +111,7 @@ def ensure_theta0(run: Run) -> RunRecord:
     reserved = 1 if run.cluster.use_gpu else run.cluster.cpus
     logger.info("search: making theta0 (%s head)", config.model.head.replace("_", "-"))
     options = {"num_gpus": 1} if run.cluster.use_gpu else {"num_cpus": reserved}
-    task = ray.remote(_theta0_task).options(max_retries=0, **options)
+    task = ray.remote(_theta0_task).options(max_retries=3, **options)  # of a lost node: it comes out the same
     # Read here: the task may be on a node that does not have the file.
     local = read_weights(config.model.weight_file) if config.model.weight_file is not None else None
     try:
@@ -117,6 +120,9 @@ def ensure_theta0(run: Run) -> RunRecord:
         )
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, PipelineError) else error from error
+    except ray.exceptions.RayError as error:
+        lost = str(error).strip().partition("\n")[0]
+        raise SearchError(f"theta0 was not made ({lost}); give the same command again") from error
     save_weights(state, run.path("theta0.safetensors"), {"class_names": "\n".join(splits.class_names)})
     logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
     return run.begin(weights_sha256(state), seconds / 3600 * reserved, measured)

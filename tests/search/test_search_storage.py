@@ -1,27 +1,23 @@
 import contextlib
 import pickle
+import shutil
 
-import boto3
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
+from buckets import object_store
 
 from pipeline.errors import SearchError
 from pipeline.search.storage import Storage
+from pipeline.search.trial import load_state, save_state
 
 
 @pytest.fixture(scope="module")
 def bucket():
     """The URI of a bucket in an S3-compatible store on loopback."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "for-tests")
-        boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="soups")
-        yield f"s3://soups/unfinished?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
-    server.stop()
+    with object_store() as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.keys.items():
+            patch.setenv(name, value)
+        yield f"s3://{store.name}/unfinished?scheme=http&endpoint_override={store.endpoint.removeprefix('http://')}"
 
 
 @pytest.fixture(params=["folder", "file", "memory", "s3"])
@@ -77,6 +73,30 @@ def test_a_state_comes_back_as_it_was(storage):
         back = torch.load(file, weights_only=True)
     assert back["epoch"] == 3
     assert torch.equal(back["model"]["weight"], state["model"]["weight"])
+
+
+@pytest.mark.parametrize("storage", ["memory", "s3"], indirect=True)
+def test_a_save_that_breaks_off_leaves_the_state_before(storage, monkeypatch):
+    def break_off(source, target, length):
+        target.write(source.read(100))
+        raise OSError("connection reset")
+
+    save_state(storage, {"epoch": 1})
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "copyfileobj", break_off)
+        save_state(storage, {"epoch": 2})
+    assert load_state(storage) == {"epoch": 1}
+    save_state(storage, {"epoch": 3})
+    assert load_state(storage) == {"epoch": 3}
+    assert storage.names() == ["epoch-00003.pt"]
+
+
+def test_a_store_that_is_away_is_waited_for_and_then_named(monkeypatch):
+    monkeypatch.setattr("pipeline.search.storage._PATIENCE", 2)
+    away = Storage("s3://soups/unfinished?scheme=http&endpoint_override=127.0.0.1:9&region=us-east-1")
+    save_state(away, {"epoch": 1})  # the trial goes on
+    with pytest.raises(SearchError, match=r"^search\.storage: s3://soups.* cannot be reached .* goes on once"):
+        away.names()
 
 
 def test_other_folders_are_left_alone(storage):

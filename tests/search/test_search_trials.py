@@ -18,7 +18,7 @@ from pipeline.models import load_weights, read_weights, unique_state
 from pipeline.search.progress import Progress
 from pipeline.search.spaces import sample_trials
 from pipeline.search.storage import Storage
-from pipeline.search.trial import TrialContext, paced
+from pipeline.search.trial import TrialContext, paced, save_state
 from pipeline.search.tuner import run_trials
 
 EPOCHS = 2
@@ -101,7 +101,7 @@ def test_a_trial_that_fails_once_goes_on_from_its_last_epoch(troubled, index):
     assert rows[index].attempts == 2
     assert made.recorder.uploads(index) == 2
     assert rows[index].images_seen == EPOCHS * 128
-    assert not made.folder(made.trials[index]).exists()  # its unfinished state is not needed any more
+    assert made.kept(made.trials[index]).names() == []  # its unfinished state is not needed any more
     assert any(re.match(rf" +{index} .* \d\d\.\d\d ", message) for message in messages)
 
 
@@ -192,9 +192,9 @@ def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path)
     # What a killed driver leaves behind: the state after an epoch, and the clock of the first attempt.
     made = replace(context(tmp_path, 3), reserved=2.0)
     trial = made.trials[1]
-    folder = made.folder(trial)
-    folder.mkdir(parents=True)
-    (folder / "attempt-000.json").write_text('{"seconds": 3600, "device": "cpu"}')
+    kept = made.kept(trial)
+    with kept.writing("attempt-000.json") as file:
+        file.write(b'{"seconds": 3600, "device": "cpu", "reserved": 2.0, "node": "10.0.0.7"}')
     splits = digit_splits(train=128)
 
     def train(on_epoch):
@@ -204,7 +204,7 @@ def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path)
         return model
 
     def stop(went, state):
-        torch.save(state, folder / "last.pt")
+        save_state(kept, state)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

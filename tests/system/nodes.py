@@ -1,6 +1,7 @@
 """Ray nodes of our own: a head, and workers that share neither files nor loopback nor processes with it."""
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ from urllib.request import Request, urlopen
 
 from program import ROOT, Background, environment, free_ports, wait_for
 
+_NUMBERS = itertools.count()
 RAY = Path(sys.executable).with_name("ray")
 _SMALL = ("--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0")
 
@@ -82,10 +84,12 @@ def head_node(folder: Path, ip: str = "127.0.0.1", cpus: int = 2, **shell: str) 
     with Background(command, env, folder / "head.log") as running:
         wait_for(lambda: answers() or running.process.poll() is not None, "a head node", 120)
         assert running.process.poll() is None, running.output()
-        yield Head(address, f"{ip}:{ports['port']}", home, session, {**env, "RAY_AUTH_TOKEN": token})
-        running.process.terminate()
-        running.process.wait(timeout=90)
-    shutil.rmtree(session, ignore_errors=True)
+        try:
+            yield Head(address, f"{ip}:{ports['port']}", home, session, {**env, "RAY_AUTH_TOKEN": token})
+        finally:
+            running.process.terminate()
+            running.process.wait(timeout=90)
+            shutil.rmtree(session, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -100,24 +104,26 @@ class Link:
 @contextlib.contextmanager
 def network() -> Iterator[Link]:
     """A network namespace joined to the machine's."""
-    name, place = f"soup{os.getpid()}", os.getpid() % 250
-    link = Link(name, f"10.213.{place}.1", f"10.213.{place}.2")
-    outside, inside = f"s{os.getpid()}a", f"s{os.getpid()}b"
+    number, place = next(_NUMBERS), os.getpid() % 250
+    link = Link(f"soup{os.getpid()}-{number}", f"10.213.{place}.1", f"10.213.{place}.2")
+    outside, inside = f"s{os.getpid()}a{number}", f"s{os.getpid()}b{number}"
 
     def ip(*arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=60)
 
-    ip("netns", "add", name)
+    ip("netns", "add", link.name)
     try:
-        ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name)
+        ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", link.name)
         ip("address", "add", f"{link.near}/24", "dev", outside)
         ip("link", "set", outside, "up")
-        ip("-n", name, "address", "add", f"{link.far}/24", "dev", inside)
+        ip("-n", link.name, "address", "add", f"{link.far}/24", "dev", inside)
         for device in ("lo", inside):
-            ip("-n", name, "link", "set", device, "up")
+            ip("-n", link.name, "link", "set", device, "up")
         yield link
     finally:
-        ip("netns", "delete", name)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("link", "delete", outside)  # with the namespace it would go some time later
+        ip("netns", "delete", link.name)
 
 
 def worker_node(head: Head, link: Link, hidden: Sequence[Path], log: Path) -> Background:

@@ -1,7 +1,6 @@
-"""The servers of a cluster, started on this machine: an S3-compatible store, PostgreSQL, MLflow."""
+"""The servers of a cluster, started on this machine: PostgreSQL, MLflow."""
 
 import contextlib
-import logging
 import os
 import shutil
 import subprocess
@@ -17,55 +16,6 @@ _FOUND = [Path(found).parent for found in (shutil.which("initdb"),) if found]
 _DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 POSTGRES = next((folder for folder in reversed([*_FOUND, *_DEBIAN]) if (folder / "initdb").exists()), None)
 needs_postgres = pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed")
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """A bucket in an S3-compatible store at ``endpoint``; ``keys`` are the environment variables that open it."""
-
-    name: str
-    endpoint: str
-    keys: dict[str, str]
-
-    def objects(self) -> dict[str, bytes]:
-        """All that is in it."""
-        s3 = self._client()
-        listed = [page.get("Contents", []) for page in s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)]
-        keys = [found["Key"] for page in listed for found in page]
-        return {key: s3.get_object(Bucket=self.name, Key=key)["Body"].read() for key in keys}
-
-    def create(self) -> None:
-        """Make it."""
-        self._client().create_bucket(Bucket=self.name)
-
-    def _client(self):
-        import boto3
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.keys["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.keys["AWS_SECRET_ACCESS_KEY"],
-            region_name=self.keys["AWS_DEFAULT_REGION"],
-        )
-
-
-@contextlib.contextmanager
-def object_store(ip: str = "127.0.0.1", secret: str = "for-tests") -> Iterator[Bucket]:
-    """A new bucket."""
-    from moto.server import ThreadedMotoServer
-
-    requests = logging.getLogger("werkzeug")
-    requests.disabled = True  # a line for each
-    server = ThreadedMotoServer(ip, 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"AWS_ACCESS_KEY_ID": "for-tests", "AWS_SECRET_ACCESS_KEY": secret, "AWS_DEFAULT_REGION": "us-east-1"}
-    bucket = Bucket("soups", f"http://{host}:{port}", keys)
-    bucket.create()
-    yield bucket
-    server.stop()
-    requests.disabled = False
 
 
 @contextlib.contextmanager
@@ -152,8 +102,8 @@ def tracking_server(
     server = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
     server |= {"MLFLOW_BACKEND_STORE_URI": store, **env}
     tracking = TrackingServer(command, server, f"http://{ip}:{port}", folder / "server.log")
-    tracking.start()
     try:
+        tracking.start()
         yield tracking
     finally:
         tracking.kill()

@@ -37,7 +37,7 @@ def lost_attempts(output: Path, recorded: list[IngredientRecord]) -> dict[int, l
     """Seconds of the attempts of trials that have begun and are not recorded."""
     known = {row.trial_index for row in recorded}
     found = {}
-    for file in sorted((output / "trials").glob("trial-*/attempt-*.json")):
+    for file in sorted((output / "trials").glob("*/trial-*/attempt-*.json")):
         index = int(file.parent.name.removeprefix("trial-"))
         if index not in known:
             found.setdefault(index, []).append(json.loads(file.read_text())["seconds"])
@@ -46,7 +46,7 @@ def lost_attempts(output: Path, recorded: list[IngredientRecord]) -> dict[int, l
 
 def an_epoch_is_done(output: Path, recorded: list[IngredientRecord]) -> bool:
     known = {row.trial_index for row in recorded}
-    saved = (output / "trials").glob("trial-*/last.pt")
+    saved = (output / "trials").glob("*/trial-*/epoch-*.pt")
     return any(int(path.parent.name.removeprefix("trial-")) not in known for path in saved)
 
 
