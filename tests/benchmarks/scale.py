@@ -19,7 +19,7 @@ from pathlib import Path
 
 from recording import record
 
-from pipeline.registry import Sweep, connect, list_ingredients, read_trials
+from pipeline.registry import find_sweep, list_ingredients, read_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = "comparisons,cost-accuracy,elimination,similarity,report"
@@ -57,11 +57,7 @@ def measure(trials: int, home: Path) -> dict[str, object]:
     settings = [*SETTINGS, f"search.num_trials={trials}", studies]
     parts = {stages: call(stages, settings, home) for stages in ("search", "soup", STUDIES)}
     output, uri = home / "runs" / "digits", f"sqlite:///{home / 'runs' / 'mlflow.db'}"
-    client = connect(uri)
-    experiment = client.get_experiment_by_name("digits")
-    (run,) = client.search_runs([experiment.experiment_id], "tags.role = 'sweep'")
-    tags = run.data.tags
-    sweep = Sweep(uri, "digits", tags["sweep_id"], experiment.experiment_id, run.info.run_id, tags)
+    sweep = find_sweep(uri, "digits")
     start = time.perf_counter()
     rows, versions = read_trials(sweep), list_ingredients(sweep)
     listed = time.perf_counter() - start
@@ -84,7 +80,8 @@ def measure(trials: int, home: Path) -> dict[str, object]:
 def call(stages: str, settings: list[str], home: Path) -> dict[str, float]:
     """Seconds and peak memory (bytes) of one call of the program."""
     config = ["--config", "configs/digits.yaml", "--stages", stages]
-    environment = {**os.environ, "PIPELINE_HOME": str(home)}
+    others = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
+    environment = {key: value for key, value in os.environ.items() if key not in others} | {"PIPELINE_HOME": str(home)}
     start = time.perf_counter()
     with (home / "log").open("a") as log:
         process = subprocess.Popen(
