@@ -41,12 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[10, 100, 1000])
     options = parser.parse_args()
-    found = []
     for trials in options.trials:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(measure(trials, Path(folder)))
-            print(found[-1], flush=True)
-    record("scale", sweeps=found)
+            record(f"scale-{trials}", **measure(trials, Path(folder)))
 
 
 def measure(trials: int, home: Path) -> dict[str, object]:
