@@ -23,15 +23,23 @@ _PATIENCE_MINUTES = 15  # for the first node that can run a trial, where an auto
 
 @dataclass(frozen=True)
 class Cluster:
-    """``gpus`` are all that it has, ``cpus`` the cores of its largest node, ``nodes`` the cores and GPUs of each.
+    """``nodes`` are the cores and GPUs of each node.
 
     ``image_bytes`` is what training images may take on every node: half of Ray's object store on the smallest.
     """
 
-    gpus: int
-    cpus: int
     nodes: tuple[tuple[float, float], ...]
     image_bytes: float
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs that it has."""
+        return int(sum(gpus for _, gpus in self.nodes))
+
+    @property
+    def cpus(self) -> int:
+        """The cores of its largest node."""
+        return int(max(cpus for cpus, _ in self.nodes))
 
     @property
     def use_gpu(self) -> bool:
@@ -54,22 +62,16 @@ def start_ray() -> Cluster:
         ray.init(log_to_driver=False, logging_level="error", **local)
         # `ray job stop`, Slurm and Kubernetes end a job so: stop as after Ctrl-C. Ray's own handler prints C++ frames.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return _cluster()
+    return current_cluster()
 
 
-def _cluster() -> Cluster:
+def current_cluster() -> Cluster:
+    """The cluster as it is now: an autoscaler may have changed it since it was joined."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return Cluster(
-        gpus=gpus_now(),
-        cpus=int(max(node["Resources"].get("CPU", 0) for node in nodes)),
         nodes=tuple((node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes),
         image_bytes=min(node["Resources"].get("object_store_memory", 0) for node in nodes) / 2,
     )
-
-
-def gpus_now() -> int:
-    """The GPUs of the cluster, which an autoscaler may have changed since it was joined."""
-    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def await_room(cluster: Cluster, settings: SearchConfig) -> Cluster:
@@ -90,7 +92,7 @@ def await_room(cluster: Cluster, settings: SearchConfig) -> Cluster:
         if not ray.wait([waiting], timeout=60 * _PATIENCE_MINUTES)[0]:
             ray.cancel(waiting)
             raise
-        return _cluster()
+        return current_cluster()
     return cluster
 
 

@@ -186,8 +186,13 @@ class ModelConfig(Section):
     @property
     def weight_file(self) -> Path | None:
         """Where the starting weights are, unless they have a tag or there are none."""
-        local = self.pretrained is not None and Path(self.pretrained).is_absolute()
-        return Path(str(self.pretrained)) if local else None
+        path = None if self.pretrained is None else Path(self.pretrained)
+        return path if path is not None and path.is_absolute() else None
+
+    @property
+    def weight_tag(self) -> str | None:
+        """The tag of the starting weights, unless they are in a file or there are none."""
+        return self.pretrained if self.weight_file is None else None
 
     @field_validator("pretrained")
     @classmethod

@@ -48,6 +48,7 @@ from pipeline.soups import (
     soup_from_coefficients,
     wise_ft,
 )
+from pipeline.tasks import raised_by
 
 if TYPE_CHECKING:
     from pipeline.data import Splits
@@ -162,7 +163,7 @@ def build_soups(
             else:
                 yield next(waiting[stream]), result
     except ray.exceptions.RayError as error:
-        raise _reason(error) from error
+        raise raised_by(error, SoupError, "a soup task") from error
     finally:
         for stream in waiting:
             ray.cancel(stream, force=True)
@@ -174,16 +175,8 @@ def measure_similarities(context: SoupContext, trial_indices: Sequence[int], cpu
     try:
         found: list[SimilarityRecord] = ray.get(task.remote(context, trial_indices, cpus))
     except ray.exceptions.RayError as error:
-        raise _reason(error) from error
+        raise raised_by(error, SoupError, "a soup task") from error
     return found
-
-
-def _reason(error: ray.exceptions.RayError) -> Exception:
-    """What a task itself raised; a SoupError where its process or node was lost."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        return error.cause if isinstance(error.cause, Exception) else error
-    lost = str(error).strip().partition("\n")[0]
-    return SoupError(f"a soup task was lost ({lost}); what is built is kept, give the same command again to go on")
 
 
 def _measure_similarities(context: SoupContext, trial_indices: Sequence[int], cpus: int) -> list[SimilarityRecord]:

@@ -7,8 +7,7 @@ from pipeline.errors import SearchError
 
 def cluster(*nodes):
     """A cluster of nodes with (cores, GPUs)."""
-    gpus, cpus = int(sum(gpus for _, gpus in nodes)), int(max(cpus for cpus, _ in nodes))
-    return Cluster(gpus=gpus, cpus=cpus, nodes=nodes, image_bytes=1e9)
+    return Cluster(nodes=nodes, image_bytes=1e9)
 
 
 @pytest.mark.parametrize(

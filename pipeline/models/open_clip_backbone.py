@@ -29,14 +29,14 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
     unfitting weights.
     """
     architecture = _architecture(config)
-    by_tag = config.pretrained is not None and config.weight_file is None
-    trained_with = _trained_with(config, architecture) if by_tag else {}
+    tag = config.weight_tag
+    trained_with = _trained_with(config.name, tag, architecture) if tag is not None else {}
     image_tower = {key: value for key, value in architecture.items() if key in _IMAGE_KEYS} | {"text_cfg": _NO_TEXT}
     has_text = "text_cfg" in architecture
     if not pretrained:
         clip = _clip(image_tower)
     elif config.name is not None:
-        clip = _by_name(config.name, config.pretrained if by_tag else None)
+        clip = _by_name(config.name, tag)
     else:
         clip = _clip({"text_cfg": _NO_TEXT, **architecture})
     if local is not None:
@@ -70,9 +70,8 @@ def _architecture(config: ModelConfig) -> dict[str, Any]:
     return dict(architecture)
 
 
-def _trained_with(config: ModelConfig, architecture: dict[str, Any]) -> dict[str, Any]:
-    """What the weights with the tag ``config.pretrained`` were trained with."""
-    name, tag = config.name, str(config.pretrained)
+def _trained_with(name: str | None, tag: str, architecture: dict[str, Any]) -> dict[str, Any]:
+    """What the weights of ``name`` with that tag were trained with."""
     if name is None:
         raise ModelError(f"model.pretrained: '{tag}' is a tag, but model.architecture needs the path of a weight file")
     if tag not in (tags := open_clip.list_pretrained_tags_by_model(name)):

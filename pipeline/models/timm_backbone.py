@@ -16,19 +16,18 @@ from pipeline.models.weights import load_weights, tower_weights
 
 def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:
     """Build the network of ``config``; raises ModelError for an unknown name, weights tag or unfitting weights."""
-    name, tag = config.name, config.pretrained
+    name, tag = config.name, config.weight_tag
     if name is None:
         raise ModelError("model.architecture: only backbone 'open_clip' takes one; give model.name")
     if not timm.is_model(name):
         raise ModelError(f"model.name: timm has no '{name}'; {nearest(name, timm.list_models())}")
-    if tag is not None and config.weight_file is None:
+    if tag is not None:
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
         if tag not in tags:
             raise ModelError(f"model.pretrained: '{name}' has no weights '{tag}'; {nearest(tag, tags)}")
         name = f"{name}.{tag}"
-    by_tag = tag is not None and config.weight_file is None
     try:
-        network: Any = timm.create_model(name, num_classes=1, pretrained=pretrained and by_tag)
+        network: Any = timm.create_model(name, num_classes=1, pretrained=pretrained and tag is not None)
     except (OSError, RuntimeError) as error:
         raise ModelError(
             f"model.pretrained: the weights of '{name}' could not be downloaded ({type(error).__name__}); "
@@ -40,7 +39,7 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
         raise ModelError(f"model.name: '{name}' has no single linear layer that a new head could replace; take another")
     network.set_submodule(head, nn.Identity())
     if local is not None:
-        load_weights(network, tower_weights(local, head), source=str(tag))
+        load_weights(network, tower_weights(local, head), source=str(config.pretrained))
     return Backbone(
         tower=network,
         feature_dim=linear.in_features,

@@ -22,13 +22,13 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
     if config.name not in (names := torchvision.models.list_models(module=torchvision.models)):
         raise ModelError(f"model.name: torchvision has no '{config.name}'; {nearest(config.name, names)}")
     weights = None
-    if config.pretrained is not None and config.weight_file is None:
+    if (tag := config.weight_tag) is not None:
         available = torchvision.models.get_model_weights(config.name)
-        if config.pretrained not in available.__members__:
+        if tag not in available.__members__:
             tags = list(available.__members__)
-            hint = nearest(config.pretrained, tags)
-            raise ModelError(f"model.pretrained: '{config.name}' has no weights '{config.pretrained}'; {hint}")
-        weights = available[config.pretrained]
+            hint = nearest(tag, tags)
+            raise ModelError(f"model.pretrained: '{config.name}' has no weights '{tag}'; {hint}")
+        weights = available[tag]
     try:
         network = torchvision.models.get_model(config.name, weights=weights if pretrained else None)
     except OSError as error:

@@ -81,10 +81,7 @@ class IngredientRecorder:
         highest cost that was counted.
         """
         client, run_id = self._run_of(row.trial_index)
-        known = client.get_run(run_id).data.tags.get("record")
-        before = IngredientRecord.model_validate_json(known) if known is not None else None
-        stands = before is not None and before.status == "finished"
-        if before is not None and stands and (row.status != "finished" or row.gpu_hours <= before.gpu_hours):
+        if _stands(client.get_run(run_id).data.tags.get("record"), row):
             client.set_terminated(run_id, "FINISHED")
             return
         if row.status == "finished":
@@ -235,6 +232,14 @@ def _versions_of(client: MlflowClient, sweep: Sweep, which: str) -> list[ModelVe
     """The versions of this sweep that ``which`` filters, the first that was made first."""
     mine = f"name = '{sweep.ingredient_model}' and tag.sweep_id = '{sweep.sweep_id}' and {which}"
     return sorted(client.search_model_versions(mine), key=lambda version: int(version.version))
+
+
+def _stands(recorded: str | None, row: IngredientRecord) -> bool:
+    """Whether a trial that is ``recorded`` stays so in spite of ``row``: it finished, and no cost is new."""
+    if recorded is None:
+        return False
+    before = IngredientRecord.model_validate_json(recorded)
+    return before.status == "finished" and (row.status != "finished" or row.gpu_hours <= before.gpu_hours)
 
 
 def _registered(version: ModelVersion, row: IngredientRecord) -> IngredientRecord:

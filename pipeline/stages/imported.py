@@ -36,6 +36,7 @@ from pipeline.records import IngredientRecord, ModelDescription
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.stages.context import Run
 from pipeline.state import save_state
+from pipeline.tasks import raised_by
 
 logger = logging.getLogger(__name__)
 
@@ -162,8 +163,8 @@ def _as_they_come(
         (ready,), waiting = ray.wait(waiting)
         try:
             yield places[ready], ray.get(ready)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Exception) else error from error
+        except ray.exceptions.RayError as error:
+            raise raised_by(error, SearchError, "a task of the import") from error
 
 
 def _origins(files: Sequence[Path], checked: Sequence[_Checked]) -> set[str]:
@@ -210,12 +211,13 @@ def _check(context: _Context, path: Path) -> _Checked:
         classes = metadata.get("class_names", "")
         if classes.startswith("[") and json.loads(classes) != context.description.class_names:
             raise ModelError(f"{path}: was made for other classes, or for these in another order")
-        state = own_names(read_weights(path), context.description.head_name)
+        held = read_weights(path)
+        state = own_names(held, context.description.head_name)
         if _has_head(state):
             model = build_classifier(context.model, len(context.description.class_names))
             load_weights(model, state, source=str(path))
         else:
-            load_backbone(context.headless(path), pretrained=True)
+            load_backbone(context.headless(path), pretrained=True, local=held)
         return _Checked(metadata.get("theta0_sha256"), weights_sha256(state))
     except PipelineError as error:
         return _Checked(problem=str(error))
@@ -245,10 +247,11 @@ def _theta0(context: _Context, path: Path) -> _Initial:
 
 def _load(context: _Context, path: Path, splits: Splits) -> Classifier:
     """The classifier of a checkpoint; where that has no head, with the one that ``model.head`` makes for it."""
-    state = own_names(read_weights(path), context.description.head_name)
+    held = read_weights(path)
+    state = own_names(held, context.description.head_name)
     if not _has_head(state):
         config, names = context.headless(path), splits.class_names
-        return make_theta0(config, names, splits.train, None, device=context.device, seed=context.seed)
+        return make_theta0(config, names, splits.train, None, device=context.device, seed=context.seed, local=held)
     model = build_classifier(context.model, len(splits.class_names))
     load_weights(model, state, source=str(path))
     return model

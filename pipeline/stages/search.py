@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.cluster import store_node, trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits, write_table
-from pipeline.errors import PipelineError, SearchError
+from pipeline.errors import SearchError
 from pipeline.evaluation import split_accuracies
 from pipeline.models import make_theta0, read_weights, save_weights, unique_state, weights_sha256
 from pipeline.records import IngredientRecord, RunRecord, cost_by_device, cost_unit
@@ -26,6 +26,7 @@ from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
 from pipeline.stages.context import Run
 from pipeline.stages.imported import write_imported
+from pipeline.tasks import raised_by
 
 logger = logging.getLogger(__name__)
 
@@ -118,11 +119,8 @@ def ensure_theta0(run: Run) -> RunRecord:
         state, seconds, measured = ray.get(
             task.remote(config.model, local, run.splits_ref, run.cluster.device, config.seed)
         )
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, PipelineError) else error from error
     except ray.exceptions.RayError as error:
-        lost = str(error).strip().partition("\n")[0]
-        raise SearchError(f"theta0 was not made ({lost}); give the same command again") from error
+        raise raised_by(error, SearchError, "the task that makes theta0") from error
     save_weights(state, run.path("theta0.safetensors"), {"class_names": "\n".join(splits.class_names)})
     logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
     return run.begin(weights_sha256(state), seconds / 3600 * reserved, measured)

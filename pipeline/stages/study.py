@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cluster import gpus_now
+from pipeline.cluster import current_cluster
 from pipeline.data import read_table, write_table
 from pipeline.records import (
     CoefficientRecord,
@@ -135,7 +135,7 @@ def _soups(run: Run, requests: Mapping[str, SoupRequest]) -> dict[str, Built]:
     soups = {keys[name]: built for name, built in built_soups(run, context, requests).items()}
     missing = {key: name for name, key in keys.items() if key not in soups}
     wanted = {name: requests[name] for name in missing.values()}
-    new = new_soups(run, context, wanted, tasks=max(gpus_now(), 1))
+    new = new_soups(run, context, wanted, tasks=max(current_cluster().gpus, 1))
     for done, (name, _, built) in enumerate(new, start=1):
         soups[keys[name]] = built
         accuracy = 100 * built.record.val_accuracy

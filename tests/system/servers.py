@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,3 +108,10 @@ def tracking_server(
         yield tracking
     finally:
         tracking.kill()
+
+
+def sqlite_server(folder: Path, migrated: Path, ip: str = "127.0.0.1") -> AbstractContextManager[TrackingServer]:
+    """A running server on a copy of the ``migrated`` database in ``folder``, where its artifacts are too."""
+    folder.mkdir(exist_ok=True)
+    shutil.copy(migrated, folder / "mlflow.db")
+    return tracking_server(folder, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"), ip=ip)

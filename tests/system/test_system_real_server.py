@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 from buckets import object_store
-from program import CONFIG, SMALL, Background, environment, needs_mlflow, the_sweep
+from program import CONFIG, SMALL, Background, Finished, environment, needs_mlflow, the_sweep
 from servers import database_text, needs_postgres, postgresql, tracking_server
 
-from pipeline.data import read_table
-from pipeline.records import IngredientRecord, SoupRecord
 from pipeline.registry import fetch_ingredients, list_ingredients, read_trials
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500), needs_mlflow, needs_postgres]
@@ -102,7 +100,7 @@ def sweep(finished, server, monkeypatch):
 
 
 def test_nothing_is_lost_and_nothing_doubled(sweep, home, tmp_path):
-    rows = read_table(home / "runs" / "digits" / "ingredients.parquet", IngredientRecord)
+    rows = Finished(home).ingredients()
     assert [(row.trial_index, row.status, row.attempts) for row in rows] == [
         (index, "finished", 1) for index in range(TRIALS)
     ]
@@ -118,8 +116,10 @@ def test_nothing_is_lost_and_nothing_doubled(sweep, home, tmp_path):
 
 
 def test_soups_are_registered_once(sweep, home):
-    soups = read_table(home / "runs" / "digits" / "soups.parquet", SoupRecord)
-    assert [(soup.method, soup.num_ingredients) for soup in soups] == [("greedy", TRIALS), ("mehl-plus", TRIALS)]
+    assert [(soup.method, soup.num_ingredients) for soup in Finished(home).soups()] == [
+        ("greedy", TRIALS),
+        ("mehl-plus", TRIALS),
+    ]
     client = sweep.client()
     versions = client.search_model_versions(f"name = '{sweep.soup_model}'")
     assert sorted(version.tags["method"] for version in versions) == ["greedy", "mehl-plus"]
@@ -129,7 +129,7 @@ def test_soups_are_registered_once(sweep, home):
 
 def test_ingredients_are_in_the_object_store_alone(sweep, store, home):
     assert len([key for key in store.objects() if key.endswith("model.safetensors")]) >= TRIALS + 2
-    here = {str(path.relative_to(home / "runs" / "digits")) for path in home.rglob("*.safetensors")}
+    here = {str(path.relative_to(Finished(home).output)) for path in home.rglob("*.safetensors")}
     assert here == {"theta0.safetensors", "soups/greedy.safetensors", "soups/mehl-plus.safetensors"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from program import needs_mlflow, wait_for
 from samples import ingredient
-from servers import tracking_server
+from servers import sqlite_server
 
 from pipeline.models import save_weights
 from pipeline.registry import IngredientRecorder, fetch_ingredients, list_ingredients, open_sweep, read_trials
@@ -18,9 +18,7 @@ COUNT = 8
 
 @pytest.fixture
 def server(migrated_store, tmp_path):
-    (tmp_path / "mlflow.db").write_bytes(migrated_store.read_bytes())
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with tracking_server(tmp_path, store, str(tmp_path / "artifacts")) as server:
+    with sqlite_server(tmp_path, migrated_store) as server:
         yield server
 
 

@@ -9,7 +9,7 @@ import pytest
 from buckets import object_store
 from nodes import RAY, head_node, namespaces_allowed, network, worker_node
 from program import CONFIG, MLFLOW, ROOT, SMALL, Background, the_sweep, wait_for
-from servers import tracking_server
+from servers import sqlite_server
 
 from pipeline.data import read_table
 from pipeline.errors import PipelineError
@@ -55,10 +55,7 @@ def store(link, monkeypatch):
 @pytest.fixture
 def server(link, migrated_store, tmp_path):
     """A tracking server that both nodes reach, and that hands artifacts on."""
-    folder = tmp_path / "server"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(migrated_store.read_bytes())
-    with tracking_server(folder, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"), ip=link.near) as one:
+    with sqlite_server(tmp_path / "server", migrated_store, link.near) as one:
         yield one.uri
 
 
