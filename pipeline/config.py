@@ -326,6 +326,9 @@ class SearchConfig(Section):
     """Share of the steps over which the learning rate rises before its cosine decay."""
     gradient_clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Arithmetic of forward and backward: `float32` or `bfloat16` (autocast), which CPUs that have instructions for it
+    compute faster too; default: bfloat16 on GPUs, else float32."""
     compile: bool = False
     """Train through torch.compile: up to a minute at the start of a trial, faster steps (CPUs need a C++ compiler)."""
 

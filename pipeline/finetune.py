@@ -18,6 +18,7 @@ from pipeline.data import Splits
 from pipeline.data.augmentation import augment, mix
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import split_accuracies
+from pipeline.precision import arithmetic
 from pipeline.records import EpochRecord, Hyperparameters
 
 # What goes on from the last saved epoch: plain tensors and numbers, loadable with `weights_only=True`.
@@ -48,9 +49,10 @@ def finetune(
     """Fine-tune ``model`` (theta0's weights, changed in place) on ``splits.train`` with AdamW, then evaluate it.
 
     Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix drawn per image, label
-    smoothing; bf16 autocast and channels-last convolutions on GPUs. With ``hyper.ema_decay`` the moving average of the
-    weights is what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume`` from, with which the
-    result is the same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
+    smoothing; arithmetic as ``settings.precision`` says, channels-last convolutions on GPUs. With ``hyper.ema_decay``
+    the moving average of the weights is what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume``
+    from, with which the result is the same as without the interruption: everything random in an epoch is seeded by
+    (seed, epoch).
 
     Raises TrialRejected when the loss or a weight is not finite.
     """
@@ -114,7 +116,7 @@ def _train_epoch(
         target = F.one_hot(labels.to(device), len(splits.class_names)).float()
         batch, target = mix(batch, target, hyper, generator)
         waited += time.perf_counter() - asked
-        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
+        with arithmetic(torch.device(device), settings.precision):
             logits = forward(batch)
         loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
         optimizer.zero_grad(set_to_none=True)

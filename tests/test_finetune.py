@@ -76,23 +76,34 @@ def test_same_seed_same_bits_other_seed_other_bits(splits, theta0, drawn):
     assert not torch.equal(states[0]["head.weight"], states[2]["head.weight"])
 
 
+def losses(theta0, splits, *, lr=1e-3, **settings):
+    went = []
+    finetune(
+        fresh(theta0),
+        splits,
+        hyperparameters(lr=lr),
+        search_config(**settings),
+        device="cpu",
+        on_epoch=lambda epoch, _: went.append(epoch.train_loss),
+    )
+    return went
+
+
 @pytest.mark.system
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 def test_a_compiled_model_trains_alike(splits, theta0):
-    losses = []
-    for compiled in (False, True):
-        done = []
-        finetune(
-            fresh(theta0),
-            splits,
-            hyperparameters(),
-            search_config(compile=compiled),
-            device="cpu",
-            on_epoch=lambda went, state, done=done: done.append(went.train_loss),
-        )
-        losses.append(done)
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-    assert losses[1] != losses[0], "nothing was compiled"
+    eager, compiled = losses(theta0, splits), losses(theta0, splits, compile=True)
+    assert compiled == pytest.approx(eager, rel=1e-3)
+    assert compiled != eager, "nothing was compiled"
+
+
+def test_a_model_trains_alike_in_bfloat16(splits, theta0):
+    default, full, lower = (
+        losses(theta0, splits, lr=1e-5, precision=precision) for precision in (None, "float32", "bfloat16")
+    )
+    assert default == full
+    assert lower == pytest.approx(full, rel=2e-2)
+    assert lower != full, "nothing was computed in bfloat16"
 
 
 @pytest.mark.parametrize(("stop_after", "ema_decay"), [(1, 0), (2, 0), (1, 0.9)])

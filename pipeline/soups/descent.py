@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.precision import Precision, arithmetic
 from pipeline.soups.fit_data import Batch
 from pipeline.soups.optimizers import AdamW, Optimizer, OptimizerName, Sgd
 from pipeline.soups.settings import Check
 
 Schedule = Literal["cosine", "constant"]
-Precision = Literal["float32", "bfloat16"]
 
 _EPOCHS = 5  # App. B of the paper: about 1,000 iterations at batch 128 are five passes over its 26,000 images
 
@@ -36,7 +35,8 @@ class DescentSettings:
     """Images in a forward pass, where a whole batch does not fit; gradients are accumulated."""
 
     precision: Precision | None = None
-    """Arithmetic of forward and backward; none: bfloat16 autocast on CUDA, else the model's own type."""
+    """Arithmetic of forward and backward: float32 or bfloat16 (autocast); none: bfloat16 on CUDA, else the model's own
+    type."""
 
     learning_rate: float = 0.01
     """Of the coefficients."""
@@ -101,11 +101,6 @@ class Descent:
             return self.learning_rate
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(self.steps - ramp, 1)))
 
-    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        """bfloat16 arithmetic on CUDA unless told otherwise; weights and coefficients keep their own types."""
-        lower = self.precision == "bfloat16" or (self.precision is None and device.type == "cuda")
-        return torch.autocast(device.type, torch.bfloat16, enabled=lower)
-
 
 def soup_gradient(
     forward: Callable[[Tensor], Tensor], parameters: Mapping[str, Tensor], batch: Batch, descent: Descent
@@ -120,7 +115,7 @@ def soup_gradient(
     gradients: dict[str, Tensor] = {}
     for start in range(0, len(labels), part):
         chosen = slice(start, start + part)
-        with descent.autocast(labels.device):
+        with arithmetic(labels.device, descent.precision):
             logits = forward(images[chosen])
         if logits.dtype in (torch.bfloat16, torch.float16):
             logits = logits.float()

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from soup_models import Classifier, Normed, fine_tuned, fit_images, opened, save
@@ -105,6 +106,17 @@ def test_ingredients_in_half_precision_learn_in_float32(tmp_path, fit):
     assert {tensor.dtype for tensor in soup.state_dict.values()} == {torch.bfloat16}
     with pytest.raises(SoupError, match="give a float32 model"):
         mehl_soup(Classifier().to(torch.bfloat16), ingredients, fit)
+
+
+def test_coefficients_learned_in_bfloat16_are_alike(model, ingredients, fit):
+    full, lower = (
+        mehl_soup(model, ingredients, fit, MehlSettings(block_size=2, precision=precision))
+        for precision in ("float32", "bfloat16")
+    )
+    assert lower.history != full.history, "nothing was computed in bfloat16"
+    assert lower.history == pytest.approx(full.history, rel=2e-2)
+    np.testing.assert_allclose(lower.coefficients, full.coefficients, atol=0.1)
+    assert {tensor.dtype for tensor in lower.state_dict.values()} == {torch.float32}
 
 
 def test_a_model_that_does_not_fit_is_named(ingredients, fit):
