@@ -2,9 +2,10 @@
 
     make evidence
 
-Runs `configs/cifar10-small-vit.yaml` once per seed, then writes `results/evidence.json`, its two figures, and the table
-in the README. After an interruption call it again: what is done is not done again. Everything after the runs is a
-function of their records.
+Runs `configs/cifar10-small-vit.yaml` once per seed and keeps the records and predictions of each run, never its
+weights, in `results/evidence/`. From them alone it writes `results/evidence.json`, two figures, the tables in the
+README and a page on all runs. What is kept or done is not done again, so it can be run in parts, on one machine after
+another; to repeat the whole study, name another folder: `make evidence ARGS="--records runs/again"`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -36,11 +38,14 @@ from pipeline.records import (
 )
 from pipeline.report.figures import save
 from pipeline.report.styles import style
+from pipeline.report_command import report
 from pipeline.studies import correct_on_test
 from pipeline.studies.statistics import Curve, accuracy_difference, cost_ratio, mcnemar
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "cifar10-small-vit"
+RECORDS = RESULTS / "evidence"
+_KEPT = ("run.json", "config.yaml", "*.parquet", "coefficients/*.parquet", "predictions/**/*.parquet")
 METHODS = ("mehl-plus", "mehl-plus-greedy")
 BASELINES = ("greedy", "best-individual", "uniform", "ensemble", "greedy-ensemble")
 
@@ -63,13 +68,15 @@ def main() -> None:
     """Run, pool, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: %(default)s)")
+    parser.add_argument(
+        "--records", type=Path, default=RECORDS, help="folder of what is kept of them (default: %(default)s)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the config's")
     options = parser.parse_args()
-    folders = []
-    for seed in options.seeds:
-        folders.append(options.runs / f"{CONFIG}-{seed}")
-        run(CONFIG, folders[-1], f"seed={seed}", f"name={CONFIG}-{seed}", *options.overrides)
+    folders = [options.records / f"{CONFIG}-{seed}" for seed in options.seeds]
+    for seed, folder in zip(options.seeds, folders, strict=True):
+        measure(CONFIG, options.runs, folder, f"seed={seed}", f"name={folder.name}", *options.overrides)
     sweeps = [read_sweep(folder) for folder in folders]
     effects = effects_of(sweeps)
     figures = {"evidence-effects": effects_figure(effects), "evidence-cost": cost_figure(sweeps)}
@@ -77,6 +84,26 @@ def main() -> None:
         save(figure, "svg", RESULTS / f"{name}.svg")
     record("evidence", config=CONFIG, effects_pp=effects, **pooled(sweeps))
     write_readme(ROOT / "README.md", markdown(sweeps, effects))
+    report(folders, options.runs / "evidence.html")
+
+
+def measure(config: str, runs: Path, records: Path, *arguments: str) -> None:
+    """Run a shipped config, with settings as on the command line, and keep its records, unless they are there."""
+    if records.exists():
+        return
+    run(config, runs / records.name, *arguments)
+    keep(runs / records.name, records)
+
+
+def keep(folder: Path, records: Path) -> None:
+    """Copy the records and predictions of a run, all or none of them."""
+    partial = records.with_name(f".{records.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for path in (path for pattern in _KEPT for path in folder.glob(pattern)):
+        copy = partial / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    partial.rename(records)
 
 
 def run(config: str, output: Path, *arguments: str) -> None:
@@ -87,7 +114,7 @@ def run(config: str, output: Path, *arguments: str) -> None:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """The records of a run."""
+    """The records of a run, in its folder or kept of it."""
     soups = read_table(folder / "soups.parquet", SoupRecord)
     costs = read_table(folder / "cost_accuracy.parquet", CostRecord)
     paths = {predictions_of(row.method) for row in soups} | {str(row.predictions) for row in costs}

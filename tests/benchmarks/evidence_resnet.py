@@ -3,8 +3,8 @@
     python tests/benchmarks/evidence_resnet.py
 
 Cuts CIFAR-10 into two halves by class, trains a ResNet-18 from random weights on the first as a run of one trial, and
-runs `configs/cifar10-small-resnet.yaml` on the second from there. What is done is not done again. Writes
-`results/evidence_resnet.json`.
+runs `configs/cifar10-small-resnet.yaml` on the second from there. Its records are kept in `results/evidence/`; what is
+kept or done is not done again. Writes `results/evidence_resnet.json`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from evidence import ROOT, effects_of, markdown, pooled, read_sweep, run
+from evidence import RECORDS, ROOT, effects_of, keep, markdown, pooled, read_sweep, run
 from recording import record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -32,22 +32,29 @@ START = (
 
 
 def main() -> None:
-    """Cut, train, run, record."""
+    """Measure, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of CIFAR-10's files")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: %(default)s)")
     options = parser.parse_args()
-    runs: Path = options.runs.absolute()
-    halves = runs / "cifar10-halves"
-    for part in ("train", "test"):
-        cut(options.data / f"cifar10_{part}.parquet", halves, part)
-    run(CONFIG, runs / "cifar10-resnet-start", "--stages=search,soup", *images(halves, "first"), *START)
-    weights = runs / "cifar10-resnet-start" / "soups" / "best-individual.safetensors"
-    run(CONFIG, runs / CONFIG, *images(halves, "second"), f"model.pretrained={weights}")
-    sweeps = [read_sweep(runs / CONFIG)]
+    records = RECORDS / CONFIG
+    if not records.exists():
+        measure(options.data, options.runs.absolute(), records)
+    sweeps = [read_sweep(records)]
     effects = effects_of(sweeps)
     record("evidence_resnet", config=CONFIG, start=START, effects_pp=effects, **pooled(sweeps))
     print(markdown(sweeps, effects))
+
+
+def measure(data: Path, runs: Path, records: Path) -> None:
+    """Cut the images, train the starting point, run the sweep from there, keep its records."""
+    halves = runs / "cifar10-halves"
+    for part in ("train", "test"):
+        cut(data / f"cifar10_{part}.parquet", halves, part)
+    run(CONFIG, runs / "cifar10-resnet-start", "--stages=search,soup", *images(halves, "first"), *START)
+    weights = runs / "cifar10-resnet-start" / "soups" / "best-individual.safetensors"
+    run(CONFIG, runs / CONFIG, *images(halves, "second"), f"model.pretrained={weights}")
+    keep(runs / CONFIG, records)
 
 
 def cut(source: Path, folder: Path, part: str) -> None:
