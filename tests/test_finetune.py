@@ -76,7 +76,7 @@ def test_same_seed_same_bits_other_seed_other_bits(splits, theta0, drawn):
     assert not torch.equal(states[0]["head.weight"], states[2]["head.weight"])
 
 
-def losses(theta0, splits, *, lr=1e-3, **settings):
+def losses(theta0, splits, *, lr=3e-3, **settings):
     went = []
     finetune(
         fresh(theta0),
