@@ -33,6 +33,7 @@ from pipeline.records import (
     PredictionRecord,
     RunRecord,
     SoupRecord,
+    VariantRecord,
     cost_unit,
     cumulative_gpu_hours,
 )
@@ -47,6 +48,11 @@ CONFIG = "cifar10-small-vit"
 RECORDS = RESULTS / "evidence"
 _KEPT = ("run.json", "config.yaml", "*.parquet", "coefficients/*.parquet", "predictions/**/*.parquet")
 METHODS = ("mehl-plus", "mehl-plus-greedy")
+# Asked of the last sweep alone, for the time it takes: what the settings of the coefficients are worth.
+SETTINGS = (
+    "study.ablation={hl-plus: {learning_rate: [0.003, 0.03, 0.1], weight_decay: [0, 1], inner_iterations: [32, 480], "
+    "direction_scale: [unit]}, mehl-plus: {block_size: [8], layers: [module]}}"
+)
 BASELINES = ("greedy", "best-individual", "uniform", "ensemble", "greedy-ensemble")
 
 # By method and baseline: what the one adds to the test accuracy of the other.
@@ -61,6 +67,7 @@ class Sweep:
     ingredients: list[IngredientRecord]
     soups: dict[str, SoupRecord]
     costs: list[CostRecord]
+    ablation: list[VariantRecord]
     correct: dict[str, np.ndarray]
 
 
@@ -76,7 +83,8 @@ def main() -> None:
     options = parser.parse_args()
     folders = [options.records / f"{CONFIG}-{seed}" for seed in options.seeds]
     for seed, folder in zip(options.seeds, folders, strict=True):
-        measure(CONFIG, options.runs, folder, f"seed={seed}", f"name={folder.name}", *options.overrides)
+        asked = [f"seed={seed}", f"name={folder.name}", *([SETTINGS] if seed == options.seeds[-1] else [])]
+        measure(CONFIG, options.runs, folder, *asked, *options.overrides)
     sweeps = [read_sweep(folder) for folder in folders]
     effects = effects_of(sweeps)
     figures = {"evidence-effects": effects_figure(effects), "evidence-cost": cost_figure(sweeps)}
@@ -117,12 +125,14 @@ def read_sweep(folder: Path) -> Sweep:
     """The records of a run, in its folder or kept of it."""
     soups = read_table(folder / "soups.parquet", SoupRecord)
     costs = read_table(folder / "cost_accuracy.parquet", CostRecord)
+    ablation = folder / "ablation.parquet"
     paths = {predictions_of(row.method) for row in soups} | {str(row.predictions) for row in costs}
     return Sweep(
         run=RunRecord.model_validate_json((folder / "run.json").read_text(encoding="utf-8")),
         ingredients=read_table(folder / "ingredients.parquet", IngredientRecord),
         soups={row.method: row for row in soups},
         costs=costs,
+        ablation=read_table(ablation, VariantRecord) if ablation.exists() else [],
         correct={path: correct_on_test(read_table(folder / path, PredictionRecord)) for path in paths},
     )
 
@@ -153,6 +163,7 @@ def pooled(sweeps: Sequence[Sweep]) -> dict[str, object]:
                 ],
                 "soups": [row.model_dump() for row in sweep.soups.values()],
                 "cost_accuracy": [row.model_dump() for row in sweep.costs],
+                "ablation": [row.model_dump() for row in sweep.ablation],
             }
             for sweep in sweeps
         ],
