@@ -14,7 +14,7 @@ from pipeline.soups import Soup, SoupInputs, load_weights
 # BatchNorm statistics settle within a few thousand images; the whole training set would cost an epoch for every soup.
 RECALIBRATION_IMAGES = 4096
 # Bounds the activations, not the images: accuracy does not depend on it.
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 128
 
 
 @torch.inference_mode()

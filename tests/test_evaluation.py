@@ -6,7 +6,7 @@ from samples import DIGIT_NAMES, digit_images, model_config
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.evaluation import accuracy, predict, recalibrate_batchnorm
+from pipeline.evaluation import EVALUATION_BATCH, accuracy, predict, recalibrate_batchnorm
 from pipeline.models import build_classifier
 
 
@@ -75,7 +75,7 @@ def test_recalibration_sets_the_statistics_of_the_images_and_nothing_else(traine
     layers = [module for module in soup.modules() if isinstance(module, nn.BatchNorm2d)]
     assert [layer.momentum for layer in layers] == [0.1, 0.2]
     assert not any(module.training for module in soup.modules())
-    batches = images.split(256)
+    batches = images.split(EVALUATION_BATCH)
     with torch.no_grad():
         outputs = [soup.body[0](batch.float() / 255) for batch in batches]
     mean = torch.stack([output.mean((0, 2, 3)) for output in outputs]).mean(0)

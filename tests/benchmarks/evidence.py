@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,6 +31,7 @@ from pipeline.records import (
     CostRecord,
     IngredientRecord,
     PredictionRecord,
+    Record,
     RunRecord,
     SoupRecord,
     VariantRecord,
@@ -55,6 +56,7 @@ SETTINGS = (
 )
 BASELINES = ("greedy", "best-individual", "uniform", "ensemble", "greedy-ensemble")
 
+Row = TypeVar("Row", bound=Record)
 # By method and baseline: what the one adds to the test accuracy of the other.
 Effects: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -124,17 +126,21 @@ def run(config: str, output: Path, *arguments: str) -> None:
 def read_sweep(folder: Path) -> Sweep:
     """The records of a run, in its folder or kept of it."""
     soups = read_table(folder / "soups.parquet", SoupRecord)
-    costs = read_table(folder / "cost_accuracy.parquet", CostRecord)
-    ablation = folder / "ablation.parquet"
+    costs = study(folder / "cost_accuracy.parquet", CostRecord)
     paths = {predictions_of(row.method) for row in soups} | {str(row.predictions) for row in costs}
     return Sweep(
         run=RunRecord.model_validate_json((folder / "run.json").read_text(encoding="utf-8")),
         ingredients=read_table(folder / "ingredients.parquet", IngredientRecord),
         soups={row.method: row for row in soups},
         costs=costs,
-        ablation=read_table(ablation, VariantRecord) if ablation.exists() else [],
+        ablation=study(folder / "ablation.parquet", VariantRecord),
         correct={path: correct_on_test(read_table(folder / path, PredictionRecord)) for path in paths},
     )
+
+
+def study(path: Path, kind: type[Row]) -> list[Row]:
+    """The table of a study, empty where it was not asked for."""
+    return read_table(path, kind) if path.exists() else []
 
 
 def predictions_of(method: str) -> str:
