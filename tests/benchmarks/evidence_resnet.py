@@ -26,7 +26,7 @@ START = (
     "model.head=random",
     "search.num_trials=1",
     "search.cpus_per_trial=2",
-    "search.distributions={lr: 1e-3, weight_decay: 0.05, label_smoothing: 0.1, epochs: 12, batch_size: 128, mixup: 0}",
+    "search.distributions={lr: 1e-3, weight_decay: 0.05, label_smoothing: 0.1, epochs: 8, batch_size: 128, mixup: 0}",
     "soup.methods=[best-individual]",
 )
 
