@@ -33,7 +33,7 @@ _STYLES = {
     "hl-plus": MethodStyle("HL-Soup+", "#CC79A7", "D", "diamond"),
     "mehl": MethodStyle("MEHL-Soup", "#009E73", "^", "triangle-up"),
     "mehl-plus": MethodStyle("MEHL-Soup+", "#D55E00", "D", "diamond"),
-    "mehl-plus-greedy": MethodStyle("MEHL-Soup+ from greedy", "#D55E00", "p", "pentagon"),
+    "mehl-plus-greedy": MethodStyle("MEHL-Soup+ from greedy", "#009E73", "p", "pentagon"),
     "ensemble": MethodStyle("Ensemble", "#CC79A7", "P", "cross"),
     "greedy-ensemble": MethodStyle("Greedy ensemble", "#CC79A7", "X", "x"),
     "wise-ft": MethodStyle("WiSE-FT", "#E69F00", "*", "star"),

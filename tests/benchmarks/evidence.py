@@ -288,7 +288,7 @@ def effects_figure(effects: Effects) -> Figure:
             axes.plot(found["estimate"], height, look.marker, color=look.colour, markersize=8, label=label)
     axes.axvline(0, color="#404040", linewidth=1)
     axes.set_yticks(range(len(baselines)), [f"over {style(name).label}" for name in baselines])
-    axes.set_xlabel("Gain in test accuracy (percentage points; line: 95 % interval, dots: single sweeps)", fontsize=9)
+    axes.set_xlabel("Gain in test accuracy, percentage points (line: 95 % interval, dots: sweeps)", fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
     return figure
@@ -318,7 +318,7 @@ def cost_figure(sweeps: Sequence[Sweep]) -> Figure:
     axes.grid(color="#DDDDDD", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper left", frameon=False)
     return figure
 
 
