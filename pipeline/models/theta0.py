@@ -135,7 +135,7 @@ def _zero_shot_head(
 def _linear_probe(model: Classifier, train: TrainingImages, device: str) -> None:
     """Multinomial logistic regression on frozen features: full-batch L-BFGS from zero, L2 as in scikit-learn."""
     with torch.no_grad():
-        pairs = [(model.features(images.to(device)), labels) for images, labels in train.ordered(256)]
+        pairs = [(model.features(images.to(device)), labels) for images, labels in train.ordered(128)]
     features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     # Standardised columns converge in a few steps; the scaling is folded back into the head.
     center, scale = features.mean(0), features.std(0).clamp_min(1e-6)

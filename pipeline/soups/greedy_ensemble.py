@@ -30,7 +30,7 @@ def greedy_ensemble(
     device: str = "cpu",
     seed: int = 0,
     preprocess: Preprocess | None = None,
-    batch_size: int = 256,
+    batch_size: int = 128,
 ) -> Soup:
     """Choose members whose mean logits classify the fit images best, in the order and by the rule of the greedy soup.
 

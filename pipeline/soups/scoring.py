@@ -68,7 +68,7 @@ def accuracy_scorer(
     fit: Fit,
     *,
     device: str = "cpu",
-    batch_size: int = 256,
+    batch_size: int = 128,
     preprocess: Preprocess | None = None,
     recalibrate: Callable[[nn.Module], None] | None = None,
 ) -> AccuracyScorer:

@@ -36,7 +36,7 @@ class SoupInputs:
     theta0: Mapping[str, Tensor] | None = None
     preprocess: Preprocess | None = None
     checkpoint: Path | None = None
-    score_batch_size: int = 256
+    score_batch_size: int = 128
 
 
 @dataclass(frozen=True)
