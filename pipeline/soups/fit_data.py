@@ -17,6 +17,8 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 Fit: TypeAlias = tuple[Tensor, Tensor] | Iterable[Batch]
 Preprocess: TypeAlias = Callable[[Tensor], Tensor]
 
+# Images in a forward pass that scores weights; with more, CPUs take fresh pages from the system for every activation.
+SCORING_BATCH = 128
 # Images move to a CUDA device once if they take at most this part of its free memory.
 _RESIDENT_FRACTION = 0.25
 

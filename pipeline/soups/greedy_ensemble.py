@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.soups.best_individual import individual_accuracies
-from pipeline.soups.fit_data import Fit, FitData, Preprocess
+from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
 from pipeline.soups.greedy import GreedySettings, by_accuracy, random_order
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import measured
@@ -30,7 +30,7 @@ def greedy_ensemble(
     device: str = "cpu",
     seed: int = 0,
     preprocess: Preprocess | None = None,
-    batch_size: int = 128,
+    batch_size: int = SCORING_BATCH,
 ) -> Soup:
     """Choose members whose mean logits classify the fit images best, in the order and by the rule of the greedy soup.
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pipeline.soups.fit_data import Fit, FitData, Preprocess
+from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
 from pipeline.soups.workbench import borrowed, load_weights
 
 
@@ -68,7 +68,7 @@ def accuracy_scorer(
     fit: Fit,
     *,
     device: str = "cpu",
-    batch_size: int = 128,
+    batch_size: int = SCORING_BATCH,
     preprocess: Preprocess | None = None,
     recalibrate: Callable[[nn.Module], None] | None = None,
 ) -> AccuracyScorer:

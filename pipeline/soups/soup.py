@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.soups.fit_data import Fit, Preprocess
+from pipeline.soups.fit_data import SCORING_BATCH, Fit, Preprocess
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import Cost
 
@@ -36,7 +36,7 @@ class SoupInputs:
     theta0: Mapping[str, Tensor] | None = None
     preprocess: Preprocess | None = None
     checkpoint: Path | None = None
-    score_batch_size: int = 128
+    score_batch_size: int = SCORING_BATCH
 
 
 @dataclass(frozen=True)
