@@ -1,0 +1,34 @@
+"""The ingredients, settings and images of a finished run whose artifact store is on this machine."""
+
+from pathlib import Path
+
+import torch
+
+from pipeline.cluster import start_ray
+from pipeline.command_line import known_names
+from pipeline.config import Config, load_config
+from pipeline.data import Splits, load_splits, read_table
+from pipeline.evaluation import recalibration
+from pipeline.models import build_classifier
+from pipeline.records import IngredientRecord
+from pipeline.registry.client import local_path
+from pipeline.soups import IngredientSet, SoupInputs
+
+
+def open_run(folder: Path) -> tuple[Config, Splits, SoupInputs]:
+    """What the soups of the run in ``folder`` were built from, on the GPU if there is one."""
+    config = load_config(folder / "config.yaml", [], known_names())
+    start_ray()
+    splits = load_splits(config.data, config.seed)
+    rows = read_table(folder / "ingredients.parquet", IngredientRecord)
+    paths = [path for row in rows if row.path is not None and (path := local_path(row.path)) is not None]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    inputs = SoupInputs(
+        model=build_classifier(config.model, len(splits.class_names)),
+        ingredients=IngredientSet.open(paths),
+        fit=splits.fit.tensors(),
+        device=device,
+        seed=config.seed,
+        recalibrate=recalibration(splits, device),
+    )
+    return config, splits, inputs
