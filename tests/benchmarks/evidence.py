@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import shutil
 import statistics
@@ -49,11 +50,21 @@ CONFIG = "cifar10-small-vit"
 RECORDS = RESULTS / "evidence"
 _KEPT = ("run.json", "config.yaml", "*.parquet", "coefficients/*.parquet", "predictions/**/*.parquet")
 METHODS = ("mehl-plus", "mehl-plus-greedy")
-# Asked of the last sweep alone, for the time it takes: what the settings of the coefficients are worth.
-SETTINGS = (
-    "study.ablation={hl-plus: {learning_rate: [0.003, 0.03, 0.1], weight_decay: [0, 1], inner_iterations: [32, 480], "
-    "direction_scale: [unit]}, mehl-plus: {block_size: [8], layers: [module]}}"
-)
+# What settings of the coefficients are worth: the learning rate in every sweep, the rest in the last, for the time.
+RATES: dict[str, dict[str, list[float | str]]] = {
+    "mehl-plus-greedy": {"learning_rate": [0.03, 0.1]},
+    "mehl-plus": {"learning_rate": [0.03]},
+}
+SETTINGS = {
+    "mehl-plus-greedy": RATES["mehl-plus-greedy"],
+    "mehl-plus": {**RATES["mehl-plus"], "block_size": [8], "layers": ["module"]},
+    "hl-plus": {
+        "learning_rate": [0.003, 0.03, 0.1],
+        "weight_decay": [0, 1],
+        "inner_iterations": [32, 480],
+        "direction_scale": ["unit"],
+    },
+}
 BASELINES = ("greedy", "best-individual", "uniform", "ensemble", "greedy-ensemble")
 
 Row = TypeVar("Row", bound=Record)
@@ -85,7 +96,8 @@ def main() -> None:
     options = parser.parse_args()
     folders = [options.records / f"{CONFIG}-{seed}" for seed in options.seeds]
     for seed, folder in zip(options.seeds, folders, strict=True):
-        asked = [f"seed={seed}", f"name={folder.name}", *([SETTINGS] if seed == options.seeds[-1] else [])]
+        ablation = json.dumps(SETTINGS if seed == options.seeds[-1] else RATES)
+        asked = [f"seed={seed}", f"name={folder.name}", f"study.ablation={ablation}"]
         measure(CONFIG, options.runs, folder, *asked, *options.overrides)
     sweeps = [read_sweep(folder) for folder in folders]
     effects = effects_of(sweeps)
