@@ -101,10 +101,10 @@ def main() -> None:
         measure(CONFIG, options.runs, folder, *asked, *options.overrides)
     sweeps = [read_sweep(folder) for folder in folders]
     effects = effects_of(sweeps)
+    record("evidence", config=CONFIG, effects_pp=effects, **pooled(sweeps))  # first: the rest changes the checkout
     figures = {"evidence-effects": effects_figure(effects), "evidence-cost": cost_figure(sweeps)}
     for name, figure in figures.items():
         save(figure, "svg", RESULTS / f"{name}.svg")
-    record("evidence", config=CONFIG, effects_pp=effects, **pooled(sweeps))
     write_readme(ROOT / "README.md", markdown(sweeps, effects))
     report(folders, options.runs / "evidence.html")
 
