@@ -14,7 +14,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 
 from pipeline.config import SearchConfig
-from pipeline.errors import RegistryError, SearchError
+from pipeline.errors import PipelineError, RegistryError, SearchError
 
 logger = logging.getLogger(__name__)
 
@@ -133,3 +133,11 @@ def check_store(cluster: Cluster, tracking_uri: str) -> None:
 def store_node(tracking_uri: str) -> str | None:
     """The only node that reaches the store, this one, where it is a file; nodes that are added later must not."""
     return ray.util.get_node_ip_address() if tracking_uri.startswith(("sqlite:", "file:", "/")) else None
+
+
+def raised_by(error: ray.exceptions.RayError, kind: type[PipelineError], what: str) -> Exception:
+    """What the task itself raised; where its process or node was lost, a ``kind`` that says so of ``what``."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return error.cause if isinstance(error.cause, Exception) else error
+    lost = str(error).strip().partition("\n")[0]
+    return kind(f"{what} was lost ({lost}); what is done is kept, give the same command again to go on")

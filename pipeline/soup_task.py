@@ -16,6 +16,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
+from pipeline.cluster import raised_by
 from pipeline.errors import RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
 from pipeline.records import (
@@ -48,7 +49,6 @@ from pipeline.soups import (
     soup_from_coefficients,
     wise_ft,
 )
-from pipeline.tasks import raised_by
 
 if TYPE_CHECKING:
     from pipeline.data import Splits

@@ -22,7 +22,7 @@ def _no_tracking_server(monkeypatch):
 @pytest.fixture(scope="session")
 def known():
     """The names that the command line hands to `load_config`."""
-    from pipeline.command_line import known_names
+    from pipeline.commands.common import known_names
 
     return known_names()
 

@@ -1,6 +1,6 @@
 """Small settings, images and records for tests."""
 
-from pipeline.command_line import known_names
+from pipeline.commands.common import known_names
 from pipeline.config import Config, ModelConfig, SearchConfig
 from pipeline.records import Hyperparameters, IngredientRecord
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.command_line import describe_settings
+from pipeline.commands.common import describe_settings
 from pipeline.config import dump_config, load_config
 from pipeline.errors import ConfigError
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pipeline.config import dump_config, load_config
-from pipeline.data import read_table
 from pipeline.records import CoefficientRecord, CostRecord, IngredientRecord, SoupRecord
+from pipeline.records.tables import read_table
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 SHIPPED = sorted(FOLDER.glob("*.yaml"))
@@ -53,8 +53,8 @@ def coloured_images(path: Path, count: int) -> Path:
 
 def test_the_cifar10_config_runs_on_a_small_parquet_set(session_ray, migrated_store, tmp_path, known):
     # With theta0 as an ingredient and without a select split, which is the papers' protocol.
-    from pipeline import run
-    from pipeline.state import STAGES
+    from pipeline.commands import run
+    from pipeline.stages.state import STAGES
 
     shutil.copy(migrated_store, tmp_path / "mlflow.db")
     overrides = [

@@ -239,7 +239,7 @@ def test_without_warm_up_the_peak_comes_first():
     ("packages", "foreign"),
     [
         ("pipeline.finetune, pipeline.evaluation, pipeline.models", ("ray", "mlflow")),
-        ("pipeline.records, pipeline.config, pipeline.state", ("ray", "mlflow", "torch", "numpy", "pyarrow")),
+        ("pipeline.records, pipeline.config, pipeline.stages.state", ("ray", "mlflow", "torch", "numpy", "pyarrow")),
     ],
 )
 def test_importing_a_part_pulls_in_no_more_than_it_needs(packages, foreign):

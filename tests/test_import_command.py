@@ -11,16 +11,18 @@ import pytest
 import torch
 from samples import CLIP
 
-from pipeline.__main__ import main
-from pipeline.command_line import known_names
+from pipeline.commands import main
+from pipeline.commands.common import known_names
+from pipeline.commands.import_ import find_checkpoints, read_accuracy_file
 from pipeline.config import load_config
-from pipeline.data import load_splits, read_table
+from pipeline.data import load_splits
 from pipeline.errors import ConfigError
 from pipeline.evaluation import accuracy, predict
-from pipeline.import_command import find_checkpoints, read_accuracy_file
-from pipeline.models import build_classifier, save_weights
+from pipeline.models import build_classifier
 from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord
+from pipeline.records.tables import read_table
 from pipeline.registry import find_sweep, list_ingredients
+from pipeline.weights import save_weights
 
 SETTINGS = """
 name: imported

@@ -24,14 +24,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from pipeline import run, stages
-from pipeline.__main__ import main
-from pipeline.command_line import known_names
+from pipeline.commands import main, run
+from pipeline.commands.common import known_names
+from pipeline.commands.verify import verify
 from pipeline.config import Config, load_config
-from pipeline.data import load_splits, read_table
+from pipeline.data import load_splits
 from pipeline.errors import ConfigError, RegistryError, SearchError, SoupError
 from pipeline.evaluation import accuracy, predict
-from pipeline.models import build_classifier, read_weights, weights_sha256
+from pipeline.models import build_classifier
 from pipeline.records import (
     CoefficientRecord,
     ComparisonRecord,
@@ -45,13 +45,15 @@ from pipeline.records import (
     VariantRecord,
     cumulative_gpu_hours,
 )
+from pipeline.records.tables import read_table
 from pipeline.registry import connect, find_sweep, list_ingredients, list_soups
 from pipeline.registry.client import local_path
 from pipeline.soup_task import build_soups
 from pipeline.soups import IngredientSet, soup_from_coefficients
+from pipeline.stages import running
 from pipeline.stages.building import soup_context, whole_sweep
-from pipeline.state import STAGES, STUDIES, open_state
-from pipeline.verify_command import verify
+from pipeline.stages.state import STAGES, STUDIES, open_state
+from pipeline.weights import read_weights, weights_sha256
 
 MODELS = ["best-individual", "uniform", "greedy", "mehl", "mehl-plus"]
 METHODS = [*MODELS, "ensemble"]
@@ -388,7 +390,7 @@ def test_several_tasks_build_the_same_soups_side_by_side(finished, again):
     again()
     config = finished.config()
     state, _ = open_state(config, fresh=False)
-    made = stages.open_run(config, state)
+    made = running.open_run(config, state)
     rows = made.ingredients()
     context = soup_context(made, rows, None)
     requests = [whole_sweep(made, rows, method) for method in ("uniform", "greedy", "mehl")]
@@ -443,7 +445,7 @@ def test_the_same_command_again_runs_nothing(finished, again, monkeypatch, capsy
         raise AssertionError("nothing is left to do")
 
     for name in ("run_pending", "start_ray", "load_splits", "open_sweep"):
-        monkeypatch.setattr(stages, name, refuse)
+        monkeypatch.setattr(running, name, refuse)
     before = contents(finished.live)
     again()
     assert contents(finished.live) == before
@@ -451,12 +453,12 @@ def test_the_same_command_again_runs_nothing(finished, again, monkeypatch, capsy
 
 
 def test_other_soup_settings_run_soup_study_and_report_again(finished, again, monkeypatch):
-    monkeypatch.setitem(stages._RUN_STAGE, "search", None)  # calling it would fail
+    monkeypatch.setitem(running._RUN_STAGE, "search", None)  # calling it would fail
     before, ran = contents(finished.live), []
     for stage in ("soup", *STUDIES, "report"):
-        original = stages._RUN_STAGE[stage]
+        original = running._RUN_STAGE[stage]
         monkeypatch.setitem(
-            stages._RUN_STAGE, stage, lambda made, stage=stage, original=original: (ran.append(stage), original(made))
+            running._RUN_STAGE, stage, lambda made, stage=stage, original=original: (ran.append(stage), original(made))
         )
     again("soup.methods=[uniform, mehl-plus]", "soup.settings.mehl-plus.learning_rate=0.5")
     after = contents(finished.live)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from pipeline.__main__ import main
+from pipeline.commands import main
 
 DIGITS = str(Path(__file__).resolve().parents[1] / "configs" / "digits.yaml")
 

@@ -3,8 +3,9 @@ import torch
 from safetensors.torch import load_file
 from samples import TOWER, model_config
 
-from pipeline.__main__ import main
-from pipeline.models import build_classifier, save_weights, unique_state
+from pipeline.commands import main
+from pipeline.models import build_classifier
+from pipeline.weights import save_weights, unique_state
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Images: sources, the store of decoded images, splits, augmentation; and the Parquet tables of records.
+"""Images: sources, the store of decoded images, splits, augmentation.
 
 Importing this package imports neither ray, which is needed to make a store and to stream from it alone, nor
 torchvision, which `pipeline.data.augmentation` needs.
@@ -9,7 +9,6 @@ from pipeline.data.preparation import prepare
 from pipeline.data.sources import SOURCES
 from pipeline.data.splits import load_splits
 from pipeline.data.streaming import StreamedImages
-from pipeline.data.tables import read_table, write_table
 
 __all__ = [
     "SOURCES",
@@ -19,6 +18,4 @@ __all__ = [
     "TrainingImages",
     "load_splits",
     "prepare",
-    "read_table",
-    "write_table",
 ]

@@ -4,14 +4,6 @@ from pipeline.models.backbone import BACKBONES, Backbone, load_backbone
 from pipeline.models.classifier import Classifier, build_classifier, describe_model
 from pipeline.models.foreign import own_names
 from pipeline.models.theta0 import make_theta0
-from pipeline.models.weights import (
-    load_weights,
-    read_metadata,
-    read_weights,
-    save_weights,
-    unique_state,
-    weights_sha256,
-)
 
 __all__ = [
     "BACKBONES",
@@ -20,12 +12,6 @@ __all__ = [
     "build_classifier",
     "describe_model",
     "load_backbone",
-    "load_weights",
     "make_theta0",
     "own_names",
-    "read_metadata",
-    "read_weights",
-    "save_weights",
-    "unique_state",
-    "weights_sha256",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
-from pipeline.models.weights import read_weights
+from pipeline.weights import read_weights
 
 
 @dataclass(frozen=True)

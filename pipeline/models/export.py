@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError
 from pipeline.models.classifier import Classifier
-from pipeline.models.weights import save_weights
 from pipeline.records import ModelDescription
+from pipeline.weights import save_weights
 
 
 def export_weights(model: Classifier, description: ModelDescription, folder: Path) -> str:

@@ -60,3 +60,9 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name == "visual_projection.weight":
             found["proj"] = value.T
     return found
+
+
+def tower_weights(state: Mapping[str, Tensor], head_name: str | None = None) -> dict[str, Tensor]:
+    """The image tower of a classifier or a CLIP model, whoever named its tensors (see `own_names`)."""
+    own = own_names(state, head_name)
+    return {name.removeprefix("tower."): value for name, value in own.items() if name.startswith("tower.")}

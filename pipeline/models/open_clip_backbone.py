@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, tower_weights
+from pipeline.models.foreign import tower_weights
+from pipeline.weights import load_weights
 
 # CLIP cannot be built without a text tower; where the settings give none, this one is built and dropped.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}

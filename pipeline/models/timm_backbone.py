@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, tower_weights
+from pipeline.models.foreign import tower_weights
+from pipeline.weights import load_weights
 
 
 def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from pipeline.config import ModelConfig, nearest
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_weights, tower_weights
+from pipeline.models.foreign import tower_weights
+from pipeline.weights import load_weights
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

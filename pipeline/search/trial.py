@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from pipeline.config import SearchConfig
 from pipeline.errors import TrialRejected
 from pipeline.finetune import finetune
-from pipeline.models import load_weights, unique_state
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
-from pipeline.search.spaces import Trial
+from pipeline.search.sampling import Trial
 from pipeline.search.storage import Storage, StoreAway
+from pipeline.weights import load_weights, unique_state
 
 _SAVING_SHARE = 0.1  # of a trial's time may go into saving: states of large models on object stores take seconds
 _LOG_SECONDS = 5  # between two reports of a trial to the registry, so that short epochs do not wait for it

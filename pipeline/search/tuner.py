@@ -13,7 +13,7 @@ from pipeline.errors import SearchError
 from pipeline.records import IngredientRecord
 from pipeline.search.attempts import read_attempts
 from pipeline.search.progress import Progress, reason_of
-from pipeline.search.spaces import Trial
+from pipeline.search.sampling import Trial
 from pipeline.search.trial import TrialContext, outcome, run_trial
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from pipeline.data import write_table
-from pipeline.models import save_weights
 from pipeline.records import (
     IngredientRecord,
     ModelDescription,
@@ -15,10 +13,12 @@ from pipeline.records import (
     SoupRecord,
     cumulative_gpu_hours,
 )
+from pipeline.records.tables import write_table
 from pipeline.soup_task import SoupContext, SoupRequest, SoupResult, build_soups, soup_key
 from pipeline.soups import METHODS
 from pipeline.stages.context import Run
-from pipeline.state import BuiltSoup, save_state
+from pipeline.stages.state import BuiltSoup, save_state
+from pipeline.weights import save_weights
 
 logger = logging.getLogger(__name__)
 

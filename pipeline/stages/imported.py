@@ -13,30 +13,19 @@ from typing import Any, TypeVar
 import ray
 from torch import Tensor
 
-from pipeline.cluster import trial_resources
+from pipeline.cluster import raised_by, trial_resources
 from pipeline.config import ModelConfig
-from pipeline.data import Splits, write_table
+from pipeline.data import Splits
 from pipeline.errors import ConfigError, ModelError, PipelineError, SearchError
 from pipeline.evaluation import split_accuracies
-from pipeline.models import (
-    build_classifier,
-    describe_model,
-    load_backbone,
-    load_weights,
-    make_theta0,
-    own_names,
-    read_metadata,
-    read_weights,
-    save_weights,
-    unique_state,
-    weights_sha256,
-)
+from pipeline.models import build_classifier, describe_model, load_backbone, make_theta0, own_names
 from pipeline.models.classifier import Classifier
 from pipeline.records import IngredientRecord, ModelDescription
+from pipeline.records.tables import write_table
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.stages.context import Run
-from pipeline.state import save_state
-from pipeline.tasks import raised_by
+from pipeline.stages.state import save_state
+from pipeline.weights import load_weights, read_metadata, read_weights, save_weights, unique_state, weights_sha256
 
 logger = logging.getLogger(__name__)
 

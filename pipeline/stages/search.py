@@ -11,22 +11,23 @@ from datetime import UTC, datetime
 import ray
 from torch import Tensor
 
-from pipeline.cluster import store_node, trial_resources
+from pipeline.cluster import raised_by, store_node, trial_resources
 from pipeline.config import ModelConfig
-from pipeline.data import Splits, write_table
+from pipeline.data import Splits
 from pipeline.errors import SearchError
 from pipeline.evaluation import split_accuracies
-from pipeline.models import make_theta0, read_weights, save_weights, unique_state, weights_sha256
+from pipeline.models import make_theta0
 from pipeline.records import IngredientRecord, RunRecord, cost_by_device, cost_unit
+from pipeline.records.tables import write_table
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.report.formats import memory
-from pipeline.search.spaces import sample_trials
+from pipeline.search.sampling import sample_trials
 from pipeline.search.storage import Storage
 from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
 from pipeline.stages.context import Run
 from pipeline.stages.imported import write_imported
-from pipeline.tasks import raised_by
+from pipeline.weights import read_weights, save_weights, unique_state, weights_sha256
 
 logger = logging.getLogger(__name__)
 

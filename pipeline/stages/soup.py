@@ -6,13 +6,13 @@ import logging
 import shutil
 from pathlib import Path
 
-from pipeline.data import write_table
 from pipeline.models import describe_model
 from pipeline.records import CoefficientRecord, SoupRecord
+from pipeline.records.tables import write_table
 from pipeline.registry import fetch_soup, find_soup, log_soup_files, set_champion
 from pipeline.stages.building import built_soups, new_soups, soup_context, whole_sweep
 from pipeline.stages.context import Run
-from pipeline.state import write_text
+from pipeline.stages.state import write_text
 
 logger = logging.getLogger(__name__)
 

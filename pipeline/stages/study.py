@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cluster import current_cluster
-from pipeline.data import read_table, write_table
 from pipeline.records import (
     CoefficientRecord,
     ComparisonRecord,
@@ -21,6 +20,7 @@ from pipeline.records import (
     SoupRecord,
     VariantRecord,
 )
+from pipeline.records.tables import read_table, write_table
 from pipeline.registry import log_costs
 from pipeline.soup_task import SoupRequest, measure_similarities, soup_key
 from pipeline.stages.building import Built, built_soups, new_soups, soup_context, soup_request, whole_sweep

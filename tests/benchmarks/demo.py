@@ -18,8 +18,8 @@ from pathlib import Path
 
 from recording import RESULTS, record
 
-from pipeline.data import read_table
 from pipeline.records import RunRecord, SoupRecord
+from pipeline.records.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -27,7 +27,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from recording import RESULTS, record
 
-from pipeline.data import read_table
+from pipeline.commands.report import report
 from pipeline.records import (
     CostRecord,
     IngredientRecord,
@@ -39,9 +39,9 @@ from pipeline.records import (
     cost_unit,
     cumulative_gpu_hours,
 )
+from pipeline.records.tables import read_table
 from pipeline.report.figures import save
 from pipeline.report.styles import style
-from pipeline.report_command import report
 from pipeline.studies import correct_on_test
 from pipeline.studies.statistics import Curve, accuracy_difference, cost_ratio, mcnemar
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import torch
 
 from pipeline.cluster import start_ray
-from pipeline.command_line import known_names
+from pipeline.commands.common import known_names
 from pipeline.config import Config, load_config
-from pipeline.data import Splits, load_splits, read_table
+from pipeline.data import Splits, load_splits
 from pipeline.evaluation import recalibration
 from pipeline.models import build_classifier
 from pipeline.records import IngredientRecord
+from pipeline.records.tables import read_table
 from pipeline.registry.client import local_path
 from pipeline.soups import IngredientSet, SoupInputs
 

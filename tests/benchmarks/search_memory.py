@@ -18,7 +18,7 @@ import ray
 import torch
 from recording import record
 
-from pipeline.command_line import known_names
+from pipeline.commands.common import known_names
 from pipeline.config import ModelConfig, SearchConfig
 from pipeline.data import ImageSet, Splits
 from pipeline.finetune import finetune

@@ -25,17 +25,18 @@ import torch
 from recording import record
 
 from pipeline.cluster import start_ray
-from pipeline.command_line import known_names
+from pipeline.commands.common import known_names
 from pipeline.config import load_config
 from pipeline.data import load_splits
 from pipeline.finetune import finetune
-from pipeline.models import build_classifier, load_weights, read_weights
+from pipeline.models import build_classifier
 from pipeline.records import EpochRecord
 from pipeline.registry import Sweep, open_sweep
-from pipeline.search.spaces import sample_trials
+from pipeline.search.sampling import sample_trials
 from pipeline.stages.context import Run
 from pipeline.stages.search import ensure_theta0, search_stage
-from pipeline.state import open_state
+from pipeline.stages.state import open_state
+from pipeline.weights import load_weights, read_weights
 
 
 def main() -> None:

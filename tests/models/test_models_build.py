@@ -12,8 +12,9 @@ from torch import nn
 
 from pipeline.data import ImageSet
 from pipeline.errors import ModelError
-from pipeline.models import build_classifier, make_theta0, save_weights
+from pipeline.models import build_classifier, make_theta0
 from pipeline.models.backbone import load_backbone
+from pipeline.weights import save_weights
 
 IMAGES = digit_images(0, 40)
 

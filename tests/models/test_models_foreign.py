@@ -11,8 +11,9 @@ from samples import CLIP, VISION, model_config
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.models import build_classifier, load_weights, own_names, read_weights, unique_state
+from pipeline.models import build_classifier, own_names
 from pipeline.models.backbone import load_backbone
+from pipeline.weights import load_weights, read_weights, unique_state
 
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

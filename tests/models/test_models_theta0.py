@@ -9,9 +9,10 @@ from torchvision.models import ResNet18_Weights
 
 from pipeline.errors import ModelError
 from pipeline.evaluation import accuracy, predict
-from pipeline.models import make_theta0, weights_sha256
+from pipeline.models import make_theta0
 from pipeline.models.backbone import load_backbone
 from pipeline.models.theta0 import captions
+from pipeline.weights import weights_sha256
 
 TRAIN = digit_images(0, 500)
 TEST = digit_images(500, 900).tensors()

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from samples import ingredient, model_config
 
 from pipeline.errors import RegistryError
-from pipeline.models import describe_model, save_weights
+from pipeline.models import describe_model
 from pipeline.records import (
     CostRecord,
     EpochRecord,
@@ -48,6 +48,7 @@ from pipeline.registry import (
 )
 from pipeline.registry.client import file_sha256, local_path
 from pipeline.registry.ingredients import _version
+from pipeline.weights import save_weights
 
 THETA0 = "7" * 64
 

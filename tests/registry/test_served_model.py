@@ -13,8 +13,9 @@ from PIL import Image
 from samples import CLIP, DIGIT_NAMES, digit_images, model_config
 
 from pipeline.data.decode import decode
-from pipeline.models import build_classifier, describe_model, save_weights, unique_state
+from pipeline.models import build_classifier, describe_model
 from pipeline.registry.serving import save_served_model
+from pipeline.weights import save_weights, unique_state
 
 IMAGES = digit_images(0, 70)
 BACKBONES = {

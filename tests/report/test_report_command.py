@@ -1,9 +1,9 @@
 import pytest
 from report_records import a_run, the_results
 
-from pipeline.__main__ import main
-from pipeline.data.tables import write_table
-from pipeline.results import read_results
+from pipeline.commands import main
+from pipeline.records.folder import read_results
+from pipeline.records.tables import write_table
 
 
 @pytest.fixture

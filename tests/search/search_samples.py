@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
-from pipeline.models import save_weights
 from pipeline.records import IngredientRecord
+from pipeline.weights import save_weights
 
 
 @dataclass(frozen=True)

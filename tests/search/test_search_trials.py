@@ -14,12 +14,12 @@ from search_samples import FolderRecorder
 from pipeline.errors import SearchError
 from pipeline.evaluation import accuracy, predict
 from pipeline.finetune import finetune
-from pipeline.models import load_weights, read_weights, unique_state
 from pipeline.search.progress import Progress
-from pipeline.search.spaces import sample_trials
+from pipeline.search.sampling import sample_trials
 from pipeline.search.storage import Storage
 from pipeline.search.trial import TrialContext, paced, save_state
 from pipeline.search.tuner import run_trials
+from pipeline.weights import load_weights, read_weights, unique_state
 
 EPOCHS = 2
 

@@ -28,7 +28,7 @@ from search_samples import FolderRecorder  # noqa: E402
 
 from pipeline import soup_task  # noqa: E402
 from pipeline.search import tuner  # noqa: E402
-from pipeline.search.spaces import sample_trials  # noqa: E402
+from pipeline.search.sampling import sample_trials  # noqa: E402
 from pipeline.search.storage import Storage  # noqa: E402
 from pipeline.search.trial import TrialContext  # noqa: E402
 

@@ -16,8 +16,8 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from pipeline.data import read_table
 from pipeline.records import IngredientRecord, SoupRecord
+from pipeline.records.tables import read_table
 from pipeline.registry import Sweep, connect
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from program import CONFIG, ROOT, SCRIPT, SMALL, run_program
 
-from pipeline import run
-from pipeline.data import read_table
+from pipeline.commands import main
 from pipeline.records import IngredientRecord
+from pipeline.records.tables import read_table
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 
@@ -38,7 +38,7 @@ def call(warm_home, image_store, monkeypatch, capsys):
 
     def calling(*arguments: str) -> tuple[int, list[str], str]:
         os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it for the processes that it may start
-        status = run.main([*arguments, image_store])
+        status = main(["run", *arguments, image_store])
         captured = capsys.readouterr()
         return status, captured.err.splitlines(), captured.out
 

@@ -9,8 +9,8 @@ from program import needs_mlflow, wait_for
 from samples import ingredient
 from servers import sqlite_server
 
-from pipeline.models import save_weights
 from pipeline.registry import IngredientRecorder, fetch_ingredients, list_ingredients, open_sweep, read_trials
+from pipeline.weights import save_weights
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900), needs_mlflow]
 COUNT = 8

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from program import MLFLOW, Background, environment, free_ports, needs_mlflow, wait_for_server
 
-from pipeline.command_line import known_names
+from pipeline.commands.common import known_names
 from pipeline.config import load_config
 from pipeline.data import load_splits
-from pipeline.models import build_classifier, load_weights, read_weights
+from pipeline.models import build_classifier
 from pipeline.records import RunRecord
+from pipeline.weights import load_weights, read_weights
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900), needs_mlflow]
 COUNT = 20

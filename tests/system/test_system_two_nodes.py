@@ -11,9 +11,9 @@ from nodes import RAY, head_node, namespaces_allowed, network, worker_node
 from program import CONFIG, MLFLOW, ROOT, SMALL, Background, the_sweep, wait_for
 from servers import sqlite_server
 
-from pipeline.data import read_table
 from pipeline.errors import PipelineError
 from pipeline.records import IngredientRecord, SoupRecord
+from pipeline.records.tables import read_table
 from pipeline.registry import list_ingredients, read_trials
 from pipeline.search.attempts import Attempt, read_attempts
 from pipeline.search.storage import Storage

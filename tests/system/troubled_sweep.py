@@ -24,11 +24,11 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from samples import digit_splits, search_config  # noqa: E402
 from search_samples import FolderRecorder, Small, build  # noqa: E402
 
-from pipeline.models import unique_state  # noqa: E402
-from pipeline.search.spaces import sample_trials  # noqa: E402
+from pipeline.search.sampling import sample_trials  # noqa: E402
 from pipeline.search.storage import Storage  # noqa: E402
 from pipeline.search.trial import TrialContext  # noqa: E402
 from pipeline.search.tuner import run_trials  # noqa: E402
+from pipeline.weights import unique_state  # noqa: E402
 
 MARGIN = 1.5e9  # bytes that the machine may use beyond what it uses now
 

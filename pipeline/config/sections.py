@@ -1,76 +1,32 @@
-"""Settings of a run: typed, documented where they are defined, validated once when the YAML file is loaded.
+"""The sections of the settings, each field with its meaning and default.
 
-`load_config` reports all problems of a file together, each with its dotted path and, for a misspelt name, the nearest
-valid one. Every path in a loaded `Config` is absolute: Tune changes the working directory of its trials.
+Every path in a loaded `Config` is absolute: Tune changes the working directory of its trials.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, field_validator, model_validator
+
+from pipeline.config.base import (
+    AbsolutePath,
+    MethodName,
+    Once,
+    Section,
+    context,
+    home,
+    known,
+    method_settings,
+    nearest,
 )
-from pydantic.fields import FieldInfo
-
-from pipeline.errors import ConfigError
+from pipeline.config.spaces import Distribution, Space, unfit
 from pipeline.records import Hyperparameters
-
-
-@dataclasses.dataclass(frozen=True)
-class Known:
-    """The names that settings may take, handed in by the caller so that each table has one home.
-
-    ``sources`` maps a data source to the settings it needs, ``methods`` a soup method to its default settings (a frozen
-    dataclass, or None).
-    """
-
-    sources: Mapping[str, Collection[str]]
-    backbones: Collection[str]
-    spaces: Mapping[str, Space]
-    methods: Mapping[str, Any]
-
-
-def nearest(word: str, valid: Collection[str]) -> str:
-    """A hint for a misspelt ``word``: the nearest of ``valid``, or all of them."""
-    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(valid)}"
-
-
-def _context(info: ValidationInfo) -> Known:
-    if not isinstance(info.context, Known):
-        raise TypeError("settings are validated by load_config, which knows the valid names")
-    return info.context
-
-
-def _known(kind: str) -> AfterValidator:
-    def check(value: str, info: ValidationInfo) -> str:
-        valid = getattr(_context(info), kind)
-        if value not in valid:
-            raise ValueError(f"unknown name '{value}'; {nearest(value, valid)}")
-        return value
-
-    return AfterValidator(check)
-
-
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path.expanduser())))]  # noqa: PTH100 (keeps symlinks)
 
 
 def _size(value: Any) -> int | float:
@@ -85,35 +41,18 @@ def _size(value: Any) -> int | float:
 
 
 Size = Annotated[int | float, PlainValidator(_size)]
-MethodName = Annotated[str, _known("methods")]
-
-
-def _once(values: list[Any]) -> list[Any]:
-    if twice := sorted({str(value) for value in values if values.count(value) > 1}):
-        raise ValueError(f"listed twice: {', '.join(twice)}")
-    return values
-
-
-Once = AfterValidator(_once)
-Number = int | float | str  # a value of a hyperparameter
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys; docstrings of the fields become their descriptions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DataConfig(Section):
     """Which images, and how they are split. A size is a count (500) or a fraction (0.1)."""
 
-    source: Annotated[str, _known("sources")]
+    source: Annotated[str, known("sources")]
     """`digits`, `cifar10`, `cifar100`, `imagenet`, `image_folder` or `parquet`."""
     train: AbsolutePath | None = None
     """Training images: a Parquet file (`parquet`) or a folder with one folder per class (`image_folder`)."""
     test: AbsolutePath | None = None
     """Test images, in the same form as `train`."""
-    shifts: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")], AbsolutePath] = {}
+    shifts: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")], AbsolutePath] = Field({})
     """Other test sets of the same classes by name, each a Parquet file (or a folder of them) or a folder with one
     folder per class: every soup is measured on them too (`<name>_accuracy`), nothing is chosen by them."""
     root: AbsolutePath | None = None
@@ -140,7 +79,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _needs(self, info: ValidationInfo) -> DataConfig:
-        missing = [key for key in _context(info).sources[self.source] if getattr(self, key) is None]
+        missing = [key for key in context(info).sources[self.source] if getattr(self, key) is None]
         if missing:
             raise ValueError(f"source '{self.source}' needs {' and '.join(f'data.{key}' for key in missing)}")
         if taken := sorted({"pretrain", "train", "fit", "select", "test", "val"} & self.shifts.keys()):
@@ -162,7 +101,7 @@ class ContrastiveConfig(Section):
 class ModelConfig(Section):
     """The backbone, its starting weights and the classification head."""
 
-    backbone: Annotated[str, _known("backbones")]
+    backbone: Annotated[str, known("backbones")]
     """`open_clip`, `torchvision` or `timm`."""
     name: str | None = None
     """Name of a model of that library, e.g. `ViT-B-32` or `resnet101`."""
@@ -217,80 +156,6 @@ class ModelConfig(Section):
         return self
 
 
-class Distribution(Section):
-    """How a hyperparameter is drawn, in Tune's terms: exactly one of the five; a plain value stands for a constant."""
-
-    uniform: tuple[float, float] | None = None
-    """Between two values."""
-    loguniform: tuple[float, float] | None = None
-    """10^U between two positive values."""
-    randint: tuple[int, int] | None = None
-    """An integer from the first value up to, but without, the second."""
-    choice: list[Number] | None = None
-    """One of these, with equal probability."""
-    grid: list[Number] | None = None
-    """Each of these, in all combinations with the other grids of the space; then all again with other seeds."""
-    probability: float = Field(1.0, gt=0, le=1)
-    """With the remaining probability the value is 0."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _constant(cls, value: Any) -> Any:
-        return {"choice": [value]} if isinstance(value, Number) else value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Distribution:
-        names = ("uniform", "loguniform", "randint", "choice", "grid")
-        kinds = [kind for kind in names if getattr(self, kind) is not None]
-        if len(kinds) != 1:
-            raise ValueError(f"give exactly one of {', '.join(names)}")
-        bounds = getattr(self, kinds[0])
-        if kinds[0] in ("choice", "grid"):
-            if not bounds:
-                raise ValueError(f"{kinds[0]} is empty")
-            if kinds[0] == "grid" and self.probability < 1:
-                raise ValueError("a grid has no probability; put 0 into the grid instead")
-        elif bounds[0] >= bounds[1] or (kinds[0] == "loguniform" and bounds[0] <= 0):
-            raise ValueError(
-                f"{kinds[0]} {list(bounds)}: the first bound must be below the second, and positive for loguniform"
-            )
-        return self
-
-
-@dataclasses.dataclass(frozen=True)
-class Space:
-    """A search space: how each hyperparameter is drawn, and what a sweep over it is unless the settings say otherwise.
-
-    ``include_initialization`` offers theta0 as an ingredient.
-    """
-
-    distributions: Mapping[str, Distribution]
-    num_trials: int
-    include_initialization: bool = False
-
-
-def _unfit(name: str, distribution: Distribution) -> Iterator[str]:
-    """What ``distribution`` may draw that the hyperparameter ``name`` cannot be."""
-    field = Hyperparameters.model_fields[name]
-    if (distribution.uniform or distribution.loguniform) and field.annotation is not float:
-        yield f"{name}: takes no real numbers; use randint or choice"
-        return
-    if distribution.randint:
-        extremes: list[Any] = [distribution.randint[0], distribution.randint[1] - 1]
-    else:
-        extremes = list(
-            distribution.choice or distribution.grid or distribution.uniform or distribution.loguniform or ()
-        )
-    extremes += [0] if distribution.probability < 1 else []
-    kind: Any = Annotated[field.annotation, field]
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    for value in extremes:
-        try:
-            adapter.validate_python(value)
-        except ValidationError as error:
-            yield f"{name}: cannot be {value!r} ({error.errors()[0]['msg']})"
-
-
 def _storage(value: str) -> str:
     if "://" not in value:
         return os.path.abspath(home() / Path(value).expanduser())  # noqa: PTH100 (keeps symlinks)
@@ -305,10 +170,10 @@ def _storage(value: str) -> str:
 class SearchConfig(Section):
     """The sweep: what is drawn, how often, and what each trial may use."""
 
-    space: Annotated[str, _known("spaces")] = "random"
+    space: Annotated[str, known("spaces")] = "random"
     """`random`, `standard-grid`, `extreme-grid` (App. J.2.1 of the model-soups paper) or `vit-l-14` (App. B of the
     MEHL-Soup paper)."""
-    distributions: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = Field({})
     """Hyperparameters drawn otherwise than the space says, e.g. `{lr: {loguniform: [1e-4, 1e-2]}, batch_size: 64}`."""
     num_trials: int = Field(72, ge=1)
     """Size of the sweep; raised later, the sweep is extended. Default: what the space has in the paper (`random` 72,
@@ -345,7 +210,7 @@ class SearchConfig(Section):
     def _hyperparameters(cls, value: dict[str, Distribution]) -> dict[str, Distribution]:
         valid = [name for name in Hyperparameters.model_fields if name != "seed"]
         problems = [f"'{name}' is no hyperparameter; {nearest(name, valid)}" for name in value if name not in valid]
-        problems += [problem for name in value if name in valid for problem in _unfit(name, value[name])]
+        problems += [problem for name in value if name in valid for problem in unfit(name, value[name])]
         if problems:
             raise ValueError("; ".join(problems))
         return value
@@ -353,7 +218,7 @@ class SearchConfig(Section):
 
 def _space(search: dict[str, Any], info: ValidationInfo) -> Space | None:
     """The space that unchecked settings of the search name, None for a name that does not exist."""
-    return _context(info).spaces.get(search.get("space", SearchConfig.model_fields["space"].default))
+    return context(info).spaces.get(search.get("space", SearchConfig.model_fields["space"].default))
 
 
 class SoupConfig(Section):
@@ -363,7 +228,7 @@ class SoupConfig(Section):
         ["best-individual", "uniform", "greedy", "mehl", "mehl-plus", "ensemble"], min_length=1
     )
     """Methods by name, in the order of the table."""
-    settings: dict[MethodName, dict[str, Any]] = {}
+    settings: dict[MethodName, dict[str, Any]] = Field({})
     """Settings of a method where they differ from its defaults, e.g. `{mehl-plus: {learning_rate: 0.05}}`."""
     include_initialization: bool = False
     """Offer theta0 as an ingredient too; default: only in the space `extreme-grid`."""
@@ -375,9 +240,7 @@ class SoupConfig(Section):
         problems, resolved = [], {}
         for method in dict.fromkeys([*self.methods, *self.settings]):
             try:
-                resolved[method] = _method_settings(
-                    method, self.settings.get(method, {}), _context(info).methods[method]
-                )
+                resolved[method] = method_settings(method, self.settings.get(method, {}), context(info).methods[method])
             except ValueError as error:
                 problems.append(str(error))
         if problems:
@@ -402,14 +265,14 @@ class EliminationConfig(Section):
 
     methods: Annotated[list[MethodName], Once] = Field(["greedy", "mehl-plus"], min_length=1)
     """Methods to compare."""
-    top: Annotated[list[Annotated[int, Field(ge=1)]], Once] = []
+    top: Annotated[list[Annotated[int, Field(ge=1)]], Once] = Field([])
     """Numbers of best ingredients by validation accuracy to do without; none: no such study."""
 
 
 class WiseFtConfig(Section):
     """Between the starting point and the soups, as in App. D of the model-soups paper."""
 
-    methods: Annotated[list[MethodName], Once] = []
+    methods: Annotated[list[MethodName], Once] = Field([])
     """Methods whose soups are interpolated with theta0; none: no such study."""
     alphas: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Once] = Field(
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], min_length=1
@@ -424,7 +287,7 @@ class StudyConfig(Section):
     """The cost curve."""
     elimination: EliminationConfig = EliminationConfig.model_construct()
     """Soups without the best ingredients."""
-    ablation: dict[MethodName, dict[str, Annotated[list[Any], Field(min_length=1)]]] = {}
+    ablation: dict[MethodName, dict[str, Annotated[list[Any], Field(min_length=1)]]] = Field({})
     """Other values of a method's settings, or of the `seed`, one at a time:
     `{mehl-plus: {block_size: [2, 8], layers: [module, model], seed: [1, 2]}}`."""
     wise_ft: WiseFtConfig = WiseFtConfig.model_construct()
@@ -488,7 +351,7 @@ class Config(Section):
             own = self.soup.settings.get(method, {})
             for setting, given in values.items():
                 try:
-                    found = [_ablated(method, own, setting, value, _context(info).methods[method]) for value in given]
+                    found = [_ablated(method, own, setting, value, context(info).methods[method]) for value in given]
                     resolved.setdefault(method, {})[setting] = list(dict.fromkeys(found))
                 except ValueError as error:
                     problems.append(f"study.ablation.{str(error).removeprefix('settings.')}")
@@ -519,120 +382,10 @@ class Config(Section):
         return self
 
 
-def home() -> Path:
-    """The folder that relative outputs are resolved against.
-
-    ``$PIPELINE_HOME`` if set, else the working directory; that of a Ray job is a copy which Ray throws away, so there
-    ``~/pipeline-runs``.
-    """
-    if "PIPELINE_HOME" in os.environ:
-        return Path(os.environ["PIPELINE_HOME"]).expanduser().absolute()
-    return Path.home() / "pipeline-runs" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else Path.cwd()
-
-
-def load_config(path: str | Path, overrides: Sequence[str], known: Known) -> Config:
-    """Read a YAML file, apply ``dotted.key=value`` overrides (values are YAML), validate.
-
-    Raises ConfigError listing every problem.
-    """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); see configs/ for examples") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        found = "is empty" if values is None else f"holds a {type(values).__name__}"
-        raise ConfigError(f"{path}: must hold settings as `key: value`, but {found}; see configs/ for examples")
-    for override in overrides:
-        _apply_override(values, override)
-    try:
-        return Config.model_validate(values, context=known)
-    except ValidationError as error:
-        problems = list(dict.fromkeys(_problems(error)))
-        if len(problems) == 1:
-            raise ConfigError(f"{path}: {problems[0]}") from error
-        raise ConfigError("\n  ".join([f"{path}: {len(problems)} problem(s) in the settings:", *problems])) from error
-
-
-def dump_config(config: Config) -> str:
-    """The resolved settings as YAML; `load_config` reads it back to an equal `Config`."""
-    values = config.model_dump(mode="json", exclude_none=True)
-    values["soup"]["settings"] = config.soup.settings  # here None is a value: `block_size: null` is all models
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def nested_section(field: FieldInfo) -> type[Section] | None:
-    """The group of settings that a field holds, alone, optional or by name; None for a plain value."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
-
-
-def _method_settings(method: str, given: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
-    """``given`` over the defaults of ``method``, checked; raises ValueError."""
-    hints = get_type_hints(type(defaults)) if defaults is not None else {}
-    values = {}
-    for key, value in given.items():
-        where = f"settings.{method}.{key}"
-        if key not in hints:
-            raise ValueError(f"{where}: unknown key; {nearest(key, hints) if hints else 'this method has no settings'}")
-        try:
-            values[key] = TypeAdapter(hints[key]).validate_python(value)
-        except ValidationError as error:
-            raise ValueError(f"{where}: {error.errors()[0]['msg']}, got {value!r}") from error
-    if defaults is None:
-        return {}
-    try:
-        return dataclasses.asdict(dataclasses.replace(defaults, **values))
-    except ValueError as error:
-        raise ValueError(f"settings.{method}: {error}") from error
-
-
 def _ablated(method: str, own: Mapping[str, Any], setting: str, value: Any, defaults: Any) -> Any:
     """``value`` as the setting takes it, with the method's ``own`` settings for the others; raises ValueError."""
     if setting != "seed":
-        return _method_settings(method, {**own, setting: value}, defaults)[setting]
+        return method_settings(method, {**own, setting: value}, defaults)[setting]
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{method}.seed: must be whole numbers from 0 on, got {value!r}")
     return value
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise ConfigError(f"override '{override}': write it as dotted.key=value, e.g. search.num_trials=32")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override '{override}': '{text}' is not valid YAML") from error
-    *parents, last = key.split(".")
-    for parent in parents:
-        if values.get(parent) is None:
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            raise ConfigError(f"override '{override}': '{parent}' is a value and has no keys below it")
-    values[last] = value
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "settings"
-        match problem["type"]:
-            case "extra_forbidden":
-                yield f"{where}: unknown key; {nearest(str(problem['loc'][-1]), _keys_at(problem['loc'][:-1]))}"
-            case "missing":
-                yield f"{where}: is required"
-            case "value_error":
-                yield f"{where}: {problem['ctx']['error']}"
-            case _:
-                yield f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
-
-
-def _keys_at(location: tuple[int | str, ...]) -> Collection[str]:
-    section: type[Section] = Config
-    for part in location:
-        field = section.model_fields.get(str(part))
-        section = (nested_section(field) if field is not None else None) or section
-    return list(section.model_fields)

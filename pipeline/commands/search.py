@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.command_line import guarded, known_names
+from pipeline.commands.common import guarded, known_names
+from pipeline.commands.run import run_stages
 from pipeline.config import load_config
 from pipeline.records import Hyperparameters
-from pipeline.run import run_stages
-from pipeline.search.spaces import Trial, sample_trials
+from pipeline.search.sampling import Trial, sample_trials
 
 HELP: dict[str, Any] = {
-    "help": "run the sweep alone, or print its trials",
     "description": "Run the search stage, as `run --stages search`. With --dry-run, print the trials that it would "
     "run.",
 }

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.command_line import guarded, known_names
+from pipeline.commands.common import guarded, known_names
 from pipeline.config import load_config, nearest
 from pipeline.errors import ConfigError
 from pipeline.soups import METHODS, IngredientSet, SoupInputs
@@ -16,7 +16,6 @@ from pipeline.soups import METHODS, IngredientSet, SoupInputs
 logger = logging.getLogger(__name__)
 
 HELP: dict[str, Any] = {
-    "help": "make a soup of the checkpoints in a folder",
     "description": "Make one soup of the safetensors files in a folder, without a cluster or a registry. The settings "
     "say how the model is built (`model`), which images it learns from (`data`) and how (`soup.settings`).",
 }
@@ -44,7 +43,8 @@ def make_soup(arguments: argparse.Namespace) -> None:
     from pipeline.cluster import start_ray  # these are slow to import, and `--help` does without
     from pipeline.data import load_splits
     from pipeline.evaluation import evaluate_soup, recalibration
-    from pipeline.models import build_classifier, save_weights
+    from pipeline.models import build_classifier
+    from pipeline.weights import save_weights
 
     config = load_config(arguments.config, arguments.overrides, known_names())
     method = METHODS.get(arguments.method)

@@ -4,7 +4,7 @@ import pytest
 from samples import config
 
 from pipeline.errors import ConfigError
-from pipeline.state import STAGES, STUDIES, fingerprints, open_state, save_state
+from pipeline.stages.state import STAGES, STUDIES, fingerprints, open_state, save_state
 
 DATA = {"source": "digits", "image_size": 8, "test_size": 100}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command_line import add_run_arguments, guarded_with_store, known_names
+from pipeline.commands.common import add_run_arguments, guarded_with_store, known_names
 from pipeline.config import load_config
 from pipeline.errors import PipelineError, RegistryError
 
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 _TOLERANCE = 0.001
 
 HELP: dict[str, Any] = {
-    "help": "check a run's ingredients and soups in the registry",
     "description": "Read everything that the registry holds of the latest sweep of a run again: checksums of all "
     "ingredients and soups, that the recorded coefficients applied to the ingredients give each soup bit for bit, and "
     "that its accuracies on fit, select and test repeat. Exit status 2 and a list of what is wrong, if anything is.",
@@ -73,9 +72,10 @@ def _check_soups(
     from pipeline.cluster import start_ray
     from pipeline.data import load_splits
     from pipeline.evaluation import split_accuracies
-    from pipeline.models import build_classifier, load_weights, read_weights
+    from pipeline.models import build_classifier
     from pipeline.registry import fetch_settings, fetch_soup
     from pipeline.soups import IngredientSet, soup_from_coefficients
+    from pipeline.weights import load_weights, read_weights
 
     config = load_config(fetch_settings(sweep, folder), [], known_names())
     device = "cuda" if torch.cuda.is_available() else "cpu"

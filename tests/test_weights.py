@@ -11,7 +11,8 @@ from samples import model_config
 from torch import nn
 
 from pipeline.errors import ModelError
-from pipeline.models import build_classifier, load_weights, read_weights, save_weights, unique_state, weights_sha256
+from pipeline.models import build_classifier
+from pipeline.weights import load_weights, read_weights, save_weights, unique_state, weights_sha256
 
 STATE = {
     "b": torch.tensor([1.0, -0.0, 3.0]),

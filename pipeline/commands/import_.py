@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.command_line import guarded, known_names
+from pipeline.commands.common import guarded, known_names
 from pipeline.config import load_config, nearest
 from pipeline.errors import ConfigError
 from pipeline.records import Hyperparameters, IngredientRecord
-from pipeline.state import fingerprints, open_state, save_state
+from pipeline.stages.state import fingerprints, open_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ _COLUMNS = (
 )
 
 HELP: dict[str, Any] = {
-    "help": "make checkpoints that are there already the ingredients of a run",
     "description": """\
 Register checkpoints that were fine-tuned elsewhere as the ingredients of a run, in place of its search stage:
 safetensors, PyTorch state dicts (nothing is unpickled), Hugging Face folders; with the names of this pipeline,
@@ -87,8 +86,8 @@ def import_run(arguments: argparse.Namespace) -> None:
     known = {} if arguments.accuracy_file is None else read_accuracy_file(arguments.accuracy_file, checkpoints)
 
     from pipeline.registry import connect, store_errors  # slow to import
-    from pipeline.stages import open_run
     from pipeline.stages.imported import import_checkpoints
+    from pipeline.stages.running import open_run
 
     connect(str(config.registry.tracking_uri))
     state, moved = open_state(config, fresh=arguments.fresh)

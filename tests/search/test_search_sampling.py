@@ -6,9 +6,9 @@ import pytest
 from samples import search_config
 from scipy import stats
 
-from pipeline.config import load_config
+from pipeline.config import SPACES, load_config
 from pipeline.records import Hyperparameters
-from pipeline.search.spaces import SPACES, sample_trials
+from pipeline.search.sampling import sample_trials
 
 DRAWS = 2000
 EXTREME = """

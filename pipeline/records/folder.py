@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.data.tables import read_table
 from pipeline.errors import DataError
-from pipeline.records import (
+from pipeline.records.tables import read_table
+from pipeline.records.types import (
     CoefficientRecord,
     ComparisonRecord,
     CostRatioRecord,

@@ -3,7 +3,6 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from pipeline.data import read_table, write_table
 from pipeline.errors import DataError
 from pipeline.records import (
     CoefficientRecord,
@@ -14,6 +13,7 @@ from pipeline.records import (
     RunRecord,
     SoupRecord,
 )
+from pipeline.records.tables import read_table, write_table
 
 
 def cost(n, **changes):
@@ -63,7 +63,7 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("pipeline.data.tables.pq.write_table", fail)
+    monkeypatch.setattr("pipeline.records.tables.pq.write_table", fail)
     with pytest.raises(OSError, match="disk full"):
         write_table(path, [], CostRecord)
     assert read_table(path, CostRecord) == [cost(4)]

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from pipeline.models.foreign import own_names
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -130,12 +129,6 @@ def read_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path}: is not a safetensors file ({error})") from error
-
-
-def tower_weights(state: Mapping[str, Tensor], head_name: str | None = None) -> dict[str, Tensor]:
-    """The image tower of a classifier or a CLIP model, whoever named its tensors (see `own_names`)."""
-    own = own_names(state, head_name)
-    return {name.removeprefix("tower."): value for name, value in own.items() if name.startswith("tower.")}
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:

@@ -7,15 +7,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.command_line import guarded
+from pipeline.commands.common import guarded
 from pipeline.errors import ConfigError
+from pipeline.records.folder import read_results
 from pipeline.report import comparison_page, page, write_page
-from pipeline.results import read_results
 
 logger = logging.getLogger(__name__)
 
 HELP: dict[str, Any] = {
-    "help": "one page on one or several runs",
     "description": "Write one self-contained page on the records of a run, or of several side by side. Reads their "
     "folders alone: no cluster and no registry.",
 }

@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import Config, Distribution, Known, Section, nested_section
+from pipeline.config import SPACES, Config, Distribution, Known, Section, nested_section
 from pipeline.data.sources import SOURCES
 from pipeline.errors import PipelineError, RegistryError
 from pipeline.models.backbone import BACKBONES
-from pipeline.search.spaces import SPACES
 from pipeline.soups import METHODS
 
 _DEFAULT_STORE = "runs/mlflow.db"

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.command_line import add_run_arguments, guarded_with_store, known_names
+from pipeline.commands.common import add_run_arguments, guarded_with_store, known_names
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
 
@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 _PROGRAM = "model.pt2"
 
 HELP: dict[str, Any] = {
-    "help": "write a soup so that open_clip, torchvision or timm load it",
     "description": "Write a soup of the latest sweep of a run as safetensors and configuration that the library of its "
     "network loads back, with the class names and the preprocessing; with --program also as model.pt2 of "
     "torch.export, which runs without that library: images with values in [0, 1] in, logits out.",
@@ -42,9 +41,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool) -> None:
     """Write the soup ``alias`` of the run ``name`` into the new folder ``out``. Raises PipelineError."""
-    from pipeline.models import build_classifier, load_weights, read_weights  # slow to import
+    from pipeline.models import build_classifier
     from pipeline.models.export import export_program, export_weights
     from pipeline.registry import fetch_description, fetch_settings, fetch_soup, find_soup, find_sweep
+    from pipeline.weights import load_weights, read_weights  # slow to import
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out: {out} is there already; give a new folder")

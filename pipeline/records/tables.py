@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.errors import DataError
-from pipeline.records import Record
+from pipeline.records.types import Record
 
 R = TypeVar("R", bound=Record)
 

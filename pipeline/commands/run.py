@@ -1,0 +1,119 @@
+"""``python pipeline/run.py`` and ``python -m pipeline run``: the main job, from data to report."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.commands.common import format_settings, guarded, known_names
+from pipeline.config import Config, load_config, nearest
+from pipeline.errors import ConfigError
+from pipeline.records import IngredientRecord, RunRecord, SoupRecord
+from pipeline.records.tables import read_table
+from pipeline.report import methods_table
+from pipeline.stages.state import STAGES, STUDIES, fingerprints, is_done, is_imported, open_state
+
+logger = logging.getLogger("pipeline")
+
+HELP: dict[str, Any] = {
+    "description": """\
+Fine-tune a sweep with Ray Tune, build soups of its checkpoints, and report accuracy against cost.
+
+The same command again goes on where it stopped and does only what is left to do. With more trials the
+sweep is extended; with other settings for soups or studies only those stages run again.""",
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+}
+_EPILOG = """\
+examples:
+  python pipeline/run.py --config configs/digits.yaml
+  python pipeline/run.py --config configs/digits.yaml search.num_trials=32 output=runs/larger
+  python pipeline/run.py --config configs/digits.yaml --stages soup,study,report 'soup.methods=[greedy, mehl-plus]'
+  ray job submit --working-dir . -- python pipeline/run.py --config configs/digits.yaml
+
+exit status:
+  0    all is done
+  2    a mistake in the command, the settings or what they name: standard error says which, and what to do
+  130  stopped by Ctrl-C; the same command goes on from there
+
+settings, each with its default in brackets; values on the command line are YAML:
+"""
+
+
+def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> None:
+    """Do those of ``stages`` that are not done yet, in the order of `STAGES`, and tell what came out.
+
+    Raises PipelineError.
+    """
+    logger.info("run %s: output in %s", config.name, config.output)
+    uri = str(config.registry.tracking_uri)
+    wanted = fingerprints(config)
+    if fresh or not is_done(config, stages):
+        # Imported only now: a run that is done already says so without waiting for Ray and MLflow.
+        from pipeline.registry import connect
+        from pipeline.stages.running import run_pending
+
+        connect(uri)
+        if fresh and is_imported(config):
+            raise ConfigError(
+                f"--fresh: the ingredients of {config.output} were imported, and a sweep would start in their place; "
+                "give `python -m pipeline import --fresh` or another `output`"
+            )
+        state, moved = open_state(config, fresh=fresh)
+        if moved is not None:
+            logger.info("the earlier run is kept in %s", moved)
+        todo = [stage for stage in STAGES if stage in stages and state.done.get(stage) != wanted[stage]]
+        if "report" in stages and "report" not in todo:  # it tells of all stages
+            todo.append("report")
+        for stage in STAGES[: STAGES.index(todo[0])]:
+            if stage in ("search", "soup") and state.done.get(stage) != wanted[stage]:
+                raise ConfigError(f"--stages: '{todo[0]}' needs '{stage}', which is not done; add it")
+        run_pending(config, state, todo, wanted)
+    else:
+        logger.info("everything is done already (%s); --fresh starts over", ", ".join(stages))
+    _tell(config, uri)
+
+
+def _tell(config: Config, uri: str) -> None:
+    """The table of methods, where the report is, and how to open MLflow's UI."""
+    output = config.output
+    if (output / "soups.parquet").exists():
+        soups = read_table(output / "soups.parquet", SoupRecord)
+        rows = read_table(output / "ingredients.parquet", IngredientRecord)
+        record = RunRecord.model_validate_json((output / "run.json").read_text(encoding="utf-8"))
+        print(f"\n{methods_table(soups, rows, record.champion)}\n")
+    if (output / "report.html").exists():
+        print(f"Report:    {output / 'report.html'}")
+    print(f"In MLflow: {f'mlflow ui --backend-store-uri {uri}' if uri.startswith('sqlite:') else uri}")
+    print("           (choose 'Model training' at the top left; the + before the sweep shows its trials and soups)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command, the same however it is called."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML; configs/ has some")
+    parser.add_argument(
+        "--stages",
+        default="search,soup,study,report",
+        help=f"which of %(default)s to do (default: all); study stands for {', '.join(STUDIES)}",
+    )
+    parser.add_argument("--fresh", action="store_true", help="start over; the earlier run is moved aside, not deleted")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings over the file's: search.num_trials=32"
+    )
+    parser.epilog = _EPILOG + format_settings(min(max(shutil.get_terminal_size().columns, 80), 120))
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status of `guarded`."""
+
+    def job() -> None:
+        names = [name.strip() for name in arguments.stages.split(",")]
+        if unknown := [name for name in names if name not in (*STAGES, "study")]:
+            raise ConfigError(f"--stages: unknown stage '{unknown[0]}'; {nearest(unknown[0], (*STAGES, 'study'))}")
+        stages = [stage for stage in STAGES if stage in names or (stage in STUDIES and "study" in names)]
+        run_stages(load_config(arguments.config, arguments.overrides, known_names()), stages, fresh=arguments.fresh)
+
+    return guarded(job)
