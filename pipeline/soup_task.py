@@ -49,6 +49,7 @@ from pipeline.soups import (
     soup_from_coefficients,
     wise_ft,
 )
+from pipeline.weights import save_weights
 
 if TYPE_CHECKING:
     from pipeline.data import Splits
@@ -96,16 +97,14 @@ class SoupContext:
     """What the soups of a run share.
 
     ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`,
-    ``sha256s`` those of their checkpoints. ``shifts`` says by name where other test sets are. ``save`` writes (state,
-    path, metadata) as safetensors. ``skip_damaged`` tells whether ingredients whose file is missing or was changed are
-    left out (else they raise). Soups become model versions with the ``description`` of what ``build_model`` builds;
-    without one they are not registered.
+    ``sha256s`` those of their checkpoints. ``shifts`` says by name where other test sets are. ``skip_damaged`` tells
+    whether ingredients whose file is missing or was changed are left out (else they raise). Soups become model versions
+    with the ``description`` of what ``build_model`` builds; without one they are not registered.
     """
 
     sweep: Sweep
     splits: ray.ObjectRef
     build_model: Callable[[], nn.Module]
-    save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
     val_accuracies: Mapping[int, float]
     sha256s: Mapping[int, str | None]
     include_initialization: bool
@@ -348,5 +347,5 @@ def _register(
     if soup.state_dict is None:
         return register_soup(context.sweep, record, lineage, None)
     path = folder / record.method / "model.safetensors"
-    context.save(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
+    save_weights(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
     return register_soup(context.sweep, record, lineage, SoupModel(path, description))

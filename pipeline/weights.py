@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.files import replacing
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -136,15 +136,12 @@ def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str,
 
     The same weights and metadata give the same bytes, so that an upload may be repeated.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
     digest = hashlib.sha256()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         for part in _with_metadata(data, metadata):
             digest.update(part)
             file.write(part)
-    partial.replace(path)
     return digest.hexdigest()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -14,6 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.errors import DataError
+from pipeline.files import replacing
 from pipeline.records.types import Record
 
 R = TypeVar("R", bound=Record)
@@ -35,18 +34,8 @@ def write_table(path: Path, rows: Sequence[R], kind: type[R]) -> None:
     extra = dict.fromkeys(name for row in rows for name in row.model_extra or ())
     columns = [*_schema(kind), *(pa.field(name, pa.float64()) for name in extra)]
     table = pa.Table.from_pylist([row.model_dump() for row in rows], schema=pa.schema(columns))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A temporary name of its own: two writers must not write into one file.
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            pq.write_table(table, file)
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        pq.write_table(table, partial)
 
 
 def read_table(path: Path, kind: type[R]) -> list[R]:

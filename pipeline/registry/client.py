@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,10 +22,9 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from pipeline.errors import RegistryError
+from pipeline.files import patiently
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_PAUSE = 30.0  # between two attempts to reach a store, seconds
 
 # Alembic tells of every step of a database migration, MLflow of every model that it creates.
 for _name in ("alembic", "mlflow"):
@@ -41,16 +38,12 @@ def connect(tracking_uri: str, patience: float = 0) -> MlflowClient:
     A new SQLite database is migrated here, before any trial needs it: processes that start one together crash. A store
     that cannot be reached is asked again, less and less often, for ``patience`` seconds; then raises RegistryError.
     """
-    start, pause = time.monotonic(), 1.0
-    while True:
-        try:
-            return _connect(tracking_uri)
-        except RegistryError as error:
-            if time.monotonic() - start + pause > patience:
-                raise
-            logger.info("%s; asking again in %.0f s", error, pause)
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+    return patiently(
+        lambda: _connect(tracking_uri),
+        patience,
+        lambda error: isinstance(error, RegistryError),
+        lambda error, pause: logger.info("%s; asking again in %.0f s", error, pause),
+    )
 
 
 def _connect(tracking_uri: str) -> MlflowClient:
@@ -115,12 +108,6 @@ def local_path(uri: str) -> Path | None:
     return Path(uri) if parts.scheme == "" else None
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
     """``values`` as MLflow tags, without those that are None."""
     return {key: str(value) for key, value in values.items() if value is not None}
@@ -131,7 +118,6 @@ __all__ = [
     "MlflowException",
     "as_tags",
     "connect",
-    "file_sha256",
     "local_path",
     "redact",
     "store_errors",

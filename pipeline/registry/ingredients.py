@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from mlflow.entities.model_registry import ModelVersion
 from torch import Tensor
 
 from pipeline.errors import RegistryError
+from pipeline.files import file_sha256
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
-from pipeline.registry.client import MlflowClient, MlflowException, as_tags, file_sha256, local_path
+from pipeline.registry.client import MlflowClient, MlflowException, as_tags, local_path
 from pipeline.registry.sweeps import Sweep
+from pipeline.weights import save_weights
 
 FILE_NAME = "model.safetensors"
 _PARAMETERS = tuple(Hyperparameters.model_fields)
@@ -37,15 +39,11 @@ class IngredientVersion:
 
 @dataclass(frozen=True)
 class IngredientRecorder:
-    """Records trials from the workers that run them; every call may be repeated and has its effect once.
-
-    ``save`` writes (state, path, metadata) as safetensors and returns the file's SHA-256.
-    """
+    """Records trials from the workers that run them; every call may be repeated and has its effect once."""
 
     sweep: Sweep
     theta0_sha256: str | None
     class_names: tuple[str, ...]
-    save: Callable[[Mapping[str, Tensor], Path, Mapping[str, str]], str]
 
     def begin(self, trial_index: int, hyper: Hyperparameters) -> None:
         """Start the trial's run with its hyperparameters; left to `record` where the store cannot be reached."""
@@ -129,7 +127,7 @@ class IngredientRecorder:
         metadata = {**metadata, **origin, "class_names": json.dumps(self.class_names)}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / FILE_NAME
-            sha256 = self.save(state, path, metadata)
+            sha256 = save_weights(state, path, metadata)
             client.log_artifact(run_id, str(path), "ingredient")
         return f"{client.get_run(run_id).info.artifact_uri}/ingredient/{FILE_NAME}", sha256
 

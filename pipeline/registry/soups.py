@@ -13,8 +13,9 @@ from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
+from pipeline.files import file_sha256
 from pipeline.records import LineageRecord, ModelDescription, SoupRecord
-from pipeline.registry.client import MlflowException, as_tags, file_sha256
+from pipeline.registry.client import MlflowException, as_tags
 from pipeline.registry.ingredients import fetch_file
 from pipeline.registry.serving import DESCRIPTION, save_served_model
 from pipeline.registry.sweeps import Sweep

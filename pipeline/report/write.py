@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
+from pipeline.files import replacing, write_text
 from pipeline.records import RunResults
 from pipeline.report.figures import draw, save
 from pipeline.report.page import page
@@ -26,22 +24,12 @@ def write_report(folder: Path, results: RunResults) -> list[Path]:
         figure = draw(plot)
         for suffix in ("png", "svg"):
             target = figures / f"{name}.{suffix}"
-            _replace(target, partial(save, figure, suffix))
+            with replacing(target) as partial:
+                save(figure, suffix, partial)
             written.append(target)
     return written
 
 
 def write_page(path: Path, html: str) -> None:
     """Write a page whole or not at all. Raises OSError."""
-    _replace(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
-
-
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``target``, then put it in its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, html)

@@ -6,8 +6,6 @@ import contextlib
 import functools
 import shutil
 import tempfile
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +15,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pipeline.errors import SearchError
+from pipeline.files import PARTIAL, patiently, replacing
 
 T = TypeVar("T")
 
 _PIECE_BYTES = 16 * 2**20
-_PATIENCE, _LONGEST_PAUSE = 600.0, 30.0  # for a store that is away, seconds
-_PARTIAL = ".partial"
+_PATIENCE = 600.0  # for a store that is away, seconds
 
 
 class StoreAway(OSError):
@@ -53,14 +51,8 @@ class Storage:
         """
         system, folder = self._open()
         if isinstance(system, fs.LocalFileSystem):
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            partial = Path(folder, f"{name}.{uuid.uuid4().hex}{_PARTIAL}")
-            try:
-                with partial.open("wb") as file:
-                    yield file
-                partial.replace(Path(folder, name))
-            finally:
-                partial.unlink(missing_ok=True)
+            with replacing(Path(folder, name)) as partial, partial.open("wb") as file:
+                yield file
             return
         with tempfile.TemporaryFile() as content:
             yield content
@@ -98,7 +90,7 @@ class Storage:
         def list_files(system: fs.FileSystem, folder: str) -> list[str]:
             found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
             names = [info.base_name for info in found if info.type == fs.FileType.File]
-            return sorted(name for name in names if not name.endswith(_PARTIAL))
+            return sorted(name for name in names if not name.endswith(PARTIAL))
 
         return self._patiently(list_files)
 
@@ -135,20 +127,20 @@ class Storage:
 
     def _patiently(self, read: Callable[[fs.FileSystem, str], T]) -> T:
         system, folder = self._open()
-        start, pause = time.monotonic(), 1.0
-        while True:
-            try:
-                return read(system, folder)
-            except OSError as error:
-                if isinstance(error, FileNotFoundError) or isinstance(system, fs.LocalFileSystem):
-                    raise
-                if time.monotonic() - start + pause > _PATIENCE:
-                    raise SearchError(
-                        f"search.storage: {self.root} cannot be reached ({_reason(error)}); what was recorded is kept, "
-                        "the same command goes on once the store is well"
-                    ) from error
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        local = isinstance(system, fs.LocalFileSystem)
+
+        def is_away(error: Exception) -> bool:
+            return isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and not local
+
+        try:
+            return patiently(lambda: read(system, folder), _PATIENCE, is_away)
+        except OSError as error:
+            if not is_away(error):
+                raise
+            raise SearchError(
+                f"search.storage: {self.root} cannot be reached ({_reason(error)}); what was recorded is kept, "
+                "the same command goes on once the store is well"
+            ) from error
 
     def _open(self) -> tuple[fs.FileSystem, str]:
         system, path = _file_system(self.root)

@@ -9,7 +9,7 @@ from pipeline.soups.diagnosis import Diagnosis, Similarities, cosine_similaritie
 from pipeline.soups.ensemble import ensemble
 from pipeline.soups.greedy import GreedySettings, greedy_soup
 from pipeline.soups.greedy_ensemble import greedy_ensemble
-from pipeline.soups.ingredients import IngredientSet, file_sha256
+from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.learned import LearnedSettings, learned_soup
 from pipeline.soups.mehl import MehlSettings, mehl_soup
 from pipeline.soups.methods import METHODS, Method
@@ -39,7 +39,6 @@ __all__ = [
     "cosine_similarities",
     "diagnose",
     "ensemble",
-    "file_sha256",
     "greedy_ensemble",
     "greedy_soup",
     "learned_soup",

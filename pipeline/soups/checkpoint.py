@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import IngredientError
+from pipeline.files import replacing
 from pipeline.soups.ingredients import open_file
 
 log = logging.getLogger("pipeline.soups")
@@ -41,10 +42,8 @@ def save_progress(path: Path, identity: str, progress: Progress) -> None:
         "block_size": progress.block_size,
         "delta_dtype": progress.delta_dtype,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"progress": json.dumps(state)})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"progress": json.dumps(state)})
 
 
 def load_progress(path: Path, identity: str) -> Progress | None:

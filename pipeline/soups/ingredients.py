@@ -166,9 +166,3 @@ class IngredientSet:
         """
         varying = set(self.varying)
         return {name: self.mean_tensor(name) if name in varying else self.tensor(0, name) for name in self.names}
-
-
-def file_sha256(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

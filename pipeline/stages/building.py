@@ -18,7 +18,6 @@ from pipeline.soup_task import SoupContext, SoupRequest, SoupResult, build_soups
 from pipeline.soups import METHODS
 from pipeline.stages.context import Run
 from pipeline.stages.state import BuiltSoup, save_state
-from pipeline.weights import save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,6 @@ def soup_context(run: Run, rows: Sequence[IngredientRecord], description: ModelD
         sweep=run.sweep,
         splits=run.splits_ref,
         build_model=run.build_model(),
-        save=save_weights,
         val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
         sha256s={row.trial_index: row.sha256 for row in rows},
         include_initialization=config.soup.include_initialization,

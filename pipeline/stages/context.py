@@ -13,12 +13,13 @@ import ray
 from pipeline.cluster import Cluster
 from pipeline.config import Config
 from pipeline.data import Splits
+from pipeline.files import write_text
 from pipeline.models import build_classifier
 from pipeline.provenance import git_commit, library_versions, machine
 from pipeline.records import IngredientRecord, RunRecord
 from pipeline.records.tables import read_table
 from pipeline.registry import Sweep
-from pipeline.stages.state import RunState, write_text
+from pipeline.stages.state import RunState
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pipeline.records.tables import write_table
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.stages.context import Run
 from pipeline.stages.state import save_state
-from pipeline.weights import load_weights, read_metadata, read_weights, save_weights, unique_state, weights_sha256
+from pipeline.weights import load_weights, read_metadata, read_weights, unique_state, weights_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def import_checkpoints(
         save_state(config, run.state)
     if not registered or not run.path("run.json").exists():
         run.begin(theta0_sha256, None, None if initial is None else initial.test_accuracy)
-    recorder = IngredientRecorder(run.sweep, theta0_sha256, run.splits.class_names, save_weights)
+    recorder = IngredientRecorder(run.sweep, theta0_sha256, run.splits.class_names)
     if initial is not None:
         recorder.upload_theta0(initial.state)
     context = dataclasses.replace(context, recorder=recorder)

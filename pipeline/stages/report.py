@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.files import write_text
 from pipeline.records.folder import read_results
 from pipeline.registry import describe, finish_sweep
 from pipeline.report import methods_table, write_report
 from pipeline.stages.context import Run
-from pipeline.stages.state import write_text
 
 
 def report_stage(run: Run) -> None:

@@ -46,7 +46,7 @@ def search_stage(run: Run) -> None:
         storage.check()
     record = ensure_theta0(run)
     theta0 = read_weights(run.path("theta0.safetensors"))
-    recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names, save_weights)
+    recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names)
     recorder.upload_theta0(theta0)
     use_gpu, reserved = trial_resources(run.cluster, config.search)
     context = TrialContext(

@@ -6,13 +6,13 @@ import logging
 import shutil
 from pathlib import Path
 
+from pipeline.files import replacing, write_text
 from pipeline.models import describe_model
 from pipeline.records import CoefficientRecord, SoupRecord
 from pipeline.records.tables import write_table
 from pipeline.registry import fetch_soup, find_soup, log_soup_files, set_champion
 from pipeline.stages.building import built_soups, new_soups, soup_context, whole_sweep
 from pipeline.stages.context import Run
-from pipeline.stages.state import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,7 @@ def soup_stage(run: Run) -> None:
 
 
 def _keep(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+    with replacing(target) as partial:
+        shutil.copyfile(source, partial)
     if source.parent == target.parent:  # downloaded for this copy
         source.unlink()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config import Config, Section, dump_config, nested_section
 from pipeline.errors import ConfigError
+from pipeline.files import write_text
 from pipeline.records import SoupRecord
 
 # Each a section of `study`, as far as there is something to set.
@@ -130,14 +131,6 @@ def _read(config: Config) -> RunState | None:
 def save_state(config: Config, state: RunState) -> None:
     """Write ``state.json``."""
     write_text(config.output / "state.json", state.model_dump_json(indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def fingerprints(config: Config) -> dict[str, str]:

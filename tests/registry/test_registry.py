@@ -13,6 +13,7 @@ from safetensors import safe_open
 from samples import ingredient, model_config
 
 from pipeline.errors import RegistryError
+from pipeline.files import file_sha256
 from pipeline.models import describe_model
 from pipeline.records import (
     CostRecord,
@@ -46,7 +47,7 @@ from pipeline.registry import (
     register_soup,
     set_champion,
 )
-from pipeline.registry.client import file_sha256, local_path
+from pipeline.registry.client import local_path
 from pipeline.registry.ingredients import _version
 from pipeline.weights import save_weights
 

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from soup_models import Classifier, fine_tuned, save
 
 from pipeline.errors import IngredientError
-from pipeline.soups import IngredientSet, file_sha256
+from pipeline.files import file_sha256
+from pipeline.soups import IngredientSet
 
 
 @pytest.fixture
