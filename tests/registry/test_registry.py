@@ -65,7 +65,7 @@ def recorder(sweep):
 
 
 def recorder_of(sweep):
-    return IngredientRecorder(sweep, THETA0, ("cat", "dög"), save_weights)
+    return IngredientRecorder(sweep, THETA0, ("cat", "dög"))
 
 
 def weights(value):

@@ -10,7 +10,6 @@ from samples import ingredient
 from servers import sqlite_server
 
 from pipeline.registry import IngredientRecorder, fetch_ingredients, list_ingredients, open_sweep, read_trials
-from pipeline.weights import save_weights
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900), needs_mlflow]
 COUNT = 8
@@ -24,7 +23,7 @@ def server(migrated_store, tmp_path):
 
 def test_trials_are_recorded_once_the_server_is_back(server, tmp_path):
     sweep = open_sweep(server.uri, "away", "sweep-1", None, {})
-    recorder = IngredientRecorder(sweep, "7" * 64, ("cat", "dog"), save_weights)
+    recorder = IngredientRecorder(sweep, "7" * 64, ("cat", "dog"))
     failures = []
 
     def record(indices):
