@@ -1,6 +1,7 @@
 """The typed records that pass between the stages, their tables, and what lies where in the folder of a run."""
 
 from pipeline.records.types import (
+    RECORDS_VERSION,
     Augmentation,
     CoefficientRecord,
     ComparisonRecord,
@@ -16,6 +17,7 @@ from pipeline.records.types import (
     Record,
     RunRecord,
     RunResults,
+    Scalar,
     SimilarityRecord,
     SoupIngredient,
     SoupRecord,
@@ -25,9 +27,12 @@ from pipeline.records.types import (
     cost_by_device,
     cost_unit,
     cumulative_gpu_hours,
+    known_hyperparameters,
+    title_of,
 )
 
 __all__ = [
+    "RECORDS_VERSION",
     "Augmentation",
     "CoefficientRecord",
     "ComparisonRecord",
@@ -43,6 +48,7 @@ __all__ = [
     "Record",
     "RunRecord",
     "RunResults",
+    "Scalar",
     "SimilarityRecord",
     "SoupIngredient",
     "SoupRecord",
@@ -52,4 +58,6 @@ __all__ = [
     "cost_by_device",
     "cost_unit",
     "cumulative_gpu_hours",
+    "known_hyperparameters",
+    "title_of",
 ]

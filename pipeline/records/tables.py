@@ -23,7 +23,7 @@ _SCALARS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.stri
 def write_table(path: Path, rows: Sequence[R], kind: type[R]) -> None:
     """Write ``rows`` to the Parquet file ``path``, a column per field of ``kind``, replacing what was there at once.
 
-    Accuracies that rows have besides (see `Measured`) follow as columns of their own.
+    What rows have besides (accuracies on shifts, hyperparameters of a trainer's own) follows as columns of their own.
 
     The types of the columns come from ``kind``, so that a table without rows or with nothing but None in a column keeps
     them. Missing folders are made. Raises TypeError for a row of another kind or a field that fits no column.
@@ -31,9 +31,12 @@ def write_table(path: Path, rows: Sequence[R], kind: type[R]) -> None:
     strangers = [type(row).__name__ for row in rows if type(row) is not kind]
     if strangers:
         raise TypeError(f"{path}: a table of {kind.__name__} cannot hold {strangers[0]}")
-    extra = dict.fromkeys(name for row in rows for name in row.model_extra or ())
-    columns = [*_schema(kind), *(pa.field(name, pa.float64()) for name in extra)]
-    table = pa.Table.from_pylist([row.model_dump() for row in rows], schema=pa.schema(columns))
+    values = [row.model_dump() for row in rows]
+    columns = _schema(kind)
+    own = dict.fromkeys(name for row in values for name in row if name not in columns.names)
+    for name in own:
+        columns = columns.append(pa.field(name, _type_of([row.get(name) for row in values])))
+    table = pa.Table.from_pylist(values, schema=columns)
     with replacing(path) as partial:
         pq.write_table(table, partial)
 
@@ -53,7 +56,20 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
 
 
 def _schema(kind: type[Record]) -> pa.Schema:
-    return pa.schema([_column(name, field.annotation) for name, field in kind.model_fields.items()])
+    fields = {name: field.annotation for name, field in kind.model_fields.items()}
+    return pa.schema(
+        [
+            *(_column(name, annotation) for name, annotation in fields.items()),
+            *(_column(name, annotation | None) for name, annotation in kind.extra_columns.items()),
+        ]
+    )
+
+
+def _type_of(values: Sequence[Any]) -> pa.DataType:
+    """Of a column that no kind of record knows: as wide as its values ask for, text where nothing is known."""
+    kinds = {type(value) for value in values if value is not None}
+    widest = next((kind for kind in (str, float, int, bool) if kind in kinds), str)
+    return _SCALARS[widest]
 
 
 def _column(name: str, annotation: Any) -> pa.Field:

@@ -7,20 +7,40 @@ learn from; ``select_accuracy`` on the part that chooses the champion (None wher
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    create_model,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+RECORDS_VERSION = 2  # of the files in a run's folder and of what the registry holds; raise it when they change
 
 
 class Record(BaseModel):
-    """A frozen row of a table; the order of its fields is the order of the columns."""
+    """A frozen row of a table; the order of its fields is the order of the columns.
+
+    ``extra_columns`` are the types of columns that every table of a kind has beside its fields.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    extra_columns: ClassVar[Mapping[str, Any]] = {}
 
 
 Augmentation: TypeAlias = Literal["minimal", "medium", "strong", "randaugment"]
+# What a hyperparameter is in a table: of one that is not known to this version, as it stands.
+Scalar: TypeAlias = StrictBool | StrictInt | StrictFloat | StrictStr | None
 
 
 class Hyperparameters(Record):
@@ -33,18 +53,45 @@ class Hyperparameters(Record):
     weights the ingredient (App. L).
     """
 
-    lr: float = Field(ge=0)
+    lr: float = Field(ge=0, title="Learning rate")
     weight_decay: float = Field(ge=0)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     label_smoothing: float = Field(ge=0, le=1)
     mixup: float = Field(ge=0)
     augmentation: Augmentation
-    randaugment_m: int = Field(ge=0, le=30)
-    randaugment_n: int = Field(ge=0)
+    randaugment_m: int = Field(ge=0, le=30, title="RandAugment M")
+    randaugment_n: int = Field(ge=0, title="RandAugment N")
     seed: int
-    cutmix: float = Field(0.0, ge=0)
-    ema_decay: float = Field(0.0, ge=0, lt=1)
+    cutmix: float = Field(0.0, ge=0, title="CutMix")
+    ema_decay: float = Field(0.0, ge=0, lt=1, title="EMA decay")
+
+
+def _optional(field: FieldInfo) -> Any:
+    """The field with None for its default, as `create_model` takes one."""
+    optional = copy(field)
+    optional.default = None
+    return field.annotation | None, optional
+
+
+_KNOWN = Hyperparameters.model_fields.keys()
+_Known: type[Record] = create_model(
+    "_Known", __base__=Record, **{name: _optional(field) for name, field in Hyperparameters.model_fields.items()}
+)
+
+
+def known_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Hyperparameters` out of ``values``, each checked as there, None for those that are missing.
+
+    Raises ValidationError.
+    """
+    return _Known.model_validate({name: values[name] for name in values if name in _KNOWN}).model_dump()
+
+
+def title_of(hyperparameter: str) -> str:
+    """What tables and figures call a hyperparameter, one of a trainer's own too."""
+    field = Hyperparameters.model_fields.get(hyperparameter)
+    return (field and field.title) or hyperparameter.replace("_", " ").capitalize()
 
 
 class TrialOutcome(Record):
@@ -74,23 +121,29 @@ class TrialOutcome(Record):
 
 
 class IngredientRecord(TrialOutcome):
-    """A row of ``ingredients.parquet``: one trial in search order, its outcome, then its hyperparameters.
+    """A row of ``ingredients.parquet``: one trial in search order, its outcome, then a column per hyperparameter.
 
-    They are those of `Hyperparameters`; of an imported checkpoint they may be unknown.
+    The columns are those of `Hyperparameters`, None where they are not known (of an imported checkpoint), then those
+    that a trainer has of its own, as they stand: reading them needs no plug-in.
     """
 
-    lr: float | None = Field(None, ge=0)
-    weight_decay: float | None = Field(None, ge=0)
-    epochs: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    label_smoothing: float | None = Field(None, ge=0, le=1)
-    mixup: float | None = Field(None, ge=0)
-    augmentation: Augmentation | None = None
-    randaugment_m: int | None = Field(None, ge=0, le=30)
-    randaugment_n: int | None = Field(None, ge=0)
-    seed: int | None = None
-    cutmix: float | None = Field(None, ge=0)
-    ema_decay: float | None = Field(None, ge=0, lt=1)
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Scalar]
+    extra_columns: ClassVar[Mapping[str, Any]] = {
+        name: field.annotation for name, field in Hyperparameters.model_fields.items()
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_hyperparameters(cls, values: Any) -> Any:
+        outcome = {name: value for name, value in values.items() if name in cls.model_fields}
+        own = {name: value for name, value in values.items() if name not in outcome and name not in _KNOWN}
+        return {**outcome, **known_hyperparameters(values), **own}
+
+    @property
+    def hyperparameters(self) -> dict[str, Scalar]:
+        """The hyperparameters by name, in the order of the columns; None: not known."""
+        return dict(self.__pydantic_extra__)
 
 
 class EpochRecord(Record):
@@ -319,12 +372,14 @@ class SplitRecord(Record):
 class RunRecord(Record):
     """What a run was made with: everything needed to repeat it or to explain its figures.
 
+    ``labels`` are the display names of the soup methods, so that a page can be made without those that are plug-ins.
     ``champion`` is the method of the soup with the best select accuracy, once there is one. ``theta0_gpu_hours`` is the
     cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial. Where ingredients were
     imported it is None, and without --theta0 the rest that is said of theta0 too. ``price_per_gpu_hour`` is the price
     of such a unit, in any currency.
     """
 
+    records_version: int
     name: str
     sweep_id: str
     seed: int
@@ -339,23 +394,28 @@ class RunRecord(Record):
     theta0_test_accuracy: float | None
     champion: str | None = None
     price_per_gpu_hour: float | None = None
+    labels: dict[str, str] = {}
+
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
 class RunResults:
-    """All records of a run, each table by its name, ``coefficients`` by method; empty what is not there yet."""
+    """All records of a run, ``coefficients`` by method, the tables of studies by name; empty what is not there yet."""
 
     run: RunRecord
     ingredients: list[IngredientRecord] = field(default_factory=list)
     soups: list[SoupRecord] = field(default_factory=list)
-    cost_accuracy: list[CostRecord] = field(default_factory=list)
-    cost_ratios: list[CostRatioRecord] = field(default_factory=list)
-    comparisons: list[ComparisonRecord] = field(default_factory=list)
-    elimination: list[VariantRecord] = field(default_factory=list)
-    ablation: list[VariantRecord] = field(default_factory=list)
-    wise_ft: list[VariantRecord] = field(default_factory=list)
-    similarity: list[SimilarityRecord] = field(default_factory=list)
     coefficients: dict[str, list[CoefficientRecord]] = field(default_factory=dict)
+    studies: dict[str, list[Any]] = field(default_factory=dict)
+
+    def table(self, name: str, kind: type[R]) -> list[R]:
+        """The rows of a study's table; none while there is no such table. Raises TypeError for rows of another kind."""
+        rows = self.studies.get(name, [])
+        if strangers := [type(row).__name__ for row in rows if not isinstance(row, kind)]:
+            raise TypeError(f"table {name} holds {strangers[0]}, not {kind.__name__}")
+        return rows
 
 
 def cost_unit(ingredients: Iterable[IngredientRecord]) -> str:
