@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -147,3 +147,36 @@ def learning_rate(peak: float, step: int, steps: int, settings: SearchConfig) ->
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+class TrainingFunction(Protocol):
+    """What fine-tunes: as `finetune`, which says what the arguments are and what it owes to its caller."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        splits: Splits,
+        hyper: Any,
+        settings: SearchConfig,
+        *,
+        device: str,
+        resume: TrainState | None = None,
+        on_epoch: Callable[[EpochRecord, TrainState], None] | None = None,
+    ) -> Finetuned:
+        """Fine-tune ``model`` in place by ``hyper``; raises TrialRejected for what can be no ingredient."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A training function and the hyperparameters that it takes: `Hyperparameters`, or a subclass with more of them.
+
+    Of its own ones, those without a default must be drawn (`search.distributions`).
+    """
+
+    train: TrainingFunction
+    hyperparameters: type[Hyperparameters] = Hyperparameters
+
+
+# By the name that `search.trainer` gives. A new one is one file and one line, from outside of the package too.
+TRAINERS: dict[str, Trainer] = {"finetune": Trainer(finetune)}

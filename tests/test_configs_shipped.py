@@ -54,7 +54,7 @@ def coloured_images(path: Path, count: int) -> Path:
 def test_the_cifar10_config_runs_on_a_small_parquet_set(session_ray, migrated_store, tmp_path, known):
     # With theta0 as an ingredient and without a select split, which is the papers' protocol.
     from pipeline.commands import run
-    from pipeline.stages.state import STAGES
+    from pipeline.stages.state import all_stages
 
     shutil.copy(migrated_store, tmp_path / "mlflow.db")
     overrides = [
@@ -76,7 +76,7 @@ def test_the_cifar10_config_runs_on_a_small_parquet_set(session_ray, migrated_st
         "soup.include_initialization=true",
     ]
     config = load_config(FOLDER / "cifar10-vit-b-32.yaml", overrides, known)
-    run.run_stages(config, STAGES, fresh=False)
+    run.run_stages(config, all_stages(), fresh=False)
     output = config.output
     trials = read_table(output / "ingredients.parquet", IngredientRecord)
     assert [row.status for row in trials] == ["finished", "finished"]

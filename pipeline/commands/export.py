@@ -52,7 +52,7 @@ def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool
     soup = find_soup(sweep, alias)
     description = fetch_description(soup)
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(fetch_settings(sweep, Path(folder)), [], known_names())
+        config = load_config(fetch_settings(sweep, Path(folder)), [], known_names)
         model = build_classifier(config.model, len(description.class_names)).eval()
         load_weights(model, read_weights(fetch_soup(soup, Path(folder))), source=f"soup '{soup.method}'")
         if program:  # first, as it may fail

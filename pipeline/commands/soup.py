@@ -46,14 +46,14 @@ def make_soup(arguments: argparse.Namespace) -> None:
     from pipeline.models import build_classifier
     from pipeline.weights import save_weights
 
-    config = load_config(arguments.config, arguments.overrides, known_names())
+    config = load_config(arguments.config, arguments.overrides, known_names)
     method = METHODS.get(arguments.method)
     if method is None:
         raise ConfigError(f"--method: unknown name '{arguments.method}'; {nearest(arguments.method, METHODS)}")
     paths = sorted(arguments.ingredients.glob("*.safetensors"))
     if not paths:
         raise ConfigError(f"--ingredients: {arguments.ingredients} holds no *.safetensors files")
-    cluster = start_ray()
+    cluster = start_ray(config.plugins)
     splits = load_splits(config.data, config.seed, cluster.image_bytes)
     ingredients = IngredientSet.open(paths, on_mismatch="skip")
     for _, reason in ingredients.rejected:

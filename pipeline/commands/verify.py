@@ -77,9 +77,9 @@ def _check_soups(
     from pipeline.soups import IngredientSet, soup_from_coefficients
     from pipeline.weights import load_weights, read_weights
 
-    config = load_config(fetch_settings(sweep, folder), [], known_names())
+    config = load_config(fetch_settings(sweep, folder), [], known_names)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    splits = load_splits(config.data, config.seed, start_ray().image_bytes)
+    splits = load_splits(config.data, config.seed, start_ray(config.plugins).image_bytes)
     model = build_classifier(config.model, len(splits.class_names))
     # Their statistics are measured anew on training images for every soup.
     renewed = {

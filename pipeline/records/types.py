@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Optional, Self, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -71,7 +71,7 @@ def _optional(field: FieldInfo) -> Any:
     """The field with None for its default, as `create_model` takes one."""
     optional = copy(field)
     optional.default = None
-    return field.annotation | None, optional
+    return Optional[field.annotation], optional  # noqa: UP045 (made while running)
 
 
 _KNOWN = Hyperparameters.model_fields.keys()

@@ -23,7 +23,6 @@ from pipeline.registry.sweeps import Sweep
 from pipeline.weights import save_weights
 
 FILE_NAME = "model.safetensors"
-_PARAMETERS = tuple(Hyperparameters.model_fields)
 _METRICS = ("val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours", "peak_memory_bytes", "images_seen")
 
 
@@ -117,7 +116,8 @@ class IngredientRecorder:
 
     def _log_parameters(self, client: MlflowClient, run_id: str, hyper: Hyperparameters | IngredientRecord) -> None:
         there = client.get_run(run_id).data.params
-        known = as_tags({name: getattr(hyper, name) for name in _PARAMETERS if name not in there})
+        values = hyper.hyperparameters if isinstance(hyper, IngredientRecord) else hyper.model_dump()
+        known = as_tags({name: value for name, value in values.items() if name not in there})
         client.log_batch(run_id, params=[Param(name, value) for name, value in known.items()])
 
     def _log(
@@ -244,4 +244,5 @@ def _registered(version: ModelVersion, row: IngredientRecord) -> IngredientRecor
     """The row of a registered version, with the cost of ``row``, which counts all attempts."""
     columns = {name: version.tags[name] for name in IngredientRecord.model_fields if name in version.tags}
     cost = {"gpu_hours": row.gpu_hours, "attempts": row.attempts, "model_version": int(version.version)}
-    return IngredientRecord.model_validate({"theta0_sha256": None, **columns, **cost})
+    # The same trial has the same hyperparameters, and tags are text.
+    return IngredientRecord.model_validate({"theta0_sha256": None, **columns, **cost, **row.hyperparameters})

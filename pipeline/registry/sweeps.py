@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 
 from pipeline.errors import RegistryError
-from pipeline.records import CostRecord, SplitRecord
+from pipeline.records import RECORDS_VERSION, CostRecord, SplitRecord
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
 
 _PATIENCE = 600.0  # seconds; a trial's hours are worth more
+_VERSION = "records_version"  # a tag of the sweep's run
 _DIGEST_LENGTH = 36  # MLflow's limit
 
 
@@ -83,9 +84,10 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
             client.create_registered_model(model, description=description)
     found = client.search_runs([experiment_id], f"tags.sweep_id = '{sweep_id}' and tags.role = 'sweep'", max_results=1)
     if found:
+        _check_version(found[0], name)
         run_id = found[0].info.run_id
     else:
-        tags = {**origin, "sweep_id": sweep_id, "role": "sweep"}
+        tags = {**origin, "sweep_id": sweep_id, "role": "sweep", _VERSION: RECORDS_VERSION}
         run_id = client.create_run(experiment_id, run_name=f"{name} {sweep_id}", tags=as_tags(tags)).info.run_id
     return Sweep(tracking_uri, name, sweep_id, str(experiment_id), str(run_id), dict(origin))
 
@@ -110,6 +112,7 @@ def find_sweep(tracking_uri: str, name: str) -> Sweep:
         there = f"there are: {', '.join(names)}" if names else "it is empty"
         raise RegistryError(f"the registry {redact(tracking_uri)} has no run '{name}'; {there}")
     run = found[0]
+    _check_version(run, name)
     return Sweep(
         tracking_uri,
         name,
@@ -118,6 +121,16 @@ def find_sweep(tracking_uri: str, name: str) -> Sweep:
         str(run.info.run_id),
         run.data.tags,
     )
+
+
+def _check_version(run: Run, name: str) -> None:
+    """Raises RegistryError for a sweep that a newer program recorded; older ones (1 said none) are read as they are."""
+    version = run.data.tags.get(_VERSION, "1")
+    if not version.isdigit() or int(version) > RECORDS_VERSION:
+        raise RegistryError(
+            f"the sweep of run '{name}' holds records of version {version}, and this program knows {RECORDS_VERSION}; "
+            "use the newer program that recorded it"
+        )
 
 
 def log_datasets(sweep: Sweep, source: str, splits: Sequence[SplitRecord]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import SPACES, Distribution, SearchConfig
+from pipeline.finetune import TRAINERS
 from pipeline.records import Hyperparameters
 
 # What an augmentation says about RandAugment's M and N.
@@ -32,6 +33,7 @@ def sample_trials(config: SearchConfig, seed: int) -> list[Trial]:
     when all combinations have been, they come again in another order.
     """
     space = {**SPACES[config.space].distributions, **config.distributions}
+    kind = TRAINERS[config.trainer].hyperparameters
     grids = {name: distribution.grid for name, distribution in space.items() if distribution.grid is not None}
     combinations = [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
     trials = []
@@ -40,12 +42,15 @@ def sample_trials(config: SearchConfig, seed: int) -> list[Trial]:
         order = np.random.default_rng([seed, passes, _GRID_STREAM]).permutation(len(combinations))
         random_state = np.random.RandomState(np.random.SeedSequence([seed, index]).generate_state(4))
         drawn: dict[str, Any] = {}
-        for name in Hyperparameters.model_fields:
-            drawn[name] = random_state.randint(2**31) if name == "seed" else _draw(space[name], random_state)
+        for name in kind.model_fields:  # a trainer's own come last, so that they leave the other draws as they are
+            if name == "seed":
+                drawn[name] = random_state.randint(2**31)
+            elif name in space:  # else its default
+                drawn[name] = _draw(space[name], random_state)
         drawn |= combinations[order[place]]
         if drawn["augmentation"] in _RANDAUGMENT:
             drawn["randaugment_m"], drawn["randaugment_n"] = _RANDAUGMENT[drawn["augmentation"]]
-        trials.append(Trial(index, Hyperparameters(**drawn)))
+        trials.append(Trial(index, kind(**drawn)))
     return trials
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.config import SearchConfig
 from pipeline.errors import TrialRejected
-from pipeline.finetune import finetune
+from pipeline.finetune import TRAINERS
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.sampling import Trial
@@ -108,7 +108,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
             torch.set_num_threads(context.settings.cpus_per_trial)
             model = context.build_model()
             load_weights(model, ray.get(context.theta0), source="theta0")
-            done = finetune(
+            done = TRAINERS[context.settings.trainer].train(
                 model,
                 ray.get(context.splits),
                 trial.hyper,
