@@ -267,7 +267,7 @@ def _check_stands_alone(config: ModelConfig, image_size: int, tower: nn.Module, 
     save_weights({name: value.clone() for name, value in tower.state_dict().items()}, weights, {})
     served = describe_model(config, image_size, _CLASS_NAMES)
     description = served.description.model_dump_json()
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-c", _ALONE, str(alone), description, file.stem, str(weights)],
         capture_output=True,
         text=True,
@@ -318,7 +318,7 @@ def _check_chunks(chunks: list[Chunk], num_classes: int | None) -> None:
         assert chunk.start == start, "chunks follow each other: `start` is the index of their first image"
         start += chunk.count
     for chunk in (chunks[0], chunks[-1]):
-        images = list(pickle.loads(pickle.dumps(chunk)).read())  # noqa: S301 (just pickled)
+        images = list(pickle.loads(pickle.dumps(chunk)).read())
         assert len(images) == chunk.count, "read yields `count` images"
         first = images[0]
         assert first.pixels is not None

@@ -5,7 +5,6 @@ from bistro.leave_one_out_section import LEAVE_ONE_OUT_SECTION
 from bistro.model_stock import MODEL_STOCK
 from bistro.momentum import MOMENTUM
 from bistro.stripes import STRIPES
-
 from pipeline.data.sources import SOURCES
 from pipeline.finetune import TRAINERS
 from pipeline.models import BACKBONES

@@ -23,9 +23,7 @@ class LeaveOneOutSettings(Section):
 def requests(inputs):
     """The soup without each of the trials."""
     whole = inputs.whole_sweep(inputs.settings.method)
-    return {
-        f"leave-one-out/{index}": whole.of(set(whole.trial_indices) - {index}) for index in whole.trial_indices
-    }
+    return {f"leave-one-out/{index}": whole.of(set(whole.trial_indices) - {index}) for index in whole.trial_indices}
 
 
 def rows(inputs, soups):

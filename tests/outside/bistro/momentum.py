@@ -48,9 +48,7 @@ def train(model, splits, hyper, settings, *, device, resume=None, on_epoch=None)
                 images_per_second=len(splits.train) / (time.perf_counter() - start),
                 data_wait=0.0,
             )
-            on_epoch(
-                record, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
-            )
+            on_epoch(record, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1})
     accuracies = split_accuracies(model, splits, device)
     return Finetuned(
         val_accuracy=accuracies["fit"],
