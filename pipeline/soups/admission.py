@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import IngredientError
-from pipeline.soups.ingredients import IngredientFile, open_file, same_bits
+from pipeline.soups.ingredient_file import IngredientFile, open_file, same_bits
 
 log = logging.getLogger("pipeline.soups")
 

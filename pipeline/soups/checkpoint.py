@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.errors import IngredientError
 from pipeline.files import replacing
-from pipeline.soups.ingredients import open_file
+from pipeline.soups.ingredient_file import open_file
 
 log = logging.getLogger("pipeline.soups")
 

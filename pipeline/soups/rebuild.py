@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import SoupError
-from pipeline.soups.ingredients import IngredientSet, same_bits
+from pipeline.soups.ingredient_file import same_bits
+from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import layer_indices
 from pipeline.soups.streaming import weighted_sum
 
