@@ -116,8 +116,3 @@ def _without_directions(plane: Hyperplane, batch: Batch, descent: Descent, cost:
 
 def _bytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def storage_type(name: str | None) -> torch.dtype | None:
-    """The torch type of a ``delta_dtype``."""
-    return None if name is None else DELTA_DTYPES[name]

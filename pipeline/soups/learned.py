@@ -18,8 +18,8 @@ from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
 from pipeline.soups.measure import measured
-from pipeline.soups.mehl import seeded
 from pipeline.soups.rebuild import soup_from_coefficients
+from pipeline.soups.seeding import seeded
 from pipeline.soups.settings import Check
 from pipeline.soups.soup import Soup, costed, nonzero_rows
 from pipeline.soups.workbench import borrowed

@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 
-from pipeline.soups.budget import BlockPlan, plan_within_budget, storage_type
+from pipeline.soups.budget import BlockPlan, plan_within_budget
 from pipeline.soups.checkpoint import Progress, load_progress, save_progress
 from pipeline.soups.descent import Descent, DescentSettings
 from pipeline.soups.fit_data import Fit, FitData, Preprocess
@@ -22,8 +21,9 @@ from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
 from pipeline.soups.measure import Cost, measured
-from pipeline.soups.packed import DELTA_DTYPES, DeltaDtype
+from pipeline.soups.packed import DELTA_DTYPES, DeltaDtype, storage_type
 from pipeline.soups.rebuild import soup_from_coefficients
+from pipeline.soups.seeding import seeded
 from pipeline.soups.settings import Check
 from pipeline.soups.soup import Soup, costed, nonzero_rows
 from pipeline.soups.workbench import borrowed
@@ -175,12 +175,6 @@ def draw_blocks(count: int, size: int, outer_iterations: int | None, seed: int) 
         order = torch.randperm(count, generator=generator).tolist()
         blocks += [tuple(order[start : start + size]) for start in range(0, count, size)]
     return tuple(blocks[:total])
-
-
-def seeded(seed: int, *stream: int) -> torch.Generator:
-    """A generator of its own for each purpose, so that no draw of one shifts those of another."""
-    mixed = np.random.SeedSequence((seed, *stream)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed))
 
 
 def _plan(
