@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import sys
 import threading
 import time
@@ -58,12 +57,16 @@ def measured(device: str) -> Iterator[Cost]:
 def anonymous_bytes() -> int:
     """Anonymous resident memory of this process: without the memory-mapped files that plain RSS counts.
 
-    Where the kernel does not tell (macOS), the largest resident set so far.
+    Where the kernel does not tell (macOS), the largest resident set so far; where nothing does (Windows), 0.
     """
     if _STATUS.exists():
-        found = re.search(r"^RssAnon:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
+        line = re.search(r"^RssAnon:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+        if line:
+            return int(line[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
