@@ -18,7 +18,7 @@ from pipeline.soups.scoring import AccuracyScorer, Score, accuracy_scorer
 from pipeline.soups.soup import Soup, SoupInputs, nonzero_rows
 from pipeline.soups.uniform import uniform_soup
 from pipeline.soups.wise_ft import WiseFtSettings, wise_ft
-from pipeline.soups.workbench import load_weights, recalibrated
+from pipeline.soups.workbench import copy_into_model, recalibrated
 
 __all__ = [
     "METHODS",
@@ -36,13 +36,13 @@ __all__ = [
     "WiseFtSettings",
     "accuracy_scorer",
     "best_individual",
+    "copy_into_model",
     "cosine_similarities",
     "diagnose",
     "ensemble",
     "greedy_ensemble",
     "greedy_soup",
     "learned_soup",
-    "load_weights",
     "mehl_soup",
     "nonzero_rows",
     "recalibrated",

@@ -15,7 +15,7 @@ from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import measured
 from pipeline.soups.scoring import AccuracyScorer
 from pipeline.soups.soup import Soup, costed, nonzero_rows
-from pipeline.soups.workbench import borrowed, load_weights
+from pipeline.soups.workbench import borrowed, copy_into_model
 
 log = logging.getLogger("pipeline.soups")
 
@@ -89,7 +89,7 @@ class _Members:
     @torch.no_grad()
     def try_with(self, k: int, needed: int) -> int | None:
         """Correct images if ``k`` joined; None as soon as ``needed`` is out of reach."""
-        load_weights(self.model, self.ingredients.state_dict(k))
+        copy_into_model(self.model, self.ingredients.state_dict(k))
         total, seen, correct = self.data.num_images, 0, 0
         self.candidate = []
         for number, (images, labels) in enumerate(self.data.ordered(self.batch_size)):

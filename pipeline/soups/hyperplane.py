@@ -17,7 +17,7 @@ from pipeline.soups.fit_data import Batch
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LayerKind, layer_indices, layer_names
 from pipeline.soups.streaming import weighted_sum
-from pipeline.soups.workbench import load_weights, weight_slots
+from pipeline.soups.workbench import copy_into_model, weight_slots
 
 
 class Hyperplane:
@@ -70,7 +70,7 @@ class Hyperplane:
         terms = [(weight, k) for k, weight in enumerate(self.origin[:, 0].tolist()) if weight != 0]
         for name, tensor in self.centre.items():
             weighted_sum([(weight, self.ingredients.tensor(k, name)) for weight, k in terms], tensor)
-        load_weights(self.model, {**self.ingredients.state_dict(0), **self.centre})
+        copy_into_model(self.model, {**self.ingredients.state_dict(0), **self.centre})
         return self
 
     def __exit__(

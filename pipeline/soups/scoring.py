@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
-from pipeline.soups.workbench import borrowed, load_weights
+from pipeline.soups.workbench import borrowed, copy_into_model
 
 
 class Score(Protocol):
@@ -47,7 +47,7 @@ class AccuracyScorer:
         in_order = self.data.resident is not None
         seen, correct = 0, 0
         with borrowed(self.model, self.data.device):
-            load_weights(self.model, state_dict)
+            copy_into_model(self.model, state_dict)
             if self.recalibrate is not None:
                 self.recalibrate(self.model)
                 self.model.eval()

@@ -66,7 +66,7 @@ def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def copy_into_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy an ingredient or a soup into the model, in place."""
     for name, slot in weight_slots(model, tensors).items():
         slot.copy_(tensors[name])
@@ -77,7 +77,7 @@ def recalibrated(
 ) -> dict[str, Tensor]:
     """The soup with the buffers that ``recalibrate`` sets on the loaded model (BatchNorm statistics)."""
     with borrowed(model, device):
-        load_weights(model, state_dict)
+        copy_into_model(model, state_dict)
         recalibrate(model)
         model.eval()
         buffers = dict(model.named_buffers(remove_duplicate=False))
