@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.soups.best_individual import best_individual, individual_accuracies
+from pipeline.soups.best_individual import build_best_individual
 from pipeline.soups.ensemble import ensemble
-from pipeline.soups.greedy import GreedySettings, greedy_soup, random_order
+from pipeline.soups.greedy import GreedySettings, build_greedy
 from pipeline.soups.greedy_ensemble import greedy_ensemble
 from pipeline.soups.learned import LearnedSettings, learned_soup
 from pipeline.soups.measure import measured
 from pipeline.soups.mehl import MehlSettings, mehl_soup
-from pipeline.soups.scoring import AccuracyScorer, accuracy_scorer
+from pipeline.soups.mehl_plus_greedy import build_mehl_plus_greedy
 from pipeline.soups.soup import Soup, SoupInputs, costed
 from pipeline.soups.uniform import uniform_soup
-from pipeline.soups.wise_ft import WiseFtSettings, wise_ft
+from pipeline.soups.wise_ft import WiseFtSettings, build_wise_ft
 from pipeline.soups.workbench import borrowed, recalibrated
 
 
@@ -49,44 +49,11 @@ def _is_ingredient(soup: Soup) -> bool:
     return len(soup.selected) == 1 and bool((soup.coefficients[soup.selected[0]] == 1).all())
 
 
-def _scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
-    return accuracy_scorer(
-        inputs.model,
-        inputs.fit,
-        device=inputs.device,
-        batch_size=inputs.score_batch_size,
-        preprocess=inputs.preprocess,
-        recalibrate=inputs.recalibrate if recalibrate else None,
-    )
-
-
-def _best_individual(inputs: SoupInputs, settings: None) -> Soup:
-    score = _scorer(inputs, recalibrate=False)  # an ingredient has the statistics it was trained with
-    soup = best_individual(inputs.ingredients, score, inputs.accuracies)
-    return replace(soup, epochs=score.passes)
-
-
 def _uniform(inputs: SoupInputs, settings: None) -> Soup:
     return uniform_soup(inputs.ingredients)
 
 
-def _greedy(inputs: SoupInputs, settings: GreedySettings) -> Soup:
-    alone = _scorer(inputs, recalibrate=False)
-    accuracies = individual_accuracies(inputs.ingredients, alone, inputs.accuracies)
-    score = _scorer(inputs)
-    soup = greedy_soup(
-        inputs.ingredients,
-        score,
-        order=random_order(len(inputs.ingredients), inputs.seed) if settings.order == "random" else None,
-        ties=settings.ties,
-        accuracies=accuracies,
-        sweeps=settings.sweeps,
-        device=inputs.device,
-    )
-    return replace(soup, epochs=alone.passes + score.passes)
-
-
-def _mehl(inputs: SoupInputs, settings: MehlSettings, centre: Sequence[float] | None = None) -> Soup:
+def _mehl(inputs: SoupInputs, settings: MehlSettings) -> Soup:
     return mehl_soup(
         inputs.model,
         inputs.ingredients,
@@ -95,16 +62,9 @@ def _mehl(inputs: SoupInputs, settings: MehlSettings, centre: Sequence[float] | 
         device=inputs.device,
         seed=inputs.seed,
         preprocess=inputs.preprocess,
-        centre=centre,
         checkpoint=inputs.checkpoint,
         recalibrate=inputs.recalibrate,
     )
-
-
-def _mehl_from_greedy(inputs: SoupInputs, settings: MehlSettings) -> Soup:
-    greedy = METHODS["greedy"](inputs)
-    soup = _mehl(inputs, settings, centre=greedy.coefficients[:, 0].tolist())
-    return replace(soup, epochs=greedy.epochs + soup.epochs)
 
 
 def _learned(inputs: SoupInputs, settings: LearnedSettings) -> Soup:
@@ -138,26 +98,21 @@ def _greedy_ensemble(inputs: SoupInputs, settings: GreedySettings) -> Soup:
     )
 
 
-def _wise_ft(inputs: SoupInputs, settings: WiseFtSettings) -> Soup:
-    soup = METHODS[settings.soup](inputs)
-    return wise_ft(inputs.ingredients, soup, inputs.theta0, settings.alpha)
-
-
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("best-individual", _best_individual),
+        Method("best-individual", build_best_individual),
         Method("uniform", _uniform),
-        Method("greedy", _greedy, GreedySettings()),
+        Method("greedy", build_greedy, GreedySettings()),
         Method("learned", _learned, LearnedSettings(layers="model")),
         Method("learned-plus", _learned, LearnedSettings()),
         Method("hl", _mehl, MehlSettings(block_size=None, layers="model")),
         Method("hl-plus", _mehl, MehlSettings(block_size=None)),
         Method("mehl", _mehl, MehlSettings(layers="model")),
         Method("mehl-plus", _mehl, MehlSettings()),
-        Method("mehl-plus-greedy", _mehl_from_greedy, MehlSettings()),
+        Method("mehl-plus-greedy", build_mehl_plus_greedy, MehlSettings()),
         Method("ensemble", _ensemble),
         Method("greedy-ensemble", _greedy_ensemble, GreedySettings()),
-        Method("wise-ft", _wise_ft, WiseFtSettings()),
+        Method("wise-ft", build_wise_ft, WiseFtSettings()),
     )
 }

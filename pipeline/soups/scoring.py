@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
+from pipeline.soups.soup import SoupInputs
 from pipeline.soups.workbench import borrowed, copy_into_model
 
 
@@ -77,6 +78,18 @@ def accuracy_scorer(
     ``recalibrate`` (BatchNorm statistics) is called on the loaded model before every pass.
     """
     return AccuracyScorer(model, FitData(fit, device, preprocess), batch_size, recalibrate)
+
+
+def fit_scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
+    """The `accuracy_scorer` of a method's inputs; without ``recalibrate`` it keeps the statistics of what it scores."""
+    return accuracy_scorer(
+        inputs.model,
+        inputs.fit,
+        device=inputs.device,
+        batch_size=inputs.score_batch_size,
+        preprocess=inputs.preprocess,
+        recalibrate=inputs.recalibrate if recalibrate else None,
+    )
 
 
 def smallest_count(at_least: float, total: int) -> int:
