@@ -74,7 +74,7 @@ class SoupLine:
             soup = Soup("recorded", weights, coefficients, self.layers, nonzero_rows(coefficients))
             return wise_ft(inputs.ingredients, soup, inputs.theta0, settings.alpha)
 
-        return Method("wise-ft", build, WiseFtSettings())
+        return dataclasses.replace(METHODS["wise-ft"], build=build)
 
 
 @dataclass(frozen=True)

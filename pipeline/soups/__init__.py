@@ -15,7 +15,7 @@ from pipeline.soups.mehl import MehlSettings, mehl_soup
 from pipeline.soups.methods import METHODS, Method
 from pipeline.soups.rebuild import soup_from_coefficients
 from pipeline.soups.scoring import AccuracyScorer, Score, accuracy_scorer
-from pipeline.soups.soup import Soup, SoupInputs, nonzero_rows
+from pipeline.soups.soup import Builder, Soup, SoupInputs, calling, nonzero_rows
 from pipeline.soups.uniform import uniform_soup
 from pipeline.soups.wise_ft import WiseFtSettings, wise_ft
 from pipeline.soups.workbench import copy_into_model, recalibrated
@@ -23,6 +23,7 @@ from pipeline.soups.workbench import copy_into_model, recalibrated
 __all__ = [
     "METHODS",
     "AccuracyScorer",
+    "Builder",
     "Diagnosis",
     "GreedySettings",
     "IngredientSet",
@@ -36,6 +37,7 @@ __all__ = [
     "WiseFtSettings",
     "accuracy_scorer",
     "best_individual",
+    "calling",
     "copy_into_model",
     "cosine_similarities",
     "diagnose",

@@ -30,7 +30,7 @@ def greedy_ensemble(
     device: str = "cpu",
     seed: int = 0,
     preprocess: Preprocess | None = None,
-    batch_size: int = SCORING_BATCH,
+    score_batch_size: int = SCORING_BATCH,
 ) -> Soup:
     """Choose members whose mean logits classify the fit images best, in the order and by the rule of the greedy soup.
 
@@ -40,12 +40,12 @@ def greedy_ensemble(
     settings = settings or GreedySettings()
     data = FitData(fit, device, preprocess)
     with measured(device) as cost, borrowed(model, device):
-        scorer = AccuracyScorer(model, data, batch_size)
+        scorer = AccuracyScorer(model, data, score_batch_size)
         if settings.order == "random":
             order = random_order(len(ingredients), seed)
         else:
             order = by_accuracy(individual_accuracies(ingredients, scorer, accuracies))
-        members = _Members(model, ingredients, data, batch_size)
+        members = _Members(model, ingredients, data, score_batch_size)
         counts = [0] * len(ingredients)
         best, history = -1, []
         for _ in range(settings.sweeps):

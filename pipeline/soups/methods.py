@@ -1,8 +1,8 @@
-"""Every method by its name. A new method is one file and one line here."""
+"""Every method by its name. A new method is one file and one line here, or a line that a module of one's own adds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.soups.learned import LearnedSettings, learned_soup
 from pipeline.soups.measure import measured
 from pipeline.soups.mehl import MehlSettings, mehl_soup
 from pipeline.soups.mehl_plus_greedy import build_mehl_plus_greedy
-from pipeline.soups.soup import Soup, SoupInputs, costed
+from pipeline.soups.soup import Builder, Soup, SoupInputs, calling, costed
 from pipeline.soups.uniform import uniform_soup
 from pipeline.soups.wise_ft import WiseFtSettings, build_wise_ft
 from pipeline.soups.workbench import borrowed, recalibrated
@@ -22,20 +22,41 @@ from pipeline.soups.workbench import borrowed, recalibrated
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make a soup: called with inputs and, where it has any, settings (by default ``defaults``)."""
+    """A way to make a soup: called with inputs and, where it has any, settings.
+
+    Attributes:
+        name: In METHODS, settings, records and file names.
+        label: What people read in tables and figures.
+        build: Makes the soup from inputs and settings; for a plain function of the library, ``calling(function)``.
+        defaults: The settings, a frozen dataclass that checks itself; None for a method that has none.
+        needs_theta0: Whether coefficients need not sum to one in a layer, because theta0 has the rest.
+    """
 
     name: str
-    build: Callable[[SoupInputs, Any], Soup]
+    label: str
+    build: Builder
     defaults: Any = None
+    needs_theta0: bool = False
 
-    def settings(self, given: Mapping[str, Any]) -> Any:
-        """The defaults with the values of ``given``; None for a method without settings. Raises ValueError."""
-        return None if self.defaults is None else replace(self.defaults, **given)
+    def settings(self, overrides: Mapping[str, Any]) -> Any:
+        """The defaults with these values in place of theirs; None for a method without settings.
+
+        Args:
+            overrides: Fields of the settings and their values.
+
+        Raises:
+            ValueError: All that is wrong with the values.
+        """
+        return None if self.defaults is None else replace(self.defaults, **overrides)
 
     def __call__(self, inputs: SoupInputs, settings: Any = None) -> Soup:
         """Build the soup, BatchNorm statistics included, and measure what that cost.
 
         A soup of one ingredient keeps that ingredient's own statistics.
+
+        Args:
+            inputs: Model, ingredients, fit images and the rest.
+            settings: None for the defaults.
         """
         with measured(inputs.device) as cost, borrowed(inputs.model, inputs.device):
             soup = self.build(inputs, self.defaults if settings is None else settings)
@@ -49,70 +70,21 @@ def _is_ingredient(soup: Soup) -> bool:
     return len(soup.selected) == 1 and bool((soup.coefficients[soup.selected[0]] == 1).all())
 
 
-def _uniform(inputs: SoupInputs, settings: None) -> Soup:
-    return uniform_soup(inputs.ingredients)
-
-
-def _mehl(inputs: SoupInputs, settings: MehlSettings) -> Soup:
-    return mehl_soup(
-        inputs.model,
-        inputs.ingredients,
-        inputs.fit,
-        settings,
-        device=inputs.device,
-        seed=inputs.seed,
-        preprocess=inputs.preprocess,
-        checkpoint=inputs.checkpoint,
-        recalibrate=inputs.recalibrate,
-    )
-
-
-def _learned(inputs: SoupInputs, settings: LearnedSettings) -> Soup:
-    return learned_soup(
-        inputs.model,
-        inputs.ingredients,
-        inputs.fit,
-        settings,
-        device=inputs.device,
-        seed=inputs.seed,
-        preprocess=inputs.preprocess,
-        recalibrate=inputs.recalibrate,
-    )
-
-
-def _ensemble(inputs: SoupInputs, settings: None) -> Soup:
-    return ensemble(inputs.ingredients)
-
-
-def _greedy_ensemble(inputs: SoupInputs, settings: GreedySettings) -> Soup:
-    return greedy_ensemble(
-        inputs.model,
-        inputs.ingredients,
-        inputs.fit,
-        settings,
-        accuracies=inputs.accuracies,
-        device=inputs.device,
-        seed=inputs.seed,
-        preprocess=inputs.preprocess,
-        batch_size=inputs.score_batch_size,
-    )
-
-
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("best-individual", build_best_individual),
-        Method("uniform", _uniform),
-        Method("greedy", build_greedy, GreedySettings()),
-        Method("learned", _learned, LearnedSettings(layers="model")),
-        Method("learned-plus", _learned, LearnedSettings()),
-        Method("hl", _mehl, MehlSettings(block_size=None, layers="model")),
-        Method("hl-plus", _mehl, MehlSettings(block_size=None)),
-        Method("mehl", _mehl, MehlSettings(layers="model")),
-        Method("mehl-plus", _mehl, MehlSettings()),
-        Method("mehl-plus-greedy", build_mehl_plus_greedy, MehlSettings()),
-        Method("ensemble", _ensemble),
-        Method("greedy-ensemble", _greedy_ensemble, GreedySettings()),
-        Method("wise-ft", build_wise_ft, WiseFtSettings()),
+        Method("best-individual", "Best individual", build_best_individual),
+        Method("uniform", "Uniform soup", calling(uniform_soup)),
+        Method("greedy", "Greedy soup", build_greedy, GreedySettings()),
+        Method("learned", "Learned-Soup", calling(learned_soup), LearnedSettings(layers="model")),
+        Method("learned-plus", "Learned-Soup+", calling(learned_soup), LearnedSettings()),
+        Method("hl", "HL-Soup", calling(mehl_soup), MehlSettings(block_size=None, layers="model")),
+        Method("hl-plus", "HL-Soup+", calling(mehl_soup), MehlSettings(block_size=None)),
+        Method("mehl", "MEHL-Soup", calling(mehl_soup), MehlSettings(layers="model")),
+        Method("mehl-plus", "MEHL-Soup+", calling(mehl_soup), MehlSettings()),
+        Method("mehl-plus-greedy", "MEHL-Soup+ from greedy", build_mehl_plus_greedy, MehlSettings()),
+        Method("ensemble", "Ensemble", calling(ensemble)),
+        Method("greedy-ensemble", "Greedy ensemble", calling(greedy_ensemble), GreedySettings()),
+        Method("wise-ft", "WiSE-FT", build_wise_ft, WiseFtSettings(), needs_theta0=True),
     )
 }
