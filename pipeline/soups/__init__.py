@@ -5,6 +5,7 @@ Needs torch and safetensors alone. Start with `IngredientSet.open`, then one of 
 """
 
 from pipeline.soups.best_individual import best_individual
+from pipeline.soups.checkpoint import blocks_done
 from pipeline.soups.diagnosis import Diagnosis, Similarities, cosine_similarities, diagnose
 from pipeline.soups.ensemble import ensemble
 from pipeline.soups.greedy import GreedySettings, greedy_soup
@@ -37,6 +38,7 @@ __all__ = [
     "WiseFtSettings",
     "accuracy_scorer",
     "best_individual",
+    "blocks_done",
     "calling",
     "copy_into_model",
     "cosine_similarities",

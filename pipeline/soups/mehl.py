@@ -124,6 +124,7 @@ def mehl_soup(
         if done is not None:
             log.info("going on after block %d of %d from %s", done.blocks_done, len(blocks), checkpoint)
             plane.resume(done.alpha, done.soup)
+            cost.add_earlier(done.seconds, done.peak_memory_bytes)
             history += done.losses
         for t in range(done.blocks_done if done else 0, len(blocks) if plane.mixed else 0):
             batches = data.shuffled(settings.batch_size, seeded(seed, _DATA_STREAM, t))
@@ -147,7 +148,17 @@ def mehl_soup(
                 losses[-1],
             )
             if checkpoint is not None:
-                progress = Progress(t + 1, plane.alpha, tuple(history), plane.mixed, plan.block_size, plan.delta_dtype)
+                cost.update()
+                progress = Progress(
+                    blocks_done=t + 1,
+                    alpha=plane.alpha,
+                    losses=tuple(history),
+                    soup=plane.mixed,
+                    block_size=plan.block_size,
+                    delta_dtype=plan.delta_dtype,
+                    seconds=cost.seconds,
+                    peak_memory_bytes=cost.peak_memory_bytes,
+                )
                 save_progress(checkpoint, identity, progress)
         coefficients = plane.coefficients()
         weights = soup_from_coefficients(ingredients, coefficients, plane.layers)
