@@ -113,8 +113,8 @@ def soup_gradient(
             logits = logits.float()
         share = len(labels[chosen]) / len(labels)
         part_loss = functional.cross_entropy(logits, labels[chosen]) * share
-        found = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, found, strict=True):
+        part_gradients = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, part_gradients, strict=True):
             if gradient is not None:
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
         loss = loss + part_loss.detach()

@@ -32,8 +32,8 @@ class IngredientFile:
 
     def tensor(self, name: str) -> Tensor:
         """The tensor, memory-mapped; read-only by convention."""
-        found: Tensor = self.handle.get_tensor(name)
-        return found
+        tensor: Tensor = self.handle.get_tensor(name)
+        return tensor
 
 
 def open_file(path: Path) -> IngredientFile:

@@ -118,15 +118,15 @@ def mehl_soup(
         ) as plane,
     ):
         identity = _identity(settings, seed, ingredients, data, centre)
-        done = load_progress(checkpoint, identity) if checkpoint else None
-        plan = _plan(settings, plane, data, descent, cost, done)
+        earlier = load_progress(checkpoint, identity) if checkpoint else None
+        plan = _plan(settings, plane, data, descent, cost, earlier)
         blocks = draw_blocks(len(ingredients), plan.block_size, settings.outer_iterations, seed)
-        if done is not None:
-            log.info("going on after block %d of %d from %s", done.blocks_done, len(blocks), checkpoint)
-            plane.resume(done.alpha, done.soup)
-            cost.add_earlier(done.seconds, done.peak_memory_bytes)
-            history += done.losses
-        for t in range(done.blocks_done if done else 0, len(blocks) if plane.mixed else 0):
+        if earlier is not None:
+            log.info("going on after block %d of %d from %s", earlier.blocks_done, len(blocks), checkpoint)
+            plane.resume(earlier.alpha, earlier.soup)
+            cost.add_earlier(earlier.seconds, earlier.peak_memory_bytes)
+            history += earlier.losses
+        for t in range(earlier.blocks_done if earlier else 0, len(blocks) if plane.mixed else 0):
             batches = data.shuffled(settings.batch_size, seeded(seed, _DATA_STREAM, t))
             plane.renew_statistics()
             # Directions live within this call alone: two blocks are never in memory.
@@ -189,10 +189,10 @@ def draw_blocks(count: int, size: int, outer_iterations: int | None, seed: int) 
 
 
 def _plan(
-    settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, cost: Cost, done: Progress | None
+    settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, cost: Cost, earlier: Progress | None
 ) -> BlockPlan:
-    if done is not None:  # memory measured today may differ; the blocks must not
-        return BlockPlan(done.block_size, done.delta_dtype)
+    if earlier is not None:  # memory measured today may differ; the blocks must not
+        return BlockPlan(earlier.block_size, earlier.delta_dtype)
     count = len(plane.ingredients)
     size = count if settings.block_size is None else settings.block_size
     if settings.memory_budget_gib is None or not plane.mixed:

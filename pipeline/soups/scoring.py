@@ -55,10 +55,10 @@ class AccuracyScorer:
             for images, labels in self.data.ordered(self.batch_size, order):
                 if correct + total - seen < needed:
                     break
-                right = (self.model(images).argmax(dim=-1) == labels).cpu()
-                correct += int(right.sum())
+                is_correct = (self.model(images).argmax(dim=-1) == labels).cpu()
+                correct += int(is_correct.sum())
                 if in_order:
-                    self.mistakes[order[seen : seen + len(labels)]] += ~right
+                    self.mistakes[order[seen : seen + len(labels)]] += ~is_correct
                 seen += len(labels)
         self.passes += seen / total
         return None if correct + total - seen < needed else correct / total

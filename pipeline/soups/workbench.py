@@ -16,7 +16,7 @@ def borrowed(model: nn.Module, device: str) -> Iterator[None]:
     """The model on ``device`` in eval mode; modes, requires_grad flags and device are restored, weights are not."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    original_device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         model.to(device)
         model.eval()
@@ -26,7 +26,7 @@ def borrowed(model: nn.Module, device: str) -> Iterator[None]:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-        model.to(home)
+        model.to(original_device)
 
 
 def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
