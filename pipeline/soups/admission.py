@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import IngredientError
-from pipeline.soups.ingredients import IngredientFile, open_file, same_bits
+from pipeline.soups.ingredient_file import IngredientFile, open_file, same_bits
 
 log = logging.getLogger("pipeline.soups")
 
@@ -74,24 +74,27 @@ def _class_names(file: IngredientFile) -> str | None:
 
 def _difference(file: IngredientFile, reference: IngredientFile) -> str:
     """The first difference between two headers, in words."""
-    there = f"in {reference.path}"
+    in_reference = f"in {reference.path}"
     for name in reference.specs:
         if name not in file.specs:
-            return f"tensor {name!r} is missing, it is {there}; leave the file out"
+            return f"tensor {name!r} is missing, it is {in_reference}; leave the file out"
     for name, (dtype, shape) in file.specs.items():
         if name not in reference.specs:
-            return f"tensor {name!r} is not {there}; leave the file out or remove the tensor"
+            return f"tensor {name!r} is not {in_reference}; leave the file out or remove the tensor"
         other_dtype, other_shape = reference.specs[name]
         if shape != other_shape:
-            return f"tensor {name!r} has shape {shape}, but {other_shape} {there}; leave the file out"
+            return f"tensor {name!r} has shape {shape}, but {other_shape} {in_reference}; leave the file out"
         if dtype != other_dtype:
-            return f"tensor {name!r} has dtype {dtype}, but {other_dtype} {there}; convert it or leave the file out"
+            return (
+                f"tensor {name!r} has dtype {dtype}, but {other_dtype} {in_reference}; convert it or leave the file out"
+            )
     ours, theirs = file.metadata.get("theta0_sha256"), reference.metadata.get("theta0_sha256")
     if ours != theirs:
         return (
-            f"theta0_sha256 is {ours}, but {theirs} {there}: fine-tuned from another initialisation; leave the file out"
+            f"theta0_sha256 is {ours}, but {theirs} {in_reference}: "
+            "fine-tuned from another initialisation; leave the file out"
         )
-    return f"class_names are {_class_names(file)}, but {_class_names(reference)} {there}; leave the file out"
+    return f"class_names are {_class_names(file)}, but {_class_names(reference)} {in_reference}; leave the file out"
 
 
 def _read_through(file: IngredientFile) -> tuple[str | None, tuple[float, ...]]:

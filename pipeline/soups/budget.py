@@ -50,24 +50,25 @@ def plan_within_budget(
     Directions stay in the stored type if that leaves room for a block of eight, else bfloat16, else int8, unless
     ``delta_dtype`` or ``block_size`` are given. Raises SoupError with the smallest budget that would do.
     """
-    rest = _without_directions(plane, batch, descent, cost)
-    room = budget_gib * _GIB / (1 + _SLACK_PART) - _SLACK_BYTES - rest
+    fixed_bytes = _without_directions(plane, batch, descent, cost)
+    bytes_left = budget_gib * _GIB / (1 + _SLACK_PART) - _SLACK_BYTES - fixed_bytes
     count = len(plane.ingredients)
     wanted = min(count, _WANTED_MODELS if block_size == "auto" else block_size)
-    names: list[str | None] = [delta_dtype] if delta_dtype else [None, "bfloat16", "int8"]
-    plan, per_model = BlockPlan(0, names[-1]), 0
-    for name in names:
-        per_model = direction_bytes(plane, name)
-        plan = BlockPlan(min(int(room // per_model), count), name)
+    dtypes: list[str | None] = [delta_dtype] if delta_dtype else [None, "bfloat16", "int8"]
+    plan, per_model = BlockPlan(0, dtypes[-1]), 0
+    for dtype in dtypes:
+        per_model = _direction_bytes(plane, dtype)
+        plan = BlockPlan(min(int(bytes_left // per_model), count), dtype)
         if plan.block_size >= wanted:
             break
     least = wanted if block_size != "auto" else 1
-    if room < 0 or plan.block_size < least:
-        smallest = (rest + least * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB
+    if bytes_left < 0 or plan.block_size < least:
+        smallest_gib = (fixed_bytes + least * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB
         raise SoupError(
             f"memory_budget_gib {budget_gib:g} is too small: the soup, gradients and graph take "
-            f"{rest / _GIB:.3f} GiB, a direction {per_model / _GIB:.3f} in {plan.delta_dtype or 'the stored type'}; "
-            f"{math.ceil(smallest * 1000) / 1000:g} would do for a block of {least}"
+            f"{fixed_bytes / _GIB:.3f} GiB, a direction {per_model / _GIB:.3f} in "
+            f"{plan.delta_dtype or 'the stored type'}; "
+            f"{math.ceil(smallest_gib * 1000) / 1000:g} would do for a block of {least}"
         )
     if block_size != "auto":
         plan = BlockPlan(wanted, plan.delta_dtype)
@@ -76,12 +77,12 @@ def plan_within_budget(
         budget_gib,
         plan.block_size,
         plan.delta_dtype or "the stored type",
-        (rest + plan.block_size * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB,
+        (fixed_bytes + plan.block_size * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB,
     )
     return plan
 
 
-def direction_bytes(plane: Hyperplane, delta_dtype: str | None) -> int:
+def _direction_bytes(plane: Hyperplane, delta_dtype: str | None) -> int:
     """Bytes of one direction in the type it is stored in."""
     total = 0
     for name, slot in plane.mixed.items():
@@ -116,8 +117,3 @@ def _without_directions(plane: Hyperplane, batch: Batch, descent: Descent, cost:
 
 def _bytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def storage_type(name: str | None) -> torch.dtype | None:
-    """The torch type of a ``delta_dtype``."""
-    return None if name is None else DELTA_DTYPES[name]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.precision import Precision, arithmetic
+from pipeline.schedule import Schedule, learning_rate
 from pipeline.soups.fit_data import Batch
 from pipeline.soups.optimizers import AdamW, Optimizer, OptimizerName, Sgd
 from pipeline.soups.settings import Check
-
-Schedule = Literal["cosine", "constant"]
 
 _EPOCHS = 5  # App. B of the paper: about 1,000 iterations at batch 128 are five passes over its 26,000 images
 
@@ -93,13 +90,8 @@ class Descent:
         return Sgd() if self.optimizer == "sgd" else AdamW(self.weight_decay)
 
     def rate(self, step: int) -> float:
-        """Learning rate of step 0 to J - 1: a linear warm-up over its share of the steps, then the schedule."""
-        ramp = round(self.warmup * self.steps)
-        if step < ramp:
-            return self.learning_rate * (step + 1) / ramp
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(self.steps - ramp, 1)))
+        """Learning rate of step 0 to J - 1."""
+        return learning_rate(self.learning_rate, step, self.steps, warmup=self.warmup, schedule=self.schedule)
 
 
 def soup_gradient(
@@ -121,8 +113,8 @@ def soup_gradient(
             logits = logits.float()
         share = len(labels[chosen]) / len(labels)
         part_loss = functional.cross_entropy(logits, labels[chosen]) * share
-        found = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, found, strict=True):
+        part_gradients = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, part_gradients, strict=True):
             if gradient is not None:
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
         loss = loss + part_loss.detach()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,9 +16,9 @@ from pipeline.soups.best_individual import individual_accuracies
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import measured
 from pipeline.soups.rebuild import soup_from_coefficients
-from pipeline.soups.scoring import Score
+from pipeline.soups.scoring import Score, fit_scorer
 from pipeline.soups.settings import Check
-from pipeline.soups.soup import Soup, costed, nonzero_rows
+from pipeline.soups.soup import Soup, SoupInputs, costed, nonzero_rows
 
 log = logging.getLogger("pipeline.soups")
 
@@ -103,6 +103,25 @@ def greedy_soup(
         "greedy", weights, coefficients, ("model",), nonzero_rows(coefficients), history=tuple(history), epochs=passes
     )
     return costed(soup, cost)
+
+
+def build_greedy(inputs: SoupInputs, settings: GreedySettings) -> Soup:
+    """`greedy_soup` by accuracy on the fit images, as METHODS has it.
+
+    Two scorers: a candidate's BatchNorm statistics are renewed before it is scored, an ingredient keeps its own.
+    """
+    score_alone, score = fit_scorer(inputs, recalibrate=False), fit_scorer(inputs)
+    accuracies = individual_accuracies(inputs.ingredients, score_alone, inputs.accuracies)
+    soup = greedy_soup(
+        inputs.ingredients,
+        score,
+        order=random_order(len(inputs.ingredients), inputs.seed) if settings.order == "random" else None,
+        ties=settings.ties,
+        accuracies=accuracies,
+        sweeps=settings.sweeps,
+        device=inputs.device,
+    )
+    return replace(soup, epochs=score_alone.passes + score.passes)
 
 
 def by_accuracy(accuracies: Sequence[float]) -> list[int]:

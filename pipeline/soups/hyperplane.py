@@ -17,7 +17,7 @@ from pipeline.soups.fit_data import Batch
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LayerKind, layer_indices, layer_names
 from pipeline.soups.streaming import weighted_sum
-from pipeline.soups.workbench import load_weights, weight_slots
+from pipeline.soups.workbench import copy_into_model, weight_slots
 
 
 class Hyperplane:
@@ -70,7 +70,7 @@ class Hyperplane:
         terms = [(weight, k) for k, weight in enumerate(self.origin[:, 0].tolist()) if weight != 0]
         for name, tensor in self.centre.items():
             weighted_sum([(weight, self.ingredients.tensor(k, name)) for weight, k in terms], tensor)
-        load_weights(self.model, {**self.ingredients.state_dict(0), **self.centre})
+        copy_into_model(self.model, {**self.ingredients.state_dict(0), **self.centre})
         return self
 
     def __exit__(
@@ -102,10 +102,11 @@ class Hyperplane:
     def directions(self, block: Sequence[int], dtype: torch.dtype | None = None, *, unit: bool = False) -> Directions:
         """The directions of these models, read from their files."""
         centre = self.centre if self.centred else None
-        found = load_directions(self.ingredients, block, centre, self.mixed, self.layer_of, len(self.layers), dtype)
+        layers = len(self.layers)
+        directions = load_directions(self.ingredients, block, centre, self.mixed, self.layer_of, layers, dtype)
         if unit:
-            found.scale_to_unit_length()
-        return found
+            directions.scale_to_unit_length()
+        return directions
 
     def resume(self, alpha: Tensor, soup: Mapping[str, Tensor]) -> None:
         """Go on from the coefficients (K, L) and the soup of an earlier process."""
@@ -149,15 +150,15 @@ class Hyperplane:
         optimizer = descent.new_optimizer()
         # Layers of buffers alone get no gradient and must not be moved by weight decay either.
         learned = {self.layer_of[name] for name in self.parameters}
-        still = [layer for layer in range(len(self.layers)) if layer not in learned]
-        held = alpha[:, still].clone()
+        fixed_layers = [layer for layer in range(len(self.layers)) if layer not in learned]
+        fixed_alpha = alpha[:, fixed_layers].clone()
         losses = []
         for step, batch in zip(range(descent.steps), batches, strict=False):
             loss, gradients = soup_gradient(self.model, self.parameters, batch, descent)
             losses.append(loss)
             optimizer.step(alpha, directions.project(gradients), descent.rate(step))
             del gradients  # or the next step would hold two models' worth
-            alpha[:, still] = held
+            alpha[:, fixed_layers] = fixed_alpha
             directions.mix(alpha, fixed, self.mixed)
         return [float(loss) for loss in torch.stack(losses).cpu()]
 

@@ -27,11 +27,11 @@ def layer_names(tensors: Iterable[str], kind: LayerKind) -> tuple[str, ...]:
 
 def layer_indices(tensors: Iterable[str], layers: Sequence[str]) -> dict[str, int]:
     """Which of ``layers`` each tensor belongs to, from the names alone; KeyError for a tensor in none of them."""
-    index = {layer: position for position, layer in enumerate(layers)}
-    found = {}
+    index_of = {layer: index for index, layer in enumerate(layers)}
+    layer_of_tensor = {}
     for name in tensors:
-        key = next((key for key in (name, module_of(name), "model") if key in index), None)
-        if key is None:
+        layer = next((layer for layer in (name, module_of(name), "model") if layer in index_of), None)
+        if layer is None:
             raise KeyError(name)
-        found[name] = index[key]
-    return found
+        layer_of_tensor[name] = index_of[layer]
+    return layer_of_tensor

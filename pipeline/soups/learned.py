@@ -18,8 +18,8 @@ from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
 from pipeline.soups.measure import measured
-from pipeline.soups.mehl import seeded
 from pipeline.soups.rebuild import soup_from_coefficients
+from pipeline.soups.seeding import seeded
 from pipeline.soups.settings import Check
 from pipeline.soups.soup import Soup, costed, nonzero_rows
 from pipeline.soups.workbench import borrowed
@@ -162,19 +162,21 @@ def _released_step(plane: Hyperplane, beta: Tensor | None, descent: Descent) -> 
     leaves = [tensor for theta in thetas for tensor in theta.values()]
 
     def step(weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        held = weights.detach().requires_grad_()
+        coefficients = weights.detach().requires_grad_()
 
         def forward(images: Tensor) -> Tensor:
             mixed = {
-                name: reduce(torch.add, (held[k, plane.layer_of[name]] * theta[name] for k, theta in enumerate(thetas)))
+                name: reduce(
+                    torch.add, (coefficients[k, plane.layer_of[name]] * theta[name] for k, theta in enumerate(thetas))
+                )
                 for name in like
             }
             logits: Tensor = functional_call(plane.model, mixed, (images,))
             return logits if beta is None else beta * logits
 
-        parameters = {"coefficients": held, **({} if beta is None else {_BETA: beta})}
-        wasted = {str(position): leaf for position, leaf in enumerate(leaves)}
-        loss, gradients = soup_gradient(forward, {**wasted, **parameters}, batch, descent)
+        parameters = {"coefficients": coefficients, **({} if beta is None else {_BETA: beta})}
+        of_ingredients = {str(position): leaf for position, leaf in enumerate(leaves)}  # their gradients are not used
+        loss, gradients = soup_gradient(forward, {**of_ingredients, **parameters}, batch, descent)
         return loss, gradients["coefficients"], gradients.get(_BETA)
 
     return step

@@ -16,6 +16,11 @@ DELTA_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": to
 _CPU_COLUMNS, _CUDA_COLUMNS = 1 << 16, 1 << 20
 
 
+def storage_type(name: str | None) -> torch.dtype | None:
+    """The torch type of a ``delta_dtype``."""
+    return None if name is None else DELTA_DTYPES[name]
+
+
 @dataclass(frozen=True)
 class Packed:
     """``rows`` (b, numel) in the stored type; with int8, row k stands for ``quantum[k] * rows[k]``."""

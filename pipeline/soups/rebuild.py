@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import SoupError
-from pipeline.soups.ingredients import IngredientSet, same_bits
+from pipeline.soups.ingredient_file import same_bits
+from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import layer_indices
 from pipeline.soups.streaming import weighted_sum
 
@@ -37,14 +38,14 @@ def soup_from_coefficients(
         layer_of = layer_indices(mixed, layers)
     except KeyError as error:
         raise SoupError(f"tensor {error} is in none of the {len(layers)} layers; take those of the same soup") from None
-    largest = int(weights.sum(dim=1).argmax())
+    heaviest = int(weights.sum(dim=1).argmax())
     soup = {}
     for name in ingredients.names:
         if name in layer_of:
             origin = None if theta0 is None else theta0[name]
             soup[name] = _combine(ingredients, name, weights[:, layer_of[name]].tolist(), origin)
         else:
-            soup[name] = ingredients.tensor(largest, name).clone()
+            soup[name] = ingredients.tensor(heaviest, name).clone()
     return soup
 
 

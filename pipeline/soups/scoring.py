@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
-from pipeline.soups.workbench import borrowed, load_weights
+from pipeline.soups.soup import SoupInputs
+from pipeline.soups.workbench import borrowed, copy_into_model
 
 
 class Score(Protocol):
@@ -47,17 +48,17 @@ class AccuracyScorer:
         in_order = self.data.resident is not None
         seen, correct = 0, 0
         with borrowed(self.model, self.data.device):
-            load_weights(self.model, state_dict)
+            copy_into_model(self.model, state_dict)
             if self.recalibrate is not None:
                 self.recalibrate(self.model)
                 self.model.eval()
             for images, labels in self.data.ordered(self.batch_size, order):
                 if correct + total - seen < needed:
                     break
-                right = (self.model(images).argmax(dim=-1) == labels).cpu()
-                correct += int(right.sum())
+                is_correct = (self.model(images).argmax(dim=-1) == labels).cpu()
+                correct += int(is_correct.sum())
                 if in_order:
-                    self.mistakes[order[seen : seen + len(labels)]] += ~right
+                    self.mistakes[order[seen : seen + len(labels)]] += ~is_correct
                 seen += len(labels)
         self.passes += seen / total
         return None if correct + total - seen < needed else correct / total
@@ -77,6 +78,18 @@ def accuracy_scorer(
     ``recalibrate`` (BatchNorm statistics) is called on the loaded model before every pass.
     """
     return AccuracyScorer(model, FitData(fit, device, preprocess), batch_size, recalibrate)
+
+
+def fit_scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
+    """The `accuracy_scorer` of a method's inputs; without ``recalibrate`` it keeps the statistics of what it scores."""
+    return accuracy_scorer(
+        inputs.model,
+        inputs.fit,
+        device=inputs.device,
+        batch_size=inputs.score_batch_size,
+        preprocess=inputs.preprocess,
+        recalibrate=inputs.recalibrate if recalibrate else None,
+    )
 
 
 def smallest_count(at_least: float, total: int) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,33 @@ class Soup:
     epochs: float = 0.0
     peak_memory_bytes: int = 0
     peak_memory_kind: Literal["cuda", "anon"] = "anon"
+
+
+Builder: TypeAlias = Callable[[SoupInputs, Any], Soup]
+
+
+def calling(function: Callable[..., Soup]) -> Builder:
+    """A builder that calls ``function`` with what its signature asks for.
+
+    Each parameter that has the name of a field of `SoupInputs` gets that field, a parameter ``settings`` the settings;
+    all others keep their defaults.
+
+    Args:
+        function: Makes the soup, such as `mehl_soup`.
+
+    Returns:
+        What a `Method` takes as ``build``.
+    """
+    parameters = inspect.signature(function).parameters
+    wanted = [field.name for field in fields(SoupInputs) if field.name in parameters]
+
+    def build(inputs: SoupInputs, settings: Any) -> Soup:
+        arguments = {name: getattr(inputs, name) for name in wanted}
+        if "settings" in parameters:
+            arguments["settings"] = settings
+        return function(**arguments)
+
+    return build
 
 
 def costed(soup: Soup, cost: Cost) -> Soup:

@@ -16,7 +16,7 @@ def borrowed(model: nn.Module, device: str) -> Iterator[None]:
     """The model on ``device`` in eval mode; modes, requires_grad flags and device are restored, weights are not."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    original_device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         model.to(device)
         model.eval()
@@ -26,7 +26,7 @@ def borrowed(model: nn.Module, device: str) -> Iterator[None]:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-        model.to(home)
+        model.to(original_device)
 
 
 def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def copy_into_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy an ingredient or a soup into the model, in place."""
     for name, slot in weight_slots(model, tensors).items():
         slot.copy_(tensors[name])
@@ -77,7 +77,7 @@ def recalibrated(
 ) -> dict[str, Tensor]:
     """The soup with the buffers that ``recalibrate`` sets on the loaded model (BatchNorm statistics)."""
     with borrowed(model, device):
-        load_weights(model, state_dict)
+        copy_into_model(model, state_dict)
         recalibrate(model)
         model.eval()
         buffers = dict(model.named_buffers(remove_duplicate=False))
