@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.cluster import raised_by
 from pipeline.errors import RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
+from pipeline.models import backbone_file, backbone_module
 from pipeline.records import (
     CoefficientRecord,
     LineageRecord,
@@ -348,4 +349,6 @@ def _register(
         return register_soup(context.sweep, record, lineage, None)
     path = folder / record.method / "model.safetensors"
     save_weights(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
-    return register_soup(context.sweep, record, lineage, SoupModel(path, description))
+    name = description.backbone
+    model = SoupModel(path, description, backbone_file(name), backbone_module(name).REQUIREMENTS)
+    return register_soup(context.sweep, record, lineage, model)
