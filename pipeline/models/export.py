@@ -8,19 +8,36 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, PipelineError
+from pipeline.files import filling
 from pipeline.models.backbone import backbone_module
 from pipeline.models.classifier import Classifier
 from pipeline.records import ModelDescription
 from pipeline.weights import save_weights
 
+_PROGRAM = "model.pt2"
 
-def export_weights(model: Classifier, description: ModelDescription, folder: Path) -> str:
-    """Write safetensors and configuration for the library of ``description``; returns the code that loads them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "description.json").write_text(description.model_dump_json(indent=1), encoding="utf-8")
-    how = backbone_module(description.backbone).export(model, description, folder)
-    return how.replace("{folder}", str(folder))
+
+def export_weights(model: Classifier, description: ModelDescription, folder: Path, *, program: bool = False) -> str:
+    """Write files for the library of ``description`` into ``folder``, new or empty; returns the code that loads them.
+
+    With ``program`` also what `export_program` writes. Whatever goes wrong, nothing is left behind. Raises ModelError,
+    and OSError where ``folder`` cannot be written.
+    """
+    backbone = backbone_module(description.backbone)
+    with filling(folder) as partial:
+        (partial / "description.json").write_text(description.model_dump_json(indent=1), encoding="utf-8")
+        if program:
+            export_program(model, description, partial / _PROGRAM)
+        try:
+            return backbone.export(model, description, partial).replace("{folder}", str(folder))
+        except PipelineError:
+            raise
+        except Exception as error:  # of any kind: anybody may write a backbone
+            reason = str(error).partition("\n")[0]
+            raise ModelError(
+                f"backbone '{description.backbone}' cannot export its model ({type(error).__name__}: {reason})"
+            ) from error
 
 
 def export_program(model: Classifier, description: ModelDescription, path: Path) -> None:
@@ -37,7 +54,7 @@ def export_program(model: Classifier, description: ModelDescription, path: Path)
     except Exception as error:  # of many kinds
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"{path}: torch.export cannot trace the network ({reason}); export without --program"
+            f"{path.name}: torch.export cannot trace the network ({reason}); export without --program"
         ) from error
     torch.export.save(program, path)
 
