@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from samples import ingredient, model_config
+from samples import ingredient, model_config, served_soup
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256
-from pipeline.models import describe_model
 from pipeline.records import (
     CostRecord,
     EpochRecord,
@@ -26,7 +25,6 @@ from pipeline.records import (
 )
 from pipeline.registry import (
     IngredientRecorder,
-    SoupModel,
     Sweep,
     connect,
     describe,
@@ -105,7 +103,7 @@ def soup_record(method="greedy", **values):
 
 
 def soup_model(path):
-    return SoupModel(path, describe_model(model_config(), 8, ("cat", "dög")))
+    return served_soup(path, model_config(), 8, ("cat", "dög"))
 
 
 def versions(sweep, model):
