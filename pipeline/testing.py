@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ from pipeline.data.sources import Chunk, Source
 from pipeline.errors import TrialRejected
 from pipeline.finetune import Finetuned, Trainer
 from pipeline.models import build_classifier, describe_model
-from pipeline.models.backbone import backbone_module, load_backbone
+from pipeline.models.backbone import backbone_file, backbone_module, load_backbone
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.records.tables import read_table, write_table
 from pipeline.soups import METHODS, IngredientSet, Method, Soup, SoupInputs, soup_from_coefficients
@@ -169,7 +169,7 @@ def check_method_takes_one_ingredient(method: Method, folder: Path) -> None:
 def check_method_takes_batches(method: Method, folder: Path) -> None:
     """Fit data may be a re-iterable of batches instead of two tensors."""
     inputs = soup_inputs(folder)
-    values, labels = inputs.fit  # type: ignore[misc]
+    values, labels = cast(tuple[Tensor, Tensor], inputs.fit)
     batches = [(values[:25], labels[:25]), (values[25:], labels[25:])]
     assert method(dataclasses.replace(inputs, fit=batches)).coefficients.shape[0] == 5
 
@@ -259,14 +259,13 @@ def check_backbone(config: ModelConfig, image_size: int, folder: Path) -> None:
 
 def _check_stands_alone(config: ModelConfig, image_size: int, tower: nn.Module, features: Tensor, folder: Path) -> None:
     """`build` makes the same network in a process without this package, from the file and plain values alone."""
-    file = Path(str(sys.modules[_module_name(config.backbone)].__file__))
+    file = backbone_file(config.backbone)
     alone = folder / "alone"
     alone.mkdir(parents=True)
     (alone / file.name).write_bytes(file.read_bytes())
     weights = folder / "tower.safetensors"
     save_weights({name: value.clone() for name, value in tower.state_dict().items()}, weights, {})
-    served = describe_model(config, image_size, _CLASS_NAMES)
-    description = served.description.model_dump_json()
+    description = describe_model(config, image_size, _CLASS_NAMES).model_dump_json()
     done = subprocess.run(
         [sys.executable, "-c", _ALONE, str(alone), description, file.stem, str(weights)],
         capture_output=True,
@@ -279,16 +278,12 @@ def _check_stands_alone(config: ModelConfig, image_size: int, tower: nn.Module, 
     torch.testing.assert_close(answer, features, rtol=1e-4, atol=1e-5)
 
 
-def _module_name(backbone: str) -> str:
-    return backbone_module(backbone).__name__  # type: ignore[attr-defined,no-any-return]
-
-
 def _check_export(config: ModelConfig, image_size: int, folder: Path) -> None:
     """`export` writes files, and says how to load them."""
     folder.mkdir(parents=True)
     model = build_classifier(config, len(_CLASS_NAMES)).eval()
-    served = describe_model(config, image_size, _CLASS_NAMES)
-    code = backbone_module(config.backbone).export(model, served.description, folder)
+    description = describe_model(config, image_size, _CLASS_NAMES)
+    code = backbone_module(config.backbone).export(model, description, folder)
     assert any(folder.iterdir()), "export writes the files of the model"
     assert "{folder}" in code, "export returns the code that loads them, with {folder} where the folder stands"
 
