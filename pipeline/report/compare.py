@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from pipeline.records import RunResults, cost_unit
+from pipeline.records import CostRecord, RunResults, cost_unit
 from pipeline.report.formats import MISSING, between, count, percent, significant
 from pipeline.report.intervals import split_size
 from pipeline.report.markup import Column, chart, facts, paragraph, section, table
@@ -121,7 +121,7 @@ def _curves(named: Sequence[Named]) -> LinePlot:
     series: list[Series] = []
     for place, (name, results) in enumerate(named):
         colour = RUN_COLOURS[place % len(RUN_COLOURS)]
-        for line in cost_series(results.cost_accuracy, cost_unit(results.ingredients)):
+        for line in cost_series(results.table("cost_accuracy", CostRecord), cost_unit(results.ingredients)):
             series.append(replace(line, label=f"{name}: {line.label}", colour=colour, numbers=(), sides=()))
     units = {cost_unit(results.ingredients) for _, results in named}
     x_title = f"Cost so far ({' or '.join(sorted(units))})"

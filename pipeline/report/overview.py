@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.records import (
     ComparisonRecord,
     CostRatioRecord,
+    CostRecord,
     IngredientRecord,
     RunRecord,
     RunResults,
@@ -33,7 +34,7 @@ def overview(results: RunResults) -> str:
     if champion is None:
         text = "There is no champion yet: run the soup stage (--stages soup) to mix the ingredients into one model."
         return section("overview", "Overview", paragraph(text, "lead"), paragraph(_spent(run, ingredients, None)))
-    tested = against(results.comparisons, champion.method, _BASELINE)
+    tested = against(results.table("comparisons", ComparisonRecord), champion.method, _BASELINE)
     return section(
         "overview",
         "Overview",
@@ -48,9 +49,9 @@ def overview(results: RunResults) -> str:
 def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
     """What the same accuracy costs by another method, and whether more trials are worth their cost."""
     unit = cost_unit(results.ingredients)
-    if ratio := _headline(results.cost_ratios, champion.method):
+    if ratio := _headline(results.table("cost_ratios", CostRatioRecord), champion.method):
         yield _equal_accuracy(ratio, unit)
-    lines = cost_lines(results.cost_accuracy)
+    lines = cost_lines(results.table("cost_accuracy", CostRecord))
     followed = next((line for line in lines if line.method == champion.method), lines[0] if lines else None)
     if followed is not None:
         yield worth(results.run, followed, unit)

@@ -9,7 +9,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
-from pipeline.records import RunRecord, RunResults
+from pipeline.records import ComparisonRecord, RunRecord, RunResults
 from pipeline.report.charts import draw, script
 from pipeline.report.markup import chart_id, facts
 from pipeline.report.overview import overview
@@ -73,7 +73,7 @@ def page(results: RunResults) -> str:
     sections = {
         "overview": overview(results),
         "methods": methods_section(run, results.soups),
-        "comparisons": comparisons_section(run, results.soups, results.comparisons),
+        "comparisons": comparisons_section(run, results.soups, results.table("comparisons", ComparisonRecord)),
         "cost": cost_section(results, plots),
         "elimination": elimination_section(results, plots),
         "ablation": ablation_section(results, plots),

@@ -35,15 +35,20 @@ _BINS = 60
 def plots_of(results: RunResults) -> dict[str, Plot]:
     """All figures by name, in the order of the page."""
     found: list[Plot | None] = [
-        _cost(results) if results.cost_accuracy else None,
-        _number(results) if results.cost_accuracy else None,
-        _elimination(results) if results.elimination else None,
-        *(_ablation(results, method, name, rows) for method, name, rows in ablated(results.ablation)),
+        _cost(results) if results.table("cost_accuracy", CostRecord) else None,
+        _number(results) if results.table("cost_accuracy", CostRecord) else None,
+        _elimination(results) if results.table("elimination", VariantRecord) else None,
+        *(
+            _ablation(results, method, name, rows)
+            for method, name, rows in ablated(results.table("ablation", VariantRecord))
+        ),
         _coefficients(results),
         _coefficient_map(results),
-        _wise_ft(results) if results.wise_ft else None,
+        _wise_ft(results) if results.table("wise_ft", VariantRecord) else None,
         _wise_ft_shifts(results),
-        _similarity(results.similarity) if results.similarity else None,
+        _similarity(results.table("similarity", SimilarityRecord))
+        if results.table("similarity", SimilarityRecord)
+        else None,
         _ingredients(results) if results.ingredients else None,
     ]
     return {plot.name: plot for plot in found if plot is not None}
@@ -92,7 +97,7 @@ def cost_series(costs: Sequence[CostRecord], unit: str) -> list[Series]:
 
 
 def _cost(results: RunResults) -> LinePlot:
-    costs, unit = results.cost_accuracy, cost_unit(results.ingredients)
+    costs, unit = results.table("cost_accuracy", CostRecord), cost_unit(results.ingredients)
     series = [*cost_series(costs, unit), *_order_series(costs, lambda band: band.gpu_hours)]
     return LinePlot(
         COST,
@@ -106,7 +111,7 @@ def _cost(results: RunResults) -> LinePlot:
 
 def _number(results: RunResults) -> LinePlot:
     """As `_cost`, with the number of ingredients for x."""
-    costs, images = results.cost_accuracy, split_size(results.run, "test")
+    costs, images = results.table("cost_accuracy", CostRecord), split_size(results.run, "test")
     series = []
     for line in cost_lines(costs):
         look, rows = style(line.method), [point.record for point in line.points]
@@ -138,7 +143,7 @@ def _elimination(results: RunResults) -> LinePlot:
     """Tab. 3 of the MEHL-Soup paper."""
     images = split_size(results.run, "test")
     series = []
-    for method, rows in _by_method(results.elimination).items():
+    for method, rows in _by_method(results.table("elimination", VariantRecord)).items():
         look, x = style(method), [int(row.value) for row in rows]
         series.append(_measured(look, x, [row.test_accuracy for row in rows], images))
     what = "Test accuracy of each method without the best ingredients"
@@ -168,7 +173,7 @@ def _wise_ft(results: RunResults) -> LinePlot:
     """App. D of the model-soups paper."""
     images = split_size(results.run, "test")
     series = []
-    for method, rows in _by_method(results.wise_ft).items():
+    for method, rows in _by_method(results.table("wise_ft", VariantRecord)).items():
         look, x = style(method), [float(row.value) for row in rows]
         series.append(_measured(look, x, [row.test_accuracy for row in rows], images, band=True))
     what = "Test accuracy between the starting point and each soup"
@@ -177,10 +182,10 @@ def _wise_ft(results: RunResults) -> LinePlot:
 
 def _wise_ft_shifts(results: RunResults) -> LinePlot | None:
     """Fig. D.1 of the model-soups paper: accuracy under shift against test accuracy, from theta0 to each soup."""
-    if not any(row.shift_accuracies for row in results.wise_ft):
+    if not any(row.shift_accuracies for row in results.table("wise_ft", VariantRecord)):
         return None
     series = []
-    for method, rows in _by_method(results.wise_ft).items():
+    for method, rows in _by_method(results.table("wise_ft", VariantRecord)).items():
         look = style(method)
         series.append(
             Series(

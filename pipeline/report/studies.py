@@ -9,8 +9,10 @@ from html import escape
 from pipeline.records import (
     CoefficientRecord,
     CostRatioRecord,
+    CostRecord,
     RunRecord,
     RunResults,
+    SimilarityRecord,
     VariantRecord,
     cost_unit,
 )
@@ -44,12 +46,12 @@ _ACCURACIES = ("Validation %", "Select %", "Test %", "95 % interval")
 def cost_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
     """The cost curve, what equal accuracy costs by each method, and the points as a table."""
     title = "Cost against accuracy"
-    if not results.cost_accuracy:
+    if not results.table("cost_accuracy", CostRecord):
         how = "The cost curve has not been computed yet. Run the study stage of the same config: "
         command = "<code>python -m pipeline run --config CONFIG --stages study,report</code>"
         return section("cost", title, f"<p>{escape(how)}{command}</p>")
     unit, images = cost_unit(results.ingredients), split_size(results.run, "test")
-    lines = cost_lines(results.cost_accuracy)
+    lines = cost_lines(results.table("cost_accuracy", CostRecord))
     columns = [Column("Method", False), *map(Column, ("Ingredients", unit, *_ACCURACIES))]
     rows = [
         (
@@ -74,7 +76,7 @@ def cost_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
         ),
         chart(plots[COST]),
         *(paragraph(worth(results.run, line, unit)) for line in lines),
-        _ratios(results.cost_ratios, unit),
+        _ratios(results.table("cost_ratios", CostRatioRecord), unit),
         chart(plots[NUMBER]),
         paragraph(_BANDS, "note"),
         f"<details><summary>The points as a table</summary>{points}</details>",
@@ -135,7 +137,7 @@ def worth(run: RunRecord, line: CostLine, unit: str) -> str:
 
 def elimination_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
     """Tab. 3 of the MEHL-Soup paper."""
-    if not results.elimination:
+    if not results.table("elimination", VariantRecord):
         return ""
     return section(
         "elimination",
@@ -146,17 +148,21 @@ def elimination_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
         ),
         chart(plots[ELIMINATION]),
         _variants(
-            results, results.elimination, "Eliminated", "Soups without the best ingredients", "elimination.parquet"
+            results,
+            results.table("elimination", VariantRecord),
+            "Eliminated",
+            "Soups without the best ingredients",
+            "elimination.parquet",
         ),
     )
 
 
 def ablation_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
     """Fig. 3 and App. D of the MEHL-Soup paper."""
-    if not results.ablation:
+    if not results.table("ablation", VariantRecord):
         return ""
     parts = []
-    for method, name, rows in ablated(results.ablation):
+    for method, name, rows in ablated(results.table("ablation", VariantRecord)):
         parts.append(f"<h3>{escape(name)} of {escape(style(method).label)}</h3>")
         if name == "seed" and len(rows) > 1:
             accuracies = [100 * row.test_accuracy for row in rows]
@@ -181,14 +187,21 @@ def ablation_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
 
 def wise_ft_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
     """App. D of the model-soups paper."""
-    if not results.wise_ft:
+    if not results.table("wise_ft", VariantRecord):
         return ""
     return section(
         "interpolation",
         "Between the starting point and the soups",
         paragraph("WiSE-FT: the weights (1 - alpha) theta0 + alpha soup."),
         *(chart(plots[name]) for name in (WISE_FT, WISE_FT_SHIFTS) if name in plots),
-        _variants(results, results.wise_ft, "alpha", "Models between theta0 and the soups", "wise_ft.parquet", "soup"),
+        _variants(
+            results,
+            results.table("wise_ft", VariantRecord),
+            "alpha",
+            "Models between theta0 and the soups",
+            "wise_ft.parquet",
+            "soup",
+        ),
     )
 
 
@@ -225,7 +238,7 @@ def _spread(rows: Sequence[CoefficientRecord]) -> tuple[str, ...]:
 
 def similarity_section(results: RunResults, plots: Mapping[str, Plot]) -> str:
     """App. D of the MEHL-Soup paper."""
-    rows = results.similarity
+    rows = results.table("similarity", SimilarityRecord)
     if not rows:
         return ""
     there = len({index for row in rows for index in (row.trial_index, row.other_index)})
