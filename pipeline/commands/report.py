@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.commands.common import guarded
 from pipeline.errors import ConfigError
 from pipeline.records.folder import read_results
-from pipeline.report import comparison_page, page, write_page
+from pipeline.report import comparison_page, page, section_tables, write_page
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def report(folders: list[Path], out: Path) -> None:
     """Write the page on the runs in ``folders``. Raises PipelineError."""
-    runs = [read_results(folder) for folder in folders]
+    runs = [read_results(folder, section_tables()) for folder in folders]
     html = page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     try:
         write_page(out, html)

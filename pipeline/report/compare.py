@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from pipeline.records import CostRecord, RunResults, cost_unit
+from pipeline.report.cost_lines import cost_series
 from pipeline.report.formats import MISSING, between, count, percent, significant
 from pipeline.report.intervals import split_size
 from pipeline.report.markup import Column, chart, facts, paragraph, section, table
+from pipeline.report.methods import champion_of
 from pipeline.report.page import document
 from pipeline.report.plot import LinePlot, Series
-from pipeline.report.plots import cost_series
-from pipeline.report.series import champion_of
 from pipeline.report.styles import RUN_COLOURS, style
 
 _NAME = "Comparison of runs"

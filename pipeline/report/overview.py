@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.records import (
     ComparisonRecord,
@@ -15,35 +15,37 @@ from pipeline.records import (
     cost_by_device,
     cost_unit,
 )
+from pipeline.report.comparisons import against
+from pipeline.report.cost_accuracy import worth
+from pipeline.report.cost_lines import cost_lines
 from pipeline.report.formats import between, cost, count, duration, percent, significant
 from pipeline.report.intervals import split_size
-from pipeline.report.markup import facts, paragraph, section
-from pipeline.report.series import against, champion_of, cost_lines
-from pipeline.report.studies import worth
+from pipeline.report.markup import facts, paragraph
+from pipeline.report.methods import champion_of
+from pipeline.report.plot import Plot
+from pipeline.report.section import Section
 from pipeline.report.styles import style
 
 _BASELINE = "best-individual"
 _SIGNIFICANT = 0.05
 
 
-def overview(results: RunResults) -> str:
-    """The overview as an HTML section."""
+def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     run, ingredients, soups = results.run, results.ingredients, results.soups
     champion = champion_of(run, soups)
     baseline = next((soup for soup in soups if soup.method == _BASELINE), None)
     if champion is None:
         text = "There is no champion yet: run the soup stage (--stages soup) to mix the ingredients into one model."
-        return section("overview", "Overview", paragraph(text, "lead"), paragraph(_spent(run, ingredients, None)))
+        return paragraph(text, "lead") + paragraph(_spent(run, ingredients, None))
     tested = against(results.table("comparisons", ComparisonRecord), champion.method, _BASELINE)
-    return section(
-        "overview",
-        "Overview",
+    content = [
         facts(_tiles(champion, baseline, tested, ingredients), "tiles"),
         paragraph(_verdict(run, champion), "lead"),
         paragraph(_gain(champion, baseline, tested)) if baseline else "",
         paragraph(_spent(run, ingredients, champion)),
         *map(paragraph, _worth(results, champion)),
-    )
+    ]
+    return "".join(content)
 
 
 def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
@@ -179,3 +181,10 @@ def _money(run: RunRecord, ingredients: Sequence[IngredientRecord]) -> str:
     total = sum(row.gpu_hours for row in ingredients) * run.price_per_gpu_hour
     unit = cost_unit(ingredients).removesuffix("s")
     return f" ({significant(total)} at {significant(run.price_per_gpu_hour)} per {unit})"
+
+
+SECTION = Section(
+    "Overview",
+    _body,
+    tables={"comparisons": ComparisonRecord, "cost_accuracy": CostRecord, "cost_ratios": CostRatioRecord},
+)

@@ -8,7 +8,7 @@ from pipeline.files import replacing, write_text
 from pipeline.records import RunResults
 from pipeline.report.figures import draw, save
 from pipeline.report.page import page
-from pipeline.report.plots import plots_of
+from pipeline.report.sections import plots_of
 
 
 def write_report(folder: Path, results: RunResults) -> list[Path]:

@@ -4,9 +4,10 @@ from report_records import a_failure, an_ingredient, the_results
 
 from pipeline.records import CostRecord
 from pipeline.report import charts, figures
+from pipeline.report.cost_lines import cost_lines, order_bands
+from pipeline.report.ingredients import trials
 from pipeline.report.plot import HeatMap
-from pipeline.report.plots import plots_of
-from pipeline.report.series import cost_lines, order_bands, trials
+from pipeline.report.sections import plots_of
 
 
 def a_point(method: str, number: int, accuracy: float, order_seed: int | None = None) -> CostRecord:
