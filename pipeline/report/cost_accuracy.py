@@ -17,8 +17,8 @@ from pipeline.report.styles import style
 
 _COST, _NUMBER = "cost_accuracy", "number_accuracy"
 _BANDS = (
-    "Bars are 95 % bootstrap intervals over test images. Dashed lines, where there are any, are means over random "
-    "orders of the trials, and the area around them holds 95 % of these orders."
+    "Bars are 95 % intervals (Wilson's) for the number of test images. Dashed lines, where there are any, are means "
+    "over random orders of the trials, and the area around them holds 95 % of these orders."
 )
 
 
