@@ -7,10 +7,7 @@ from datetime import datetime
 from html import escape
 from string import Template
 
-from plotly.offline import get_plotlyjs
-
 from pipeline.records import RunRecord, RunResults
-from pipeline.report.charts import draw, script
 from pipeline.report.markup import chart_id, facts, section
 from pipeline.report.plot import Plot
 from pipeline.report.sections import SECTIONS
@@ -69,8 +66,7 @@ def document(name: str, kind: str, head: str, sections: Mapping[str, str], plots
     plotly.js is inlined once, and only where there is a chart.
     """
     body = "\n".join(sections.values())
-    statements = [script(chart_id(plot), draw(plot)) for plot in plots if f'id="{chart_id(plot)}"' in body]
-    drawing = "\n".join([*statements, _PRINT_SCRIPT])
+    charts = [plot for plot in plots if f'id="{chart_id(plot)}"' in body]
     return _PAGE.substitute(
         name=escape(name),
         kind=escape(kind),
@@ -78,8 +74,19 @@ def document(name: str, kind: str, head: str, sections: Mapping[str, str], plots
         facts=head,
         contents="".join(_link(anchor) for anchor in sections if anchor != "overview"),
         sections=body,
-        scripts=f"<script>{get_plotlyjs()}</script>\n<script>{drawing}</script>" if statements else "",
+        scripts=_scripts(charts) if charts else "",
     )
+
+
+def _scripts(plots: Iterable[Plot]) -> str:
+    """plotly.js, and what it draws."""
+    # Only now: the table of methods in the terminal needs none of it.
+    from plotly.offline import get_plotlyjs
+
+    from pipeline.report.charts import draw, script
+
+    drawing = "\n".join([*(script(chart_id(plot), draw(plot)) for plot in plots), _PRINT_SCRIPT])
+    return f"<script>{get_plotlyjs()}</script>\n<script>{drawing}</script>"
 
 
 def _link(anchor: str) -> str:
