@@ -42,7 +42,7 @@ def _distribution(results: RunResults) -> LinePlot:
     width = (high - low) / _BINS or 1.0
     series = []
     for method, coefficients in values.items():
-        look, counts = style(method), [0] * _BINS
+        look, counts = style(method, results.run.labels), [0] * _BINS
         for value in coefficients:
             counts[min(int((value - low) / width), _BINS - 1)] += 1
         series.append(
@@ -66,16 +66,17 @@ def _map(results: RunResults) -> HeatMap:
     rows = results.coefficients[method]
     layers = list(dict.fromkeys(row.layer for row in rows))
     ingredients = list(dict.fromkeys(row.trial_index for row in rows))
-    table = {(row.layer, row.trial_index): row.coefficient for row in rows}
+    by_place = {(row.layer, row.trial_index): row.coefficient for row in rows}
+    label = style(method, results.run.labels).label
     return HeatMap(
         "coefficient_map",
-        f"Mixing coefficients of {style(method).label} by layer and ingredient (white: those of the uniform soup)",
+        f"Mixing coefficients of {label} by layer and ingredient (white: those of the uniform soup)",
         "Ingredient",
         "Layer",
         "Coefficient",
         layers,
         [ingredient_name(index) for index in ingredients],
-        [[table[layer, index] for index in ingredients] for layer in layers],
+        [[by_place[layer, index] for index in ingredients] for layer in layers],
         centre=1 / len(ingredients),
         source=f"coefficients/{method}.parquet",
     )
@@ -86,7 +87,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     if not learned:
         return ""
     columns = [Column("Method", False), *map(Column, ("Layers", "Smallest", "Largest", "Spread", "Outside 0 to 1"))]
-    rows = [(style(method).label, *_spread(rows)) for method, rows in learned.items()]
+    rows = [(style(method, results.run.labels).label, *_spread(rows)) for method, rows in learned.items()]
     content = [
         paragraph(
             "Within a layer the coefficients of all ingredients sum to one. Outside 0 to 1 a soup extrapolates: it "

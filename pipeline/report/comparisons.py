@@ -22,7 +22,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     columns = [Column("Against", False), *map(Column, headings)]
     rows = [
         (
-            style(method).label,
+            style(method, run.labels).label,
             f"{100 * pair.difference:+.2f}",
             f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f}",
             str(pair.wins),
@@ -32,7 +32,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         )
         for method, pair in pairs
     ]
-    champion = style(run.champion).label if run.champion else ""
+    champion = style(run.champion, run.labels).label if run.champion else ""
     introduction = paragraph(
         f"What {champion} gains in test accuracy over every other method, on the same images: wins are those that "
         "it alone gets right. The interval resamples the images. p is of the exact McNemar test, corrected for all "

@@ -28,7 +28,7 @@ def _plots(results: RunResults) -> list[Plot]:
 
 def _against_cost(results: RunResults) -> LinePlot:
     costs, unit = results.table("cost_accuracy", CostRecord), cost_unit(results.ingredients)
-    series = [*cost_series(costs, unit), *_order_series(costs, lambda band: band.gpu_hours)]
+    series = [*cost_series(costs, unit, results.run.labels), *_order_series(results, lambda band: band.gpu_hours)]
     return LinePlot(
         _COST,
         f"Test accuracy of each method against cost in {unit}",
@@ -44,18 +44,19 @@ def _against_number(results: RunResults) -> LinePlot:
     costs, images = results.table("cost_accuracy", CostRecord), split_size(results.run, "test")
     series = []
     for line in cost_lines(costs):
-        look, rows = style(line.method), [point.record for point in line.points]
+        look, rows = style(line.method, results.run.labels), [point.record for point in line.points]
         x = [row.num_ingredients for row in rows]
         series.append(accuracy_series(look, x, [row.test_accuracy for row in rows], images))
-    series += _order_series(costs, lambda band: band.num_ingredients)
+    series += _order_series(results, lambda band: band.num_ingredients)
     what = "Test accuracy of each method against the number of ingredients"
     return LinePlot(_NUMBER, what, "Ingredients", TEST, series, whole_x=True, source="cost_accuracy.parquet")
 
 
-def _order_series(costs: Sequence[CostRecord], x: Callable[[OrderBand], float]) -> Iterator[Series]:
+def _order_series(results: RunResults, x: Callable[[OrderBand], float]) -> Iterator[Series]:
     """Mean and band over the random orders of each method."""
+    costs = results.table("cost_accuracy", CostRecord)
     for method in dict.fromkeys(row.method for row in costs):
-        look, bands = style(method), order_bands(costs, method)
+        look, bands = style(method, results.run.labels), order_bands(costs, method)
         if bands:
             yield Series(
                 *look._replace(label=f"{look.label}, {count(bands[0].orders, 'random order')}"),
@@ -80,7 +81,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     columns = [Column("Method", False), *map(Column, ("Ingredients", unit, *ACCURACIES))]
     rows = [
         (
-            style(line.method).label,
+            style(line.method, results.run.labels).label,
             str(row.num_ingredients),
             significant(row.gpu_hours),
             percent(row.val_accuracy),
@@ -99,7 +100,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         ),
         chart(plots[_COST]),
         *(paragraph(worth(results.run, line, unit)) for line in lines),
-        _ratios(results.table("cost_ratios", CostRatioRecord), unit),
+        _ratios(results.table("cost_ratios", CostRatioRecord), unit, results.run.labels),
         chart(plots[_NUMBER]),
         paragraph(_BANDS, "note"),
         f"<details><summary>The points as a table</summary>{points}</details>",
@@ -107,7 +108,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     return "".join(content)
 
 
-def _ratios(ratios: Sequence[CostRatioRecord], unit: str) -> str:
+def _ratios(ratios: Sequence[CostRatioRecord], unit: str, labels: Mapping[str, str]) -> str:
     """What each pair of methods costs at equal accuracy."""
     if not ratios:
         return ""
@@ -115,7 +116,7 @@ def _ratios(ratios: Sequence[CostRatioRecord], unit: str) -> str:
     columns = [Column("Methods", False), *map(Column, headings)]
     rows = [
         (
-            f"{style(row.method).label}, {style(row.baseline).label}",
+            f"{style(row.method, labels).label}, {style(row.baseline, labels).label}",
             percent(row.accuracy),
             significant(row.gpu_hours),
             significant(row.baseline_gpu_hours),
@@ -141,7 +142,7 @@ def worth(run: RunRecord, line: CostLine, unit: str) -> str:
     points, hours = 100 * (after.test_accuracy - before.test_accuracy), after.gpu_hours - before.gpu_hours
     text = (
         f"The last {cost(hours, unit)}, from {before.num_ingredients} to {count(after.num_ingredients, 'ingredient')}, "
-        f"changed the test accuracy of {style(line.method).label} by {points:+.2f} pp"
+        f"changed the test accuracy of {style(line.method, run.labels).label} by {points:+.2f} pp"
     )
     if points > 0:
         each = hours / points

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal, NamedTuple
 
@@ -50,11 +50,11 @@ def cost_lines(costs: Sequence[CostRecord]) -> list[CostLine]:
     return [CostLine(method, [point(row) for row in rows]) for method, rows in ranked]
 
 
-def cost_series(costs: Sequence[CostRecord], unit: str) -> list[Series]:
+def cost_series(costs: Sequence[CostRecord], unit: str, labels: Mapping[str, str]) -> list[Series]:
     """Test accuracy against cost in search order, the number of ingredients beside each point, best line first."""
     found = []
     for line in cost_lines(costs):
-        look = style(line.method)
+        look = style(line.method, labels)
         rows = [point.record for point in line.points]
         found.append(
             Series(

@@ -21,7 +21,7 @@ def _plots(results: RunResults) -> list[Plot]:
         return []
     series = []
     for method, rows in by_method(variants).items():
-        look, x = style(method), [int(row.value) for row in rows]
+        look, x = style(method, results.run.labels), [int(row.value) for row in rows]
         series.append(accuracy_series(look, x, [row.test_accuracy for row in rows], images))
     what = "Test accuracy of each method without the best ingredients"
     x_title = "Best ingredients eliminated"

@@ -58,7 +58,7 @@ def _in_search_order(results: RunResults) -> LinePlot:
         series.append(_trial_points("No ingredient", GREY, "x", "x-thin", rows.without, floor, unit))
     champion = champion_of(results.run, results.soups)
     if champion is not None:
-        look, indices = style(champion.method), [row.trial_index for row in results.ingredients]
+        look, indices = style(champion.method, results.run.labels), [row.trial_index for row in results.ingredients]
         ends = [min(indices) - 0.5, max(indices) + 0.5]
         level = [100 * champion.test_accuracy] * 2
         line = Series("Champion (test)", look.colour, "", "circle", ends, level, line="dash", points=False)

@@ -54,7 +54,7 @@ def variants_table(
     columns = [Column("Method", False), *map(Column, headings)]
     cells = [
         (
-            style(row.method).label,
+            style(row.method, results.run.labels).label,
             f"{row.value} ({default})" if row.is_default else row.value,
             percent(row.val_accuracy),
             percent(row.select_accuracy),

@@ -23,7 +23,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     columns = ("Method", *accuracies, *shifts, "Selected", "Time per epoch", "Epochs", "Construction", "Peak memory")
     rows = [
         (
-            style(soup.method).label,
+            style(soup.method, run.labels).label,
             percent(soup.val_accuracy),
             percent(soup.select_accuracy),
             percent(soup.test_accuracy),
@@ -41,7 +41,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
     notes = "Epochs are passes over the images that a method learned from. "
     notes += f"The methods learned from validation, {chooser} chose the champion (marked), test is only reported."
-    if any(soup.method.endswith("ensemble") for soup in soups):
+    if any(soup.method not in results.coefficients for soup in soups):
         notes += " An ensemble runs all its selected models for every prediction; every other row is a single model."
     headings = [Column(name, name != "Method") for name in columns]
     methods = table("Accuracy and cost of each method", headings, rows, champion, "soups.parquet")

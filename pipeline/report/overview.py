@@ -39,7 +39,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         return paragraph(text, "lead") + paragraph(_spent(run, ingredients, None))
     tested = against(results.table("comparisons", ComparisonRecord), champion.method, _BASELINE)
     content = [
-        facts(_tiles(champion, baseline, tested, ingredients), "tiles"),
+        facts(_tiles(run, champion, baseline, tested, ingredients), "tiles"),
         paragraph(_verdict(run, champion), "lead"),
         paragraph(_gain(champion, baseline, tested)) if baseline else "",
         paragraph(_spent(run, ingredients, champion)),
@@ -52,7 +52,7 @@ def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
     """What the same accuracy costs by another method, and whether more trials are worth their cost."""
     unit = cost_unit(results.ingredients)
     if ratio := _headline(results.table("cost_ratios", CostRatioRecord), champion.method):
-        yield _equal_accuracy(ratio, unit)
+        yield _equal_accuracy(results.run, ratio, unit)
     lines = cost_lines(results.table("cost_accuracy", CostRecord))
     followed = next((line for line in lines if line.method == champion.method), lines[0] if lines else None)
     if followed is not None:
@@ -65,9 +65,9 @@ def _headline(ratios: Sequence[CostRatioRecord], champion: str) -> CostRatioReco
     return next((row for pair in wanted for row in ratios if pair <= {row.method, row.baseline}), None)
 
 
-def _equal_accuracy(ratio: CostRatioRecord, unit: str) -> str:
+def _equal_accuracy(run: RunRecord, ratio: CostRatioRecord, unit: str) -> str:
     """What two methods cost for the same accuracy, in search order and over all orders."""
-    method, baseline = style(ratio.method).label, style(ratio.baseline).label
+    method, baseline = (style(name, run.labels).label for name in (ratio.method, ratio.baseline))
     text = (
         f"For {percent(ratio.accuracy)} % test accuracy {baseline} needed "
         f"{significant(ratio.baseline_gpu_hours)} {unit}, {method} {significant(ratio.gpu_hours)}."
@@ -87,13 +87,17 @@ def _equal_accuracy(ratio: CostRatioRecord, unit: str) -> str:
 
 
 def _tiles(
+    run: RunRecord,
     champion: SoupRecord,
     baseline: SoupRecord | None,
     tested: ComparisonRecord | None,
     ingredients: Sequence[IngredientRecord],
 ) -> list[tuple[str, str]]:
     """The four figures at the top."""
-    tiles = [("Champion", style(champion.method).label), ("Test accuracy", f"{percent(champion.test_accuracy)} %")]
+    tiles = [
+        ("Champion", style(champion.method, run.labels).label),
+        ("Test accuracy", f"{percent(champion.test_accuracy)} %"),
+    ]
     if baseline is not None and baseline.method != champion.method:
         gain = champion.test_accuracy - baseline.test_accuracy
         doubt = ", within noise" if tested is not None and tested.p_adjusted >= _SIGNIFICANT else ""
@@ -106,7 +110,7 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
     """Who won, on which split, and what that is worth on the test split."""
     images = split_size(run, "test")
     select = split_size(run, "select")
-    name = style(champion.method).label
+    name = style(champion.method, run.labels).label
     if champion.select_accuracy is None:
         chosen = f"{name} is the champion, chosen by validation accuracy because this run has no select split."
     else:

@@ -27,7 +27,7 @@ def _against_alpha(results: RunResults) -> LinePlot:
     images = split_size(results.run, "test")
     series = []
     for method, rows in by_method(results.table(_NAME, VariantRecord)).items():
-        look, x = style(method), [float(row.value) for row in rows]
+        look, x = style(method, results.run.labels), [float(row.value) for row in rows]
         series.append(accuracy_series(look, x, [row.test_accuracy for row in rows], images, band=True))
     what = "Test accuracy between the starting point and each soup"
     return LinePlot(_NAME, what, "alpha (0: starting point, 1: soup)", TEST, series, source="wise_ft.parquet")
@@ -37,7 +37,7 @@ def _against_shifts(results: RunResults) -> LinePlot:
     """Fig. D.1: accuracy under shift against test accuracy, from theta0 to each soup."""
     series = []
     for method, rows in by_method(results.table(_NAME, VariantRecord)).items():
-        look = style(method)
+        look = style(method, results.run.labels)
         series.append(
             Series(
                 *look,

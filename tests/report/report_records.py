@@ -20,6 +20,15 @@ from pipeline.records import (
     cumulative_gpu_hours,
 )
 
+LABELS = {
+    "best-individual": "Best individual",
+    "uniform": "Uniform soup",
+    "greedy": "Greedy soup",
+    "hl": "HL-Soup",
+    "mehl": "MEHL-Soup",
+    "mehl-plus": "MEHL-Soup+",
+    "ensemble": "Ensemble",
+}
 SPLITS = {"pretrain": 300, "train": 500, "fit": 400, "select": 100, "test": 497}
 
 
@@ -39,6 +48,7 @@ def a_run(**changes) -> RunRecord:
         "theta0_gpu_hours": 0.0031,
         "theta0_test_accuracy": 0.6137,
         "champion": "mehl-plus",
+        "labels": LABELS,
     }
     return RunRecord(**(values | changes))
 
@@ -178,8 +188,8 @@ def the_results(**changes) -> RunResults:
         "run": a_run(),
         "ingredients": ingredients,
         "soups": the_soups(),
-        "coefficients": {
-            "greedy": the_coefficients(("model",), 0),
+        "coefficients": {  # the ensemble has none
+            **{method: the_coefficients(("model",), 0) for method in ("best-individual", "uniform", "greedy", "mehl")},
             "mehl-plus": the_coefficients(("a", "b", "c"), 0.2),
         },
     }

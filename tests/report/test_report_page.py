@@ -248,6 +248,26 @@ def test_what_was_not_studied_has_no_section():
     assert {"elimination", "ablation", "interpolation", "similarity", "coefficients"} <= whole
 
 
+def test_methods_without_coefficients_are_ensembles_whatever_they_are_called():
+    told = "An ensemble runs all its selected models for every prediction"
+    assert told in text_of(a_page())
+    assert told not in text_of(a_page(soups=[soup for soup in the_soups() if soup.method != "ensemble"]))
+    assert told in text_of(a_page(soups=[*the_soups()[:3], a_soup("mine")]))
+
+
+def test_methods_go_by_the_labels_in_the_records():
+    run = a_run(champion="mine", labels={"mine": "Mine & Yours"})
+    text = text_of(a_page(run=run, soups=[a_soup("mine"), a_soup("other")]))
+    assert "Mine &amp; Yours is the champion" in text
+    assert " other 96.00 " in text
+    both = [
+        the_results(run=run, soups=[a_soup("mine")]),
+        the_results(run=a_run(labels={"other": "Other"}), soups=[a_soup("mine"), a_soup("other")]),
+    ]
+    compared = text_of(comparison_page(both).replace(get_plotlyjs(), ""))
+    assert "Mine &amp; Yours 94.50 94.50 94.50 0.00 Other - 94.50" in compared
+
+
 def test_ablations_are_in_order_and_seeds_are_summed_up():
     text = text_of(a_page())
     assert re.search(
