@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipeline.records import IngredientRecord
+from pipeline.records import IngredientRecord, SoupRecord, VariantRecord
 from pipeline.report.intervals import interval
 
 MISSING = "-"
@@ -58,6 +58,11 @@ def memory(num_bytes: int | None) -> str:
     return f"{significant(size)} GiB"
 
 
+def memory_with_kind(soup: SoupRecord | VariantRecord) -> str:
+    """Peak memory of a construction and where it was taken: ``1.32 GiB GPU`` or ``120 MiB RAM``."""
+    return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}"
+
+
 def cost(hours: float, unit: str) -> str:
     """A cost in its unit (see `records.cost_unit`), small ones in words too.
 
@@ -105,3 +110,8 @@ def augmentation(row: IngredientRecord) -> str:
     if row.augmentation != "randaugment":
         return setting(row.augmentation)
     return f"RandAugment n={row.randaugment_n} m={row.randaugment_m}"
+
+
+def ingredient_name(trial_index: int) -> str:
+    """What an ingredient is called: the number of its trial; theta0, which is of none, has a negative one."""
+    return "theta0" if trial_index < 0 else str(trial_index)

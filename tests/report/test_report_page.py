@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -18,8 +20,12 @@ from report_records import (
     the_soups,
 )
 
-from pipeline.records import RunResults
-from pipeline.report import comparison_page, methods_table, page, write_report
+from pipeline.records import Record, RunResults
+from pipeline.records.folder import RunFolder, read_results, write_run
+from pipeline.records.tables import write_table
+from pipeline.report import SECTIONS, Section, comparison_page, methods_table, page, section_tables, write_report
+from pipeline.report.markup import chart, paragraph
+from pipeline.report.plot import LinePlot, Series
 
 HOSTILE = "</script><img src=https://evil.example/x onerror=alert(1)>&\"'"
 
@@ -242,6 +248,26 @@ def test_what_was_not_studied_has_no_section():
     assert {"elimination", "ablation", "interpolation", "similarity", "coefficients"} <= whole
 
 
+def test_methods_without_coefficients_are_ensembles_whatever_they_are_called():
+    told = "An ensemble runs all its selected models for every prediction"
+    assert told in text_of(a_page())
+    assert told not in text_of(a_page(soups=[soup for soup in the_soups() if soup.method != "ensemble"]))
+    assert told in text_of(a_page(soups=[*the_soups()[:3], a_soup("mine")]))
+
+
+def test_methods_go_by_the_labels_in_the_records():
+    run = a_run(champion="mine", labels={"mine": "Mine & Yours"})
+    text = text_of(a_page(run=run, soups=[a_soup("mine"), a_soup("other")]))
+    assert "Mine &amp; Yours is the champion" in text
+    assert " other 96.00 " in text
+    both = [
+        the_results(run=run, soups=[a_soup("mine")]),
+        the_results(run=a_run(labels={"other": "Other"}), soups=[a_soup("mine"), a_soup("other")]),
+    ]
+    compared = text_of(comparison_page(both).replace(get_plotlyjs(), ""))
+    assert "Mine &amp; Yours 94.50 94.50 94.50 0.00 Other - 94.50" in compared
+
+
 def test_ablations_are_in_order_and_seeds_are_summed_up():
     text = text_of(a_page())
     assert re.search(
@@ -281,3 +307,40 @@ def test_several_runs_stand_side_by_side():
     assert again.count(f"one ({one.run.sweep_id})") >= 4
     assert '"name":"one: MEHL-Soup+"' in html
     assert '"name":"two' not in html
+
+
+class MineRecord(Record):
+    question: str
+    answer: float
+
+
+def test_a_section_may_come_from_elsewhere(monkeypatch, tmp_path):
+    def plots(results):
+        rows = results.table("mine", MineRecord)
+        series = Series("Answer", "#D1495B", "o", "circle", x=range(len(rows)), y=[row.answer for row in rows])
+        return [LinePlot("answers", "Answers by question", "Question", "Answer", [series])] if rows else []
+
+    def body(results, plots):
+        return paragraph("What I asked & got.") + chart(plots["answers"]) if plots else ""
+
+    monkeypatch.setitem(SECTIONS, "mine", Section("My own question", body, plots, tables={"mine": MineRecord}))
+    folder = RunFolder(tmp_path)
+    write_run(folder, a_run())
+    assert section_tables()["mine"] is MineRecord
+    assert 'id="mine"' not in page(read_results(tmp_path, section_tables()))
+
+    write_table(
+        folder.table("mine"), [MineRecord(question="a", answer=1), MineRecord(question="b", answer=2)], MineRecord
+    )
+    paths = write_report(tmp_path, read_results(tmp_path, section_tables()))
+    assert [path.name for path in paths] == ["report.html", "answers.png", "answers.svg"]
+    html = folder.report.read_text().replace(get_plotlyjs(), "")
+    assert '<li><a href="#mine">Mine</a></li>' in html
+    assert '<section id="mine"><h2>My own question</h2><p>What I asked &amp; got.</p><figure>' in html
+    assert 'Plotly.newPlot("answers-chart"' in html
+
+
+def test_the_table_of_the_command_line_is_quick_to_import():
+    slow = ("torch", "ray", "mlflow", "plotly", "matplotlib", "scipy")
+    code = f"import sys, pipeline.report; print([name for name in {slow} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,21 +1,17 @@
-"""What the figures draw, taken from the records once for the page and for the files."""
+"""Cost curves: test accuracy against what the trials so far cost, for every method that was followed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.records import (
-    CoefficientRecord,
-    ComparisonRecord,
-    CostRecord,
-    IngredientRecord,
-    RunRecord,
-    RunResults,
-    SoupRecord,
-)
+from pipeline.records import CostRecord
+from pipeline.report.formats import cost, count, percent
+from pipeline.report.plot import Series
+from pipeline.report.styles import style
 
 
 class CostPoint(NamedTuple):
@@ -54,6 +50,30 @@ def cost_lines(costs: Sequence[CostRecord]) -> list[CostLine]:
     return [CostLine(method, [point(row) for row in rows]) for method, rows in ranked]
 
 
+def cost_series(costs: Sequence[CostRecord], unit: str, labels: Mapping[str, str]) -> list[Series]:
+    """Test accuracy against cost in search order, the number of ingredients beside each point, best line first."""
+    found = []
+    for line in cost_lines(costs):
+        look = style(line.method, labels)
+        rows = [point.record for point in line.points]
+        found.append(
+            Series(
+                *look,
+                x=[row.gpu_hours for row in rows],
+                y=[100 * row.test_accuracy for row in rows],
+                numbers=[str(row.num_ingredients) for row in rows],
+                sides=[point.label_side for point in line.points],
+                hover=[
+                    f"<b>{escape(look.label)}</b><br>{count(row.num_ingredients, 'ingredient')}"
+                    f"<br>{cost(row.gpu_hours, unit)}<br>test {percent(row.test_accuracy)} %"
+                    f"<br>validation {percent(row.val_accuracy)} %"
+                    for row in rows
+                ],
+            )
+        )
+    return found
+
+
 class OrderBand(NamedTuple):
     """Test accuracies of so many random orders at one number of ingredients: mean, 2.5 and 97.5 % quantile."""
 
@@ -78,53 +98,3 @@ def order_bands(costs: Sequence[CostRecord], method: str) -> list[OrderBand]:
         hours = float(np.mean([row.gpu_hours for row in rows]))
         found.append(OrderBand(len(rows), number, hours, float(accuracies.mean()), float(low), float(high)))
     return found
-
-
-class Trials(NamedTuple):
-    """The trials in search order: those that gave an ingredient and those that did not.
-
-    ``floor`` is the accuracy at which the latter are marked, below all others.
-    """
-
-    finished: list[IngredientRecord]
-    without: list[IngredientRecord]
-    floor: float
-
-
-def trials(ingredients: Sequence[IngredientRecord]) -> Trials:
-    """Sort the trials into those with an ingredient and those without."""
-    rows = sorted(ingredients, key=lambda row: row.trial_index)
-    finished = [row for row in rows if row.status == "finished"]
-    values = [v for row in finished for v in (row.val_accuracy, row.test_accuracy) if v is not None] or [0.0]
-    span = max(values) - min(values)
-    floor = max(0.0, min(values) - max(0.1 * span, 0.005))
-    return Trials(finished, [row for row in rows if row.status != "finished"], floor)
-
-
-def against(comparisons: Sequence[ComparisonRecord], method: str | None, baseline: str) -> ComparisonRecord | None:
-    """The comparison of two methods, seen from ``method``; None where they were not compared."""
-    for row in comparisons:
-        if (row.method, row.baseline) == (method, baseline):
-            return row
-        if (row.baseline, row.method) == (method, baseline):
-            return row.model_copy(
-                update={
-                    **{"method": row.baseline, "baseline": row.method, "difference": -row.difference},
-                    **{"low": -row.high, "high": -row.low, "wins": row.losses, "losses": row.wins},
-                }
-            )
-    return None
-
-
-def learned_coefficients(results: RunResults) -> dict[str, list[CoefficientRecord]]:
-    """By method the coefficients of the soups that do not simply average some ingredients."""
-    return {
-        method: rows
-        for method, rows in results.coefficients.items()
-        if len({row.coefficient for row in rows if row.coefficient != 0}) > 1
-    }
-
-
-def champion_of(run: RunRecord, soups: Sequence[SoupRecord]) -> SoupRecord | None:
-    """The record of the run's champion, None while there is none."""
-    return next((soup for soup in soups if soup.method == run.champion), None)
