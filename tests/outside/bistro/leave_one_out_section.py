@@ -1,7 +1,6 @@
 """The study's figure and section."""
 
 from bistro.leave_one_out import LeaveOneOutRecord
-
 from pipeline.report import Section
 from pipeline.report.markup import Column, chart, paragraph, table
 from pipeline.report.plot import LinePlot, Series

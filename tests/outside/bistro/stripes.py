@@ -14,7 +14,7 @@ def images_of(count, seed):
     rows, columns = np.mgrid[:12, :12]
     along = np.stack([rows, columns, rows + columns])[labels]
     phase = generator.integers(4, size=count)[:, None, None]
-    grey = 128 + 60 * np.where((along + phase) // 2 % 2, 1, -1) + generator.normal(0, 60, along.shape)
+    grey = 128 + 60 * np.where((along + phase) // 2 % 2, 1, -1) + generator.normal(0, 150, along.shape)
     return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1), labels.astype(np.int64)
 
 
