@@ -47,8 +47,20 @@ def plan_within_budget(
 ) -> BlockPlan:
     """The largest block that keeps the peak within the budget, measured by one trial step.
 
-    Directions stay in the stored type if that leaves room for a block of eight, else bfloat16, else int8, unless
-    ``delta_dtype`` or ``block_size`` are given. Raises SoupError with the smallest budget that would do.
+    Directions stay in the stored type if a block of eight fits so, else bfloat16, else int8, unless ``delta_dtype`` or
+    ``block_size`` are given.
+
+    Args:
+        budget_gib: Bound of the peak memory.
+        block_size: Models in a block; ``auto``: as many as fit.
+        delta_dtype: Type of the directions; None: chosen here.
+        plane: Model and ingredients.
+        batch: One as they will come, for the trial step.
+        descent: How the steps will be.
+        cost: Of the whole soup: tells which kind of memory is measured.
+
+    Raises:
+        SoupError: Nothing fits; says the smallest budget that would do.
     """
     fixed_bytes = _without_directions(plane, batch, descent, cost)
     bytes_left = budget_gib * _GIB / (1 + _SLACK_PART) - _SLACK_BYTES - fixed_bytes
