@@ -18,6 +18,7 @@ from pipeline.soups.ingredient_file import IngredientFile, open_file, same_bits
 log = logging.getLogger("pipeline.soups")
 
 Rejection = tuple[Path, str]
+# Specs of all tensors (`IngredientFile.specs`), hash of theta0, names of the classes; None where a file does not say.
 Signature = tuple[tuple[tuple[str, tuple[str, tuple[int, ...]]], ...], str | None, str | None]
 
 

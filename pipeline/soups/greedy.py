@@ -79,8 +79,8 @@ def greedy_soup(
     """
     with measured(device) as cost:
         passes = 0
-        if order is None or accuracies is not None:
-            passes += 0 if accuracies is not None else len(ingredients)
+        if order is None or accuracies is not None:  # else the accuracy of the first alone is needed
+            passes = len(ingredients) if accuracies is None else 0
             accuracies = individual_accuracies(ingredients, score, accuracies)
         sequence = list(order) if order is not None else by_accuracy(accuracies or ())
         _check_order(sequence, len(ingredients))

@@ -26,8 +26,8 @@ from pipeline.soups.workbench import borrowed
 
 log = logging.getLogger("pipeline.soups")
 
-# A step: from a batch to the loss and the gradients of the coefficients (K, L) and, by this name, of beta.
-_BETA = "beta"
+_BETA = "beta"  # its name among the parameters that a loss is differentiated by
+# From coefficients (K, L) and a batch to the loss, the coefficients' gradient (K, L) and, if it is learned, beta's.
 Step = Callable[[Tensor, Batch], tuple[Tensor, Tensor, Tensor | None]]
 
 
