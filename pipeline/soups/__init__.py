@@ -1,7 +1,17 @@
 """The soup mathematics: from a set of fine-tuned models to one, by every method of the papers.
 
-Needs torch and safetensors alone. Start with `IngredientSet.open`, then one of the plain functions (`mehl_soup`,
+Needs torch, NumPy and safetensors alone. Start with `IngredientSet.open`, then one of the plain functions (`mehl_soup`,
 `greedy_soup`, `uniform_soup`, …) or `METHODS`, which maps each method's name to a builder around them.
+
+Letters are those of the MEHL-Soup paper: K ingredients theta_k, L layers, n fit images; T blocks of b models, and J
+steps on each. A file builds on those before it:
+
+- reading: ``ingredient_file``, ``admission``, ``streaming``, ``ingredients``
+- from coefficients to weights: ``layers``, ``rebuild``
+- the caller's model and images: ``workbench``, ``fit_data``, ``measure``, ``soup``, ``scoring``
+- learning coefficients: ``optimizers``, ``descent``, ``packed``, ``directions``, ``hyperplane``, ``budget``,
+  ``checkpoint``
+- one file per method, with its settings, and the table of them: ``methods``
 """
 
 from pipeline.soups.best_individual import best_individual

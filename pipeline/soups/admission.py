@@ -18,11 +18,16 @@ from pipeline.soups.ingredient_file import IngredientFile, open_file, same_bits
 log = logging.getLogger("pipeline.soups")
 
 Rejection = tuple[Path, str]
+# Specs of all tensors (`IngredientFile.specs`), hash of theta0, names of the classes; None where a file does not say.
 Signature = tuple[tuple[tuple[str, tuple[str, tuple[int, ...]]], ...], str | None, str | None]
 
 
 def admit(paths: Sequence[Path]) -> tuple[list[IngredientFile], list[Rejection]]:
-    """Split files into those that fit the majority and those that do not, each with a one-line reason."""
+    """Split files into those that fit the majority and those that do not, each with a one-line reason.
+
+    Headers are compared first, then every file that fits is read through once, for values that are not finite and for
+    content that another file has already.
+    """
     opened: list[IngredientFile] = []
     rejected: list[Rejection] = []
     for path in paths:
@@ -37,6 +42,7 @@ def admit(paths: Sequence[Path]) -> tuple[list[IngredientFile], list[Rejection]]
     [(common, _)] = Counter(signatures).most_common(1)
     reference = opened[signatures.index(common)]
     admitted: list[IngredientFile] = []
+    # Files are compared bit by bit only with those of the same extremes: twins have them, others hardly ever.
     fingerprints: dict[tuple[float, ...], list[IngredientFile]] = {}
     for file, signature in zip(opened, signatures, strict=True):
         reason = None if signature == common else _difference(file, reference)
@@ -59,6 +65,7 @@ def admit(paths: Sequence[Path]) -> tuple[list[IngredientFile], list[Rejection]]
 
 
 def _signature(file: IngredientFile) -> Signature:
+    """What ingredients of one soup have in common: names, dtypes and shapes, theta0, the order of classes."""
     return tuple(file.specs.items()), file.metadata.get("theta0_sha256"), _class_names(file)
 
 

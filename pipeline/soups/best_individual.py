@@ -20,7 +20,16 @@ def best_individual(
 ) -> Soup:
     """The best ingredient, bit for bit; of equally good ones the first.
 
-    ``accuracies`` (K) save the K passes of ``score``, of which one is needed; ``history`` is the best accuracy.
+    Args:
+        ingredients: K fine-tuned models.
+        score: Measures the accuracy of weights, once for each ingredient; needed where ``accuracies`` are not known.
+        accuracies: Those of the K ingredients, if known.
+
+    Returns:
+        A soup whose ``history`` is the best accuracy.
+
+    Raises:
+        SoupError: Neither a score nor K accuracies are there.
     """
     with measured("cpu") as cost:
         known = individual_accuracies(ingredients, score, accuracies)

@@ -98,5 +98,6 @@ def blocks_done(path: Path) -> int | None:
 
 
 def _open(path: Path) -> tuple[IngredientFile, dict[str, Any]]:
+    """The file with its tensors, and the identity and the plain fields of Progress from its header."""
     file = open_file(path)
     return file, dict(json.loads(file.metadata["progress"]))

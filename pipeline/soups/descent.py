@@ -99,7 +99,17 @@ def soup_gradient(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of the batch and its gradient by the parameters it reaches: one graph, of one model.
 
-    ``micro_batch_size`` cuts the batch into parts whose gradients add up to the same.
+    ``micro_batch_size`` cuts the batch into parts whose gradients add up to the same: each part's mean loss counts by
+    its share of the images.
+
+    Args:
+        forward: From images (batch, ...) to logits (batch, classes).
+        parameters: What to differentiate by, by name.
+        batch: Images and labels (batch,).
+        descent: Arithmetic and micro-batches.
+
+    Returns:
+        The loss, still on the device, and a gradient shaped as its parameter for each that the loss depends on.
     """
     images, labels = batch
     part = descent.micro_batch_size or len(labels)

@@ -57,17 +57,30 @@ def greedy_soup(
     sweeps: int = 1,
     device: str = "cpu",
 ) -> Soup:
-    """Go through the ingredients in ``order`` and average in each one that keeps (``reject``: lifts) the accuracy.
+    """Go through the ingredients and average in each one that keeps the accuracy (Recipe 1 of the model-soups paper).
 
-    ``order`` defaults to decreasing accuracy, best first. With known ``accuracies`` (K) the first sweep takes at most
-    K - 1 passes, else K (given order) or 2K - 1. ``score(state_dict, at_least)`` may return None as soon as
-    ``at_least`` is out of reach. The running sum is float64 on ``device`` (float32 where it has none). ``history``
-    holds the accuracy after each ingredient that joined.
+    With known ``accuracies`` the first sweep takes at most K - 1 passes over the images, else K (given ``order``) or
+    2K - 1. The running sum is float64 (float32 where the device has none).
+
+    Args:
+        ingredients: K fine-tuned models.
+        score: Accuracy of weights; ``score(state_dict, at_least)`` may return None as soon as that is out of reach.
+        order: The ingredients to try, by index, each at most once; None: all, by decreasing accuracy.
+        ties: Whether one that leaves accuracy as it is joins: ``accept``, or ``reject`` if it has to rise.
+        accuracies: Those of the K ingredients, if known.
+        sweeps: How often the order is gone through; from the second on an ingredient may join again.
+        device: Where candidates are averaged.
+
+    Returns:
+        A soup whose ``history`` holds the accuracy after each ingredient that joined.
+
+    Raises:
+        SoupError: ``order`` or ``accuracies`` do not fit the ingredients.
     """
     with measured(device) as cost:
         passes = 0
-        if order is None or accuracies is not None:
-            passes += 0 if accuracies is not None else len(ingredients)
+        if order is None or accuracies is not None:  # else the accuracy of the first alone is needed
+            passes = len(ingredients) if accuracies is None else 0
             accuracies = individual_accuracies(ingredients, score, accuracies)
         sequence = list(order) if order is not None else by_accuracy(accuracies or ())
         _check_order(sequence, len(ingredients))

@@ -35,7 +35,25 @@ def greedy_ensemble(
     """Choose members whose mean logits classify the fit images best, in the order and by the rule of the greedy soup.
 
     Memory holds one model and the sum of logits of all images, never K models' logits. Takes at most K passes where
-    ``accuracies`` (K) are known, else up to 2K. ``coefficients`` are each member's share of the mean.
+    ``accuracies`` are known, else up to 2K. Table 3 of the model-soups paper.
+
+    Args:
+        model: The architecture; keeps its mode, flags and device, not its weights.
+        ingredients: K fine-tuned models.
+        fit: Images (n, ...) and labels (n,): two tensors, or a re-iterable of batches of both in a fixed order.
+        settings: None for the defaults.
+        accuracies: Those of the K ingredients on ``fit``, if known.
+        device: Where to compute.
+        seed: Of a random order.
+        preprocess: Maps a batch of images on the device to the model's input.
+        score_batch_size: Images in a forward pass; streamed batches keep their own size.
+
+    Returns:
+        A soup without weights, whose ``coefficients`` (K, 1) are each member's share of the mean and whose ``history``
+        holds the accuracy after each one that joined.
+
+    Raises:
+        SoupError: Model, ingredients, accuracies and fit images do not fit each other.
     """
     settings = settings or GreedySettings()
     data = FitData(fit, device, preprocess)

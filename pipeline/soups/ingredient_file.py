@@ -1,4 +1,4 @@
-"""One safetensors file, memory-mapped: what `IngredientSet`, its admission checks and saved progress read through."""
+"""One safetensors file, memory-mapped: ingredients and the saved progress of a soup are read through it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ _SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class IngredientFile:
     """One open file: its tensors are views of the memory-mapped bytes, never to be written to.
 
-    ``specs`` maps a tensor's name to (dtype, shape) as the header gives them; ``metadata`` is the header's own;
-    ``extremes`` are the least and largest value of each floating-point tensor, found on admission.
+    Attributes:
+        path: Where it lies.
+        handle: Of safetensors; keeps the file mapped.
+        specs: (dtype, shape) of each tensor by its name, as the header gives them, such as ("F32", (512, 768)).
+        metadata: The header's own, text by text.
+        extremes: Least and largest value of each floating-point tensor in turn, once it has been admitted.
     """
 
     path: Path

@@ -39,9 +39,15 @@ class IngredientSet:
     ) -> IngredientSet:
         """Map the files and check them against each other.
 
-        The signature (tensors, shapes, dtypes, theta0, class names) that most files share is the one to fit. With
-        ``on_mismatch="raise"`` any misfit raises an IngredientError with a line per file; with ``"skip"`` misfits are
-        left out and stand in ``rejected`` as (path, reason).
+        The signature (tensors, shapes, dtypes, theta0, class names) that most files share is the one to fit.
+
+        Args:
+            paths: K safetensors files; their order is that of the ingredients.
+            on_mismatch: What to do about files that do not fit: ``raise``, or ``skip`` them, after which they stand in
+                ``rejected`` as (path, reason).
+
+        Raises:
+            IngredientError: No file is left, or any does not fit and ``on_mismatch`` is ``raise``; a line per file.
         """
         files, rejected = admit([Path(path) for path in paths])
         if rejected and on_mismatch == "raise":
@@ -66,7 +72,10 @@ class IngredientSet:
         return dict(self._files[k].metadata)
 
     def subset(self, indices: Iterable[int]) -> IngredientSet:
-        """These ingredients in this order (repeats allowed); shares the open files and checks nothing again."""
+        """The ingredients at these ``indices``, in this order (repeats allowed).
+
+        Shares the open files and checks nothing again.
+        """
         return IngredientSet([self._files[k] for k in indices])
 
     def tensor(self, k: int, name: str) -> Tensor:

@@ -26,7 +26,10 @@ def layer_names(tensors: Iterable[str], kind: LayerKind) -> tuple[str, ...]:
 
 
 def layer_indices(tensors: Iterable[str], layers: Sequence[str]) -> dict[str, int]:
-    """Which of ``layers`` each tensor belongs to, from the names alone; KeyError for a tensor in none of them."""
+    """Which of ``layers`` (its index) each tensor belongs to; KeyError for a tensor in none of them.
+
+    The kind of the layers need not be known: a layer is named after the tensor, after its module, or ``model``.
+    """
     index_of = {layer: index for index, layer in enumerate(layers)}
     layer_of_tensor = {}
     for name in tensors:

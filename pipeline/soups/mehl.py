@@ -92,13 +92,30 @@ def mehl_soup(
 ) -> Soup:
     """Learn one coefficient per ingredient and layer by block coordinate descent on the fit images.
 
-    Coefficients refer to the ingredients (Eq. 4) and sum to one in each layer; weights are rebuilt from them.
-    ``history`` is the loss of every step. ``centre`` (K) are the coefficients of a soup to start from and to measure
-    directions from, instead of the mean of Eq. 3. ``recalibrate`` sets the BatchNorm statistics of the soup at the
-    start of every block; in the soup returned they are mixed like weights (`recalibrated` renews them, and METHODS
-    does). ``checkpoint`` is a file that is written after every block, continued from if it belongs to the same soup,
-    and removed in the end. The model keeps its mode and flags, not its weights. Same seed, same result. Raises
-    SoupError when model and ingredients do not fit, or not into ``memory_budget_gib``.
+    Algorithm 1 of the MEHL-Soup paper. Memory holds the directions of one block and one graph, whatever K. Same seed,
+    same result.
+
+    Args:
+        model: The architecture, in float32 or float64; keeps its mode, flags and device, not its weights.
+        ingredients: K fine-tuned models.
+        fit: Images (n, ...) and labels (n,): two tensors, or a re-iterable of batches of both.
+        settings: None for the defaults, MEHL-Soup+ with blocks of 18.
+        device: Where to compute.
+        seed: Of the blocks and the order of the images.
+        preprocess: Maps a batch of images on the device to the model's input.
+        centre: Coefficients (K) of a soup to start from and to measure directions from, in place of the mean of Eq. 3.
+        checkpoint: A file that is written after every block, continued from if it belongs to the same soup, and removed
+            in the end.
+        recalibrate: Sets the BatchNorm statistics of the model that it gets, at the start of every block. In the soup
+            returned they are mixed like weights (`recalibrated` renews them, and METHODS does).
+
+    Returns:
+        A soup whose coefficients refer to the ingredients (Eq. 4) and sum to one in each layer (not without
+        ``decentralize``); its weights are rebuilt from them. ``history`` is the loss of every step. After a kill,
+        ``seconds`` and ``peak_memory_bytes`` count the blocks that earlier attempts finished.
+
+    Raises:
+        SoupError: Model, ingredients and fit images do not fit each other, or not into ``memory_budget_gib``.
     """
     settings = settings or MehlSettings()
     data = FitData(fit, device, preprocess)
@@ -191,6 +208,7 @@ def draw_blocks(count: int, size: int, outer_iterations: int | None, seed: int) 
 def _plan(
     settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, cost: Cost, earlier: Progress | None
 ) -> BlockPlan:
+    """How many models a block has and how their directions are stored: as set, as the budget allows, or as before."""
     if earlier is not None:  # memory measured today may differ; the blocks must not
         return BlockPlan(earlier.block_size, earlier.delta_dtype)
     count = len(plane.ingredients)
@@ -204,4 +222,5 @@ def _plan(
 def _identity(
     settings: MehlSettings, seed: int, ingredients: IngredientSet, data: FitData, centre: Sequence[float] | None
 ) -> str:
+    """What decides how the soup comes out: progress of another one must not be gone on with."""
     return json.dumps([asdict(settings), seed, ingredients.fingerprint, data.num_images, centre])

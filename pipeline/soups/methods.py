@@ -57,6 +57,9 @@ class Method:
         Args:
             inputs: Model, ingredients, fit images and the rest.
             settings: None for the defaults.
+
+        Returns:
+            The soup under this method's name; its cost is that of the whole call.
         """
         with measured(inputs.device) as cost, borrowed(inputs.model, inputs.device):
             soup = self.build(inputs, self.defaults if settings is None else settings)

@@ -37,10 +37,20 @@ class WiseFtSettings:
 
 
 def wise_ft(ingredients: IngredientSet, soup: Soup, theta0: Mapping[str, Tensor] | None, alpha: float = 0.5) -> Soup:
-    """The weights (1 - alpha) theta0 + alpha soup, rebuilt from the ingredients.
+    """The weights (1 - alpha) theta0 + alpha soup, rebuilt from the ingredients (App. D of the model-soups paper).
 
-    Coefficients are the soup's times alpha: in each layer they sum to alpha, and theta0 has the rest. Raises SoupError
-    without theta0, or for an ensemble, which has no weights.
+    Args:
+        ingredients: The K fine-tuned models that the soup is made of.
+        soup: The end of the line, at alpha = 1.
+        theta0: The weights that all ingredients started from, by name: its start, at alpha = 0.
+        alpha: Where on the line; outside of [0, 1] is extrapolation.
+
+    Returns:
+        A soup whose coefficients are those of ``soup`` times alpha: in each layer they sum to alpha, and theta0 has
+        the rest.
+
+    Raises:
+        SoupError: There is no theta0, or the soup is an ensemble, which has no weights.
     """
     if theta0 is None:
         raise SoupError(

@@ -30,14 +30,14 @@ def borrowed(model: nn.Module, device: str) -> Iterator[None]:
 
 
 def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own tensor behind each name of an ingredient.
+    """The model's own tensor behind each name of an ingredient: what is written to them is the model's weights.
 
-    Tied tensors are stored once and fill every place that shares them. Raises SoupError when the model lacks a tensor,
+    Tied tensors are stored once and fill every name that shares them. Raises SoupError when the model lacks a tensor,
     has another shape, has tensors that nothing fills, or is stored in a way that cannot be written in place.
     """
     own = model.state_dict(keep_vars=True)
     slots: dict[str, Tensor] = {}
-    owners: dict[int, str] = {}
+    owners: dict[int, str] = {}  # address of a tensor -> the stored name that fills it
     for name, tensor in tensors.items():
         if name not in own:
             raise SoupError(
@@ -67,7 +67,15 @@ def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 @torch.no_grad()
 def copy_into_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy an ingredient or a soup into the model, in place."""
+    """Copy an ingredient or a soup into the caller's model, in place: dtype and device stay the model's.
+
+    Args:
+        model: Of the architecture that the tensors are of.
+        tensors: Weights by name, tied ones once.
+
+    Raises:
+        SoupError: They do not fit the model; names the tensor.
+    """
     for name, slot in weight_slots(model, tensors).items():
         slot.copy_(tensors[name])
 
@@ -75,7 +83,17 @@ def copy_into_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def recalibrated(
     model: nn.Module, state_dict: Mapping[str, Tensor], recalibrate: Callable[[nn.Module], None], device: str
 ) -> dict[str, Tensor]:
-    """The soup with the buffers that ``recalibrate`` sets on the loaded model (BatchNorm statistics)."""
+    """The soup with its BatchNorm statistics renewed.
+
+    Args:
+        model: The architecture; keeps its mode and flags, not its weights.
+        state_dict: The soup's weights.
+        recalibrate: Sets the buffers of the model that it gets, which holds the soup.
+        device: Where to compute.
+
+    Returns:
+        The same tensors, but for the model's buffers, which are copies in the dtypes of ``state_dict``.
+    """
     with borrowed(model, device):
         copy_into_model(model, state_dict)
         recalibrate(model)

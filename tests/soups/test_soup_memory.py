@@ -13,6 +13,7 @@ from torch import nn
 
 from pipeline.errors import SoupError
 from pipeline.soups import METHODS, IngredientSet, MehlSettings, SoupInputs, accuracy_scorer, blocks_done, mehl_soup
+from pipeline.soups.measure import measured
 
 WIDTH = 1200  # 4 layers of 5.8 MB: large enough that arrays outweigh the interpreter
 
@@ -204,6 +205,20 @@ def test_a_checkpoint_that_cannot_be_read_is_made_anew(tmp_path, fit, content):
     assert blocks_done(checkpoint) == (1 if content == "older" else None)
     soup = mehl_soup(model, ingredients, fit, settings, checkpoint=checkpoint)
     assert torch.equal(soup.coefficients, mehl_soup(model, ingredients, fit, settings).coefficients)
+
+
+def test_the_peak_on_cuda_is_that_of_all_nested_parts(monkeypatch):
+    allocator = {"peak": 0}
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: allocator.update(peak=0))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: allocator["peak"])
+    with measured("cuda") as whole:
+        allocator["peak"] = 9
+        with measured("cuda") as part:
+            allocator["peak"] = 4
+    assert (whole.peak_memory_bytes, part.peak_memory_bytes) == (9, 4)
+    assert whole.seconds >= part.seconds > 0
+    assert whole.peak_memory_kind == "cuda"
 
 
 def test_a_fixed_block_size_that_does_not_fit_is_refused(model, ingredients, fit):
