@@ -36,11 +36,11 @@ def split_accuracies(
 ) -> dict[str, float | None]:
     """Accuracy of ``model``, which is moved to ``device``, on the named splits; None for an empty one."""
     model.to(device)
-    found = {}
+    accuracies: dict[str, float | None] = {}
     for name in names:
         images, labels = getattr(splits, name).tensors()
-        found[name] = accuracy(predict(model, images, device), labels)
-    return found
+        accuracies[name] = accuracy(predict(model, images, device), labels)
+    return accuracies
 
 
 @torch.no_grad()
@@ -92,6 +92,7 @@ def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, E
         members = [(soup.state_dict, 1.0)]
     else:
         members = [(inputs.ingredients.state_dict(k), float(soup.coefficients[k, 0])) for k in soup.selected]
+    # One model in memory at a time: each member goes over all sets, and logits[name] (N, classes) sums up as it goes.
     tensors = {name: images.tensors() for name, images in splits.measured().items()}
     logits: dict[str, Tensor] = {}
     for state, weight in members:

@@ -47,7 +47,7 @@ from pipeline.registry import (
     set_champion,
 )
 from pipeline.registry.client import local_path
-from pipeline.registry.ingredients import _version
+from pipeline.registry.ingredients import _make_version
 from pipeline.weights import save_weights
 
 THETA0 = "7" * 64
@@ -222,7 +222,7 @@ def test_a_worker_that_died_between_version_and_record_is_made_up_for(sweep, rec
     path, sha256 = recorder.upload(0, weights(0))
     row = ingredient(0, path=path, sha256=sha256, theta0_sha256=THETA0, reason=None, peak_memory_bytes=7)
     (run,) = runs(sweep, "trial")
-    _version(sweep.client(), sweep, run.info.run_id, row.model_dump())
+    _make_version(sweep.client(), sweep, run.info.run_id, row.model_dump())
     assert read_trials(sweep) == []
     # Again, on hardware that gives other weights: what is registered stands, and the cost of both attempts counts.
     assert recorder.upload(0, weights(1)) == (path, sha256)
