@@ -229,7 +229,7 @@ def test_images_are_only_read(theta0):
     ("packages", "foreign"),
     [
         ("pipeline.finetune, pipeline.evaluation, pipeline.models", ("ray", "mlflow")),
-        ("pipeline.records, pipeline.config, pipeline.stages.state", ("ray", "mlflow", "torch", "numpy", "pyarrow")),
+        ("pipeline.records, pipeline.config", ("ray", "mlflow", "torch", "numpy", "pyarrow")),
     ],
 )
 def test_importing_a_part_pulls_in_no_more_than_it_needs(packages, foreign):

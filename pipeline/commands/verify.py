@@ -91,13 +91,17 @@ def _check_soups(
     theta0 = next((version.version for version in versions if version.trial_index is None), None)
     for soup in soups:
         wrong, what = [], f"soup '{soup.method}' (version {soup.version})"
+        method = METHODS.get(soup.method)
+        if method is None:
+            yield soup, [f"{what}: no method of this name is here; the run's `plugins` do not bring it any more"]
+            continue
         try:
             stored = read_weights(fetch_soup(soup, folder))
         except PipelineError as error:
             yield soup, [str(error)]
             continue
         used = [ingredient.model_version for ingredient in soup.lineage.ingredients]
-        origins = [theta0] if METHODS[soup.method].needs_theta0 and theta0 is not None else []
+        origins = [theta0] if method.needs_theta0 and theta0 is not None else []
         if missing := [str(version) for version in (*used, *origins) if version not in paths]:
             wrong.append(f"{what}: cannot be made again without ingredient versions {', '.join(missing)}")
         else:
