@@ -38,7 +38,7 @@ from pipeline.models import build_classifier, describe_model
 from pipeline.models.backbone import backbone_file, backbone_module, load_backbone
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.records.tables import read_table, write_table
-from pipeline.soups import METHODS, IngredientSet, Method, Soup, SoupInputs, soup_from_coefficients
+from pipeline.soups import IngredientSet, Method, Soup, SoupInputs, soup_from_coefficients
 from pipeline.weights import save_weights, unique_state
 
 _CLASSES = 4
@@ -211,12 +211,6 @@ METHOD_CHECKS: tuple[Callable[[Method, Path], None], ...] = (
     check_method_renews_batchnorm,
     check_method_settings,
 )
-
-
-def check_method_table() -> None:
-    """Every line of METHODS stands under its own name."""
-    for name, method in METHODS.items():
-        assert method.name == name
 
 
 # --- Backbones ------------------------------------------------------------------------------------------------------
@@ -424,7 +418,6 @@ def _check_table(hyper: Hyperparameters, path: Path) -> None:
 __all__ = [
     "METHOD_CHECKS",
     "check_backbone",
-    "check_method_table",
     "check_source",
     "check_trainer",
     "small_splits",

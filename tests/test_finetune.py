@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import accuracy, predict
-from pipeline.finetune import finetune
+from pipeline.finetune import TRAINERS, finetune
 from pipeline.models import build_classifier, make_theta0
 from pipeline.schedule import learning_rate
+from pipeline.testing import check_trainer
 
 SETTINGS = search_config()
 
@@ -40,6 +41,11 @@ def assert_same(one, other):
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_every_training_function_keeps_its_contract(name, tmp_path):
+    check_trainer(TRAINERS[name], SETTINGS, tmp_path)
 
 
 def test_fine_tuning_learns_and_measures_each_split(splits, theta0):

@@ -1,16 +1,12 @@
 """What every line of BACKBONES has to keep, and what is said of a line that does not."""
 
-import json
-import shutil
-import subprocess
-import sys
-
 import pytest
 import torch
 from samples import DIGIT_NAMES, TOWER, add_outside_backbone, model_config
 
 from pipeline.errors import ModelError
 from pipeline.models import BACKBONES, backbone_file, backbone_module, build_classifier, describe_model, load_backbone
+from pipeline.testing import check_backbone
 from pipeline.weights import save_weights
 
 SMALL = {
@@ -19,15 +15,7 @@ SMALL = {
     "torchvision": {"name": "mobilenet_v3_small"},
     "mine": {"architecture": {"width": 4}},
 }
-ALONE = """
-import sys
-sys.modules["pipeline"] = None
-sys.path.insert(0, ".")
-import importlib, json
-given = json.load(sys.stdin)
-tower = importlib.import_module(given["network_module"]).build(given["architecture"], given["head_name"])
-print(json.dumps({name: list(value.shape) for name, value in tower.state_dict().items()}))
-"""
+SIZES = {"open_clip": 8}  # of images, others take any
 
 
 @pytest.fixture
@@ -37,20 +25,17 @@ def outside(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*BACKBONES, "mine"])
-def test_its_file_alone_builds_the_tower(name, outside, tmp_path):
+def test_every_backbone_keeps_its_contract(name, outside, tmp_path):
     outside()
     config = model_config(backbone=name, **SMALL[name])
-    description = describe_model(config, 32, DIGIT_NAMES)
-    (tmp_path / "alone").mkdir()
-    shutil.copy(backbone_file(name), tmp_path / "alone")
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", ALONE],
-        input=description.model_dump_json(), capture_output=True, text=True, cwd=tmp_path / "alone",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    tower = load_backbone(config, pretrained=False).tower
-    assert json.loads(done.stdout) == {key: list(value.shape) for key, value in tower.state_dict().items()}
-    assert description.network_module == backbone_file(name).stem
+    check_backbone(config, SIZES.get(name, 32), tmp_path / "checked")
+    assert describe_model(config, 32, DIGIT_NAMES).network_module == backbone_file(name).stem
+
+
+def test_a_file_that_needs_this_package_is_found_out(outside, tmp_path):
+    outside(("import torch\n", "import torch\nfrom pipeline.models import Backbone\n"))
+    with pytest.raises(AssertionError, match="does not build the network without this package"):
+        check_backbone(model_config(backbone="mine", **SMALL["mine"]), 8, tmp_path / "checked")
 
 
 def test_an_outside_backbone_is_built_and_loads_weights(outside, tmp_path):
