@@ -104,13 +104,13 @@ def await_room(cluster: Cluster, settings: SearchConfig) -> Cluster:
         return cluster
     try:
         trial_resources(cluster, settings)
-    except SearchError as lacking:
-        logger.info("%s; waiting up to %d min for an autoscaler", lacking, _PATIENCE_MINUTES)
-        # A task that waits for its place is what autoscalers react to.
-        place = ray.remote(_nothing).options(num_cpus=settings.cpus_per_trial, num_gpus=settings.gpus_per_trial or 0)
-        waiting = place.remote()
-        if not ray.wait([waiting], timeout=60 * _PATIENCE_MINUTES)[0]:
-            ray.cancel(waiting)
+    except SearchError as error:
+        logger.info("%s; waiting up to %d min for an autoscaler", error, _PATIENCE_MINUTES)
+        # A task of the size of a trial that nodes are too small for is what autoscalers react to.
+        task = ray.remote(_nothing).options(num_cpus=settings.cpus_per_trial, num_gpus=settings.gpus_per_trial or 0)
+        result = task.remote()
+        if not ray.wait([result], timeout=60 * _PATIENCE_MINUTES)[0]:
+            ray.cancel(result)
             raise
         return current_cluster()
     return cluster
@@ -159,15 +159,17 @@ def as_they_come(
     function: Callable[..., Iterator[T]],
     options: Mapping[str, Any],
     calls: Sequence[tuple[Any, ...]],
-    kind: type[PipelineError],
-    what: str,
+    error_type: type[PipelineError],
+    task_name: str,
 ) -> Iterator[tuple[int, T]]:
     """Run the generator ``function`` as a Ray task for each of ``calls``, all at once.
 
-    Yields the number of a call and what it yielded, as soon as it did. Raises what the first failing task raised, a
-    ``kind`` of error that names ``what`` where its process or node was lost; then, or when the caller stops, all tasks
-    are stopped.
+    Yields the number of a call and what it yielded, as soon as it did. Raises what the first failing task raised, an
+    ``error_type`` that names ``task_name`` where its process or node was lost; then, or when the caller stops, all
+    tasks are stopped.
     """
+    # A stream yields a reference per item; it is ready when its next item, or its end, has arrived. An ended one leaves
+    # the table, a failed one raises in `ray.get`, and what is still in the table then is cancelled.
     task = ray.remote(function).options(num_returns="streaming", **options)
     streams = {task.remote(*call): number for number, call in enumerate(calls)}
     try:
@@ -180,7 +182,7 @@ def as_they_come(
             else:
                 yield streams[ready], item
     except ray.exceptions.RayError as error:
-        raise raised_by(error, kind, what) from error
+        raise raised_by(error, error_type, task_name) from error
     finally:
         for stream in streams:
             ray.cancel(stream, force=True)
@@ -190,17 +192,17 @@ def only_result(
     function: Callable[..., Iterator[T]],
     options: Mapping[str, Any],
     call: tuple[Any, ...],
-    kind: type[PipelineError],
-    what: str,
+    error_type: type[PipelineError],
+    task_name: str,
 ) -> T:
     """The one value that ``function`` yields in a Ray task; raises as `as_they_come` does."""
-    ((_, result),) = as_they_come(function, options, [call], kind, what)
+    ((_, result),) = as_they_come(function, options, [call], error_type, task_name)
     return result
 
 
-def raised_by(error: ray.exceptions.RayError, kind: type[PipelineError], what: str) -> Exception:
-    """What the task itself raised; where its process or node was lost, a ``kind`` that says so of ``what``."""
+def raised_by(error: ray.exceptions.RayError, error_type: type[PipelineError], task_name: str) -> Exception:
+    """What the task itself raised; where its process or node was lost, an ``error_type`` that says so."""
     if isinstance(error, ray.exceptions.RayTaskError):
         return error.cause if isinstance(error.cause, Exception) else error
-    lost = str(error).strip().partition("\n")[0]
-    return kind(f"{what} was lost ({lost}); what is done is kept, give the same command again to go on")
+    reason = str(error).strip().partition("\n")[0]
+    return error_type(f"{task_name} was lost ({reason}); what is done is kept, give the same command again to go on")

@@ -25,10 +25,10 @@ def library_versions() -> dict[str, str]:
 def machine() -> str:
     """This machine in words: processor, cores, memory."""
     processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
         models = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         processor = models[0] if models else processor
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,14 @@ _HUGGING_FACE = ("model.safetensors", "open_clip_model.safetensors", "pytorch_mo
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:
     """The state of ``model`` with every tied tensor once, under its first name; detached, not copied."""
-    seen: set[tuple[int, torch.Size]] = set()
+    # Tied tensors begin at the same address with the same shape. So do all empty ones, at 0: those are never left out.
+    seen_keys: set[tuple[int, torch.Size]] = set()
     state = {}
     for name, value in model.state_dict().items():
         key = (value.data_ptr(), value.shape)
-        if value.numel() == 0 or key not in seen:
+        if value.numel() == 0 or key not in seen_keys:
             state[name] = value
-        seen.add(key)
+        seen_keys.add(key)
     return state
 
 
@@ -49,16 +50,16 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str) 
 
     Raises ModelError that names ``source`` and the tensors that are missing, left over or of another shape.
     """
-    own = model.state_dict()
-    expected = unique_state(model)
+    model_state = model.state_dict()
+    needed_names = unique_state(model).keys()
     problems = [
-        _some("lacks ", [f"'{name}'" for name in expected if name not in state]),
-        _some("has ", [f"'{name}'" for name in state if name not in own], ", which the model lacks"),
+        _some("lacks ", [f"'{name}'" for name in needed_names if name not in state]),
+        _some("has ", [f"'{name}'" for name in state if name not in model_state], ", which the model lacks"),
         _some(
             "has ",
             [
                 f"'{name}' of shape {tuple(state[name].shape)}, the model {tuple(value.shape)}"
-                for name, value in own.items()
+                for name, value in model_state.items()
                 if name in state and state[name].shape != value.shape
             ],
         ),
@@ -69,6 +70,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str) 
 
 
 def _some(before: str, names: Sequence[str], after: str = "") -> str:
+    """The first three of ``names`` and how many more there are, as a part of a sentence; empty without names."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{before}{', '.join(names[:3])}{more}{after}" if names else ""
 
@@ -85,9 +87,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = inner
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelError(f"{path}: holds no state dict (names to tensors)")
-    while prefix := next((one for one in _PREFIXES if state and all(name.startswith(one) for name in state)), None):
+    while prefix := _common_prefix(state):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _common_prefix(names: Collection[str]) -> str | None:
+    """A prefix of `_PREFIXES` that all ``names`` have."""
+    return next((prefix for prefix in _PREFIXES if names and all(name.startswith(prefix) for name in names)), None)
 
 
 def _load(file: Path) -> Any:
@@ -99,9 +106,11 @@ def _load(file: Path) -> Any:
     except FileNotFoundError as error:
         raise ModelError(f"{file}: weight file not found; check the path") from error
     except Exception as error:  # of many kinds
-        held = re.search(r"GLOBAL (\S+)", str(error))
-        more = f": it holds {held[1]}, which would have to be run to be read; save its state dict alone" if held else ""
-        raise ModelError(f"{file}: is neither safetensors nor a PyTorch state dict of plain tensors{more}") from error
+        pickled = re.search(r"GLOBAL (\S+)", str(error))
+        hint = ""
+        if pickled:
+            hint = f": it holds {pickled[1]}, which would have to be run to be read; save its state dict alone"
+        raise ModelError(f"{file}: is neither safetensors nor a PyTorch state dict of plain tensors{hint}") from error
 
 
 def _files(path: Path) -> list[Path]:
@@ -147,7 +156,8 @@ def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str,
 
 def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
     """A safetensors file's header with ``metadata``, and the rest of the file, not copied."""
-    # safetensors itself writes metadata in an order that changes from call to call.
+    # safetensors itself writes metadata in an order that changes from call to call. A file is the length of its header
+    # in 8 bytes, the header in JSON, and the tensors, at offsets counted from there: they stay right for any header.
     length = int.from_bytes(data[:8], "little")
     header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + length])}
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -89,14 +89,18 @@ def import_checkpoints(
     options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1 if use_gpu else reserved}
     if use_gpu:
         options["num_gpus"] = reserved
+    # Four rounds, so that nothing is registered before all files are known to be good: compare what is given with what
+    # is registered, check the files, find their one starting point, and only then measure and register the new ones.
     registered = {row.trial_index: row for row in read_trials(run.sweep)}
     for path, row in zip(checkpoints, rows, strict=True):
-        if changed := _differing(row, registered.get(row.trial_index)):
+        if changed_names := _changed_names(row, registered.get(row.trial_index)):
             raise ConfigError(
-                f"--accuracy-file: {path} is imported with another {changed[0]}; leave it out, or use --fresh"
+                f"--accuracy-file: {path} is imported with another {changed_names[0]}; leave it out, or use --fresh"
             )
-    new = [(path, row) for path, row in zip(checkpoints, rows, strict=True) if row.trial_index not in registered]
-    files = [path for path, _ in new] + ([theta0] if theta0 is not None else [])
+    unregistered = [
+        (path, row) for path, row in zip(checkpoints, rows, strict=True) if row.trial_index not in registered
+    ]
+    files = [path for path, _ in unregistered] + ([theta0] if theta0 is not None else [])
     logger.info("import: checking %d files", len(files))
     checked = dict(as_they_come(_check, options, [(context, path) for path in files], SearchError, _TASK))
     origins = _origins(files, [checked[number] for number in range(len(files))])
@@ -116,11 +120,11 @@ def import_checkpoints(
     if initial is not None:
         recorder.upload_theta0(initial.state)
     context = dataclasses.replace(context, recorder=recorder)
-    named = [(context, path, row.model_copy(update={"theta0_sha256": theta0_sha256})) for path, row in new]
-    for number, row in as_they_come(_import, options, named, SearchError, _TASK):
+    calls = [(context, path, row.model_copy(update={"theta0_sha256": theta0_sha256})) for path, row in unregistered]
+    for number, row in as_they_come(_import, options, calls, SearchError, _TASK):
         logger.info(
             "import: %s: validation %.2f%%, test %.2f%%",
-            new[number][0].name, 100 * (row.val_accuracy or 0), 100 * (row.test_accuracy or 0),
+            unregistered[number][0].name, 100 * (row.val_accuracy or 0), 100 * (row.test_accuracy or 0),
         )  # fmt: skip
     write_imported(run)
 
@@ -139,40 +143,44 @@ def write_imported(run: Run) -> None:
 
 def _origins(files: Sequence[Path], checked: Sequence[_Checked]) -> set[str]:
     """The starting points that the files name; raises ModelError for files that cannot be imported."""
-    problems = [one.problem for one in checked if one.problem is not None]
-    first: dict[str, Path] = {}
-    for path, one in zip(files, checked, strict=True):
-        if one.problem is None and (other := first.setdefault(one.sha256, path)) != path:
+    problems = [result.problem for result in checked if result.problem is not None]
+    path_of_sha256: dict[str, Path] = {}
+    for path, result in zip(files, checked, strict=True):
+        if result.problem is None and (other := path_of_sha256.setdefault(result.sha256, path)) != path:
             problems.append(f"{path}: holds the same weights as {other}; leave one of them out")
     if problems:
         raise ModelError("\n  ".join([f"{len(problems)} of {len(files)} files cannot be imported:", *problems]))
-    return {one.theta0_sha256 for one in checked if one.theta0_sha256 is not None}
+    return {result.theta0_sha256 for result in checked if result.theta0_sha256 is not None}
 
 
 def _one_origin(run: Run, origins: set[str], *, new_run: bool) -> str | None:
     """The starting point of all ingredients, those that are there already too; None where no file names it."""
-    before = None if new_run else run.record().theta0_sha256
-    if not new_run and before is None and origins:
+    recorded_origin = None if new_run else run.record().theta0_sha256
+    if not new_run and recorded_origin is None and origins:
         raise ConfigError(
             "these files say what they were fine-tuned from, and those that this run has already do not; give all of "
             "them again, with --theta0 and --fresh"
         )
-    everything = origins | ({before} if before is not None else set())
-    if len(everything) > 1:
+    all_origins = origins | ({recorded_origin} if recorded_origin is not None else set())
+    if len(all_origins) > 1:
         raise ConfigError(
             "the files were fine-tuned from different starting points (theta0_sha256 "
-            f"{', '.join(sorted(one[:12] for one in everything))}); import those of one"
+            f"{', '.join(sorted(sha256[:12] for sha256 in all_origins))}); import those of one"
         )
-    if not everything:
+    if not all_origins:
         logger.info("import: no file says what it was fine-tuned from; a soup needs one starting point for all")
-    return next(iter(everything), None)
+    return next(iter(all_origins), None)
 
 
-def _differing(row: IngredientRecord, registered: IngredientRecord | None) -> list[str]:
-    """The names of what ``row`` knows and ``registered`` has otherwise."""
-    given = row.model_dump(exclude={"attempts", "model_version"}, exclude_none=True)
-    known = {name: value for name, value in given.items() if value or name == "seed"}
-    return [] if registered is None else [name for name, value in known.items() if value != getattr(registered, name)]
+def _changed_names(row: IngredientRecord, registered: IngredientRecord | None) -> list[str]:
+    """The names of what ``row`` knows and ``registered``, if there is one, has otherwise."""
+    if registered is None:
+        return []
+    # A cost or a number of images of 0 stands for one that was not given.
+    columns = row.model_dump(exclude={"attempts", "model_version"}, exclude_none=True)
+    known = {name: value for name, value in columns.items() if value or name == "seed"}
+    earlier = registered.model_dump()
+    return [name for name, value in known.items() if value != earlier.get(name)]
 
 
 def _check(context: _Context, path: Path) -> Iterator[_Checked]:
@@ -181,13 +189,13 @@ def _check(context: _Context, path: Path) -> Iterator[_Checked]:
         classes = metadata.get("class_names", "")
         if classes.startswith("[") and json.loads(classes) != context.description.class_names:
             raise ModelError(f"{path}: was made for other classes, or for these in another order")
-        held = read_weights(path)
-        state = own_names(held, context.description.head_name)
+        tensors = read_weights(path)
+        state = own_names(tensors, context.description.head_name)
         if _has_head(state):
             model = build_classifier(context.model, len(context.description.class_names))
             load_weights(model, state, source=str(path))
         else:
-            load_backbone(context.headless(path), pretrained=True, local=held)
+            load_backbone(context.headless(path), pretrained=True, local=tensors)
         yield _Checked(metadata.get("theta0_sha256"), weights_sha256(state))
     except PipelineError as error:
         yield _Checked(problem=str(error))
@@ -197,9 +205,9 @@ def _import(context: _Context, path: Path, row: IngredientRecord) -> Iterator[In
     """Measure what is not known, upload, record."""
     splits: Splits = ray.get(context.splits)
     model = _load(context, path, splits)
-    unknown = {split: name for name, split in _SPLITS.items() if getattr(row, name) is None}
-    measured = split_accuracies(model, splits, context.device, list(unknown))
-    row = row.model_copy(update={unknown[split]: value for split, value in measured.items()})
+    column_of_split = {split: column for column, split in _SPLITS.items() if getattr(row, column) is None}
+    accuracies = split_accuracies(model, splits, context.device, list(column_of_split))
+    row = row.model_copy(update={column_of_split[split]: value for split, value in accuracies.items()})
     assert context.recorder is not None  # noqa: S101 (set before this task is started)
     uri, sha256 = context.recorder.upload(row.trial_index, unique_state(model.cpu()))
     row = row.model_copy(update={"path": uri, "sha256": sha256})
@@ -210,18 +218,18 @@ def _import(context: _Context, path: Path, row: IngredientRecord) -> Iterator[In
 def _theta0(context: _Context, path: Path) -> Iterator[_Initial]:
     splits: Splits = ray.get(context.splits)
     model = _load(context, path, splits)
-    measured = split_accuracies(model, splits, context.device, ["test"])["test"] or 0.0
+    test_accuracy = split_accuracies(model, splits, context.device, ["test"])["test"] or 0.0
     state = unique_state(model.cpu())
-    yield _Initial(state, weights_sha256(state), measured)
+    yield _Initial(state, weights_sha256(state), test_accuracy)
 
 
 def _load(context: _Context, path: Path, splits: Splits) -> Classifier:
     """The classifier of a checkpoint; where that has no head, with the one that ``model.head`` makes for it."""
-    held = read_weights(path)
-    state = own_names(held, context.description.head_name)
+    tensors = read_weights(path)
+    state = own_names(tensors, context.description.head_name)
     if not _has_head(state):
         config, names = context.headless(path), splits.class_names
-        return make_theta0(config, names, splits.train, None, device=context.device, seed=context.seed, local=held)
+        return make_theta0(config, names, splits.train, None, device=context.device, seed=context.seed, local=tensors)
     model = build_classifier(context.model, len(splits.class_names))
     load_weights(model, state, source=str(path))
     return model

@@ -32,8 +32,8 @@ def run_stage(run: Run, stage: str) -> None:
         {"search": search_stage, "soup": soup_stage, "report": report_stage}[stage](run)
 
 
-def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: Mapping[str, str]) -> None:
-    """Run the stages ``todo`` in order, each marked as done in ``state`` with its fingerprint of ``wanted``.
+def run_pending(config: Config, state: RunState, todo: Sequence[str], fingerprint_of: Mapping[str, str]) -> None:
+    """Run the stages ``todo`` in order, each marked as done in ``state`` with its fingerprint.
 
     Raises PipelineError; what was done before stays done.
     """
@@ -44,7 +44,7 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: Ma
                 remove_studies(run.folder, stage)
             run_stage(run, stage)
             state.done.pop("report", None)  # it tells of all stages
-            state.done[stage] = wanted[stage]
+            state.done[stage] = fingerprint_of[stage]
             save_state(run.folder, state)
 
 

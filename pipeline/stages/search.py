@@ -89,18 +89,20 @@ def search_stage(run: Run) -> None:
         logger.info("search: %s", ", ".join(f"{hours:.3g} on {device}" for device, hours in by_device.items()))
 
 
-def _check_disk(run: Run, theta0: Mapping[str, Tensor], trials: int) -> None:
+def _check_disk(run: Run, theta0: Mapping[str, Tensor], num_trials: int) -> None:
     """Say what the sweep leaves on disk; raises SearchError where ingredients stay on this one and cannot fit."""
-    size = sum(value.nbytes for value in theta0.values())
-    free = shutil.disk_usage(run.folder.root).free
-    where = f" in {run.config.search.storage}" if run.config.search.storage is not None else ""
+    model_bytes = sum(value.nbytes for value in theta0.values())
+    free_bytes = shutil.disk_usage(run.folder.root).free
+    in_storage = f" in {run.config.search.storage}" if run.config.search.storage is not None else ""
     logger.info(
         "search: %d ingredients take %s on disk, each running trial %s%s to go on from; %s are free in %s",
-        trials, memory(trials * size), memory(_STATE_COPIES * size), where, memory(free), run.folder.root,
+        num_trials, memory(num_trials * model_bytes), memory(_STATE_COPIES * model_bytes), in_storage,
+        memory(free_bytes), run.folder.root,
     )  # fmt: skip
-    if str(run.config.registry.tracking_uri).startswith("sqlite:") and trials * size > free:
+    if str(run.config.registry.tracking_uri).startswith("sqlite:") and num_trials * model_bytes > free_bytes:
         raise SearchError(
-            f"{run.folder.root}: {trials} ingredients take {memory(trials * size)}, but {memory(free)} are free; "
+            f"{run.folder.root}: {num_trials} ingredients take {memory(num_trials * model_bytes)}, but "
+            f"{memory(free_bytes)} are free; "
             "free some space, or give another `output` or fewer search.num_trials"
         )
 
@@ -115,24 +117,25 @@ def ensure_theta0(run: Run) -> RunRecord:
     options = {"num_gpus": 1} if run.cluster.use_gpu else {"num_cpus": reserved}
     task = ray.remote(_theta0_task).options(max_retries=3, **options)  # of a lost node: it comes out the same
     # Read here: the task may be on a node that does not have the file.
-    local = read_weights(config.model.weight_file) if config.model.weight_file is not None else None
+    file_weights = read_weights(config.model.weight_file) if config.model.weight_file is not None else None
     try:
-        state, seconds, measured = ray.get(
-            task.remote(config.model, local, run.splits_ref, run.cluster.device, config.seed)
+        state, seconds, test_accuracy = ray.get(
+            task.remote(config.model, file_weights, run.splits_ref, run.cluster.device, config.seed)
         )
     except ray.exceptions.RayError as error:
         raise raised_by(error, SearchError, "the task that makes theta0") from error
     save_weights(state, run.folder.theta0, {"class_names": "\n".join(splits.class_names)})
-    logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
-    return run.begin(weights_sha256(state), seconds / 3600 * reserved, measured)
+    logger.info("search: theta0 has test accuracy %.2f%%", 100 * test_accuracy)
+    return run.begin(weights_sha256(state), seconds / 3600 * reserved, test_accuracy)
 
 
 def _theta0_task(
-    config: ModelConfig, local: dict[str, Tensor] | None, splits: Splits, device: str, seed: int
+    config: ModelConfig, file_weights: dict[str, Tensor] | None, splits: Splits, device: str, seed: int
 ) -> tuple[dict[str, Tensor], float, float]:
     """theta0's weights, the seconds that it took, its test accuracy."""
     start = time.monotonic()
     pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
-    model = make_theta0(config, splits.class_names, splits.train, pretrain, device=device, seed=seed, local=local)
-    measured = split_accuracies(model, splits, device, ["test"])["test"] or 0.0
-    return unique_state(model.cpu()), time.monotonic() - start, measured
+    names = splits.class_names
+    model = make_theta0(config, names, splits.train, pretrain, device=device, seed=seed, local=file_weights)
+    test_accuracy = split_accuracies(model, splits, device, ["test"])["test"] or 0.0
+    return unique_state(model.cpu()), time.monotonic() - start, test_accuracy

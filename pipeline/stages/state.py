@@ -59,29 +59,29 @@ def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
     entries = {path.name for path in output.iterdir()} if output.exists() else set()
     if entries and not entries & {folder.settings.name, folder.state.name}:
         raise ConfigError(f"output: {output} is not empty and holds no run; give another folder")
-    moved = None
+    moved_to = None
     if entries and not fresh:
-        state, before = _left(folder)
+        state, earlier_settings = _read_earlier(folder)
         if folder.run.exists():  # until theta0 is recorded nothing depends on the settings: mistakes can be corrected
-            _check_same_sweep(config, state, before)
+            _check_same_sweep(config, state, earlier_settings)
     else:
         if entries:
-            moved = output.with_name(f"{output.name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-            output.rename(moved)
+            moved_to = output.with_name(f"{output.name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+            output.rename(moved_to)
         sweep_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         state = RunState(sweep_id=sweep_id, num_trials=config.search.num_trials)
     state.num_trials = config.search.num_trials
     save_state(folder, state)
     write_text(folder.settings, dump_config(config))
-    return state, moved
+    return state, moved_to
 
 
-def _left(folder: RunFolder) -> tuple[RunState, Any]:
+def _read_earlier(folder: RunFolder) -> tuple[RunState, Any]:
     """What an earlier call left: its state, and its settings as plain values."""
     try:
         state = RunState.model_validate_json(folder.state.read_text(encoding="utf-8"))
-        before = yaml.safe_load(folder.settings.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
+        settings = yaml.safe_load(folder.settings.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
             raise ValueError(f"{folder.settings.name} holds no settings")
     except (OSError, ValueError, ValidationError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -89,11 +89,12 @@ def _left(folder: RunFolder) -> tuple[RunState, Any]:
             f"{folder.root}: the run in it cannot be read ({reason}). Give another `output`, "
             "or --fresh to start over (what is there is kept)"
         ) from error
-    return state, before
+    return state, settings
 
 
-def _check_same_sweep(config: Config, state: RunState, before: Any) -> None:
-    if changed := sorted(_changes(before, yaml.safe_load(dump_config(config)), dict(_defaults(type(config))))):
+def _check_same_sweep(config: Config, state: RunState, earlier_settings: Any) -> None:
+    settings, defaults = yaml.safe_load(dump_config(config)), dict(_defaults(type(config)))
+    if changed := sorted(_changed_keys(earlier_settings, settings, defaults)):
         raise ConfigError(
             f"{config.output}: holds a run with other settings: {', '.join(changed)}. Give another `output`, the old "
             "settings, or --fresh to start over (the old run is kept)"
@@ -108,8 +109,8 @@ def _check_same_sweep(config: Config, state: RunState, before: Any) -> None:
 def is_done(config: Config, stages: Iterable[str]) -> bool:
     """Whether the run in ``config.output`` has finished these ``stages`` with these settings; reads one file."""
     state = _read(config)
-    wanted = fingerprints(config)
-    return state is not None and all(state.done.get(stage) == wanted[stage] for stage in stages)
+    fingerprint_of = fingerprints(config)
+    return state is not None and all(state.done.get(stage) == fingerprint_of[stage] for stage in stages)
 
 
 def is_imported(config: Config) -> bool:
@@ -142,18 +143,20 @@ def fingerprints(config: Config) -> dict[str, str]:
     the ingredients depend on, and how many there are; `soup` that, its own section and the shifts; a study `soup` (or
     `search`, see `Study.needs`) and its own section, so that studies do not need each other; `report` all studies.
     """
+    # Each `_chained` is a node: the hashes of what the stage needs, then its own settings. A changed setting so changes
+    # the hash of its stage and of all stages after it in the tree, and those alone run again.
     values = config.model_dump(mode="json")
     of_ingredients = {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"}
     search = _chained("", of_ingredients)
     shifts = values["data"]["shifts"]
     soup = _chained(search, {**values["soup"], **({"shifts": shifts} if shifts else {})})
-    needed = {"search": search, "soup": soup}
+    hash_of_stage = {"search": search, "soup": soup}
     studies = {
-        name: _chained(f"{needed[study.needs]}{name}", values["study"].get(section_name(name)))
+        name: _chained(f"{hash_of_stage[study.needs]}{name}", values["study"].get(section_name(name)))
         for name, study in STUDIES.items()
     }
     report = _chained("".join(studies.values()), values["report"])
-    return {**needed, **studies, "report": report}
+    return {**hash_of_stage, **studies, "report": report}
 
 
 def remove_studies(folder: RunFolder, stage: str) -> None:
@@ -164,13 +167,15 @@ def remove_studies(folder: RunFolder, stage: str) -> None:
                 folder.table(table).unlink(missing_ok=True)
 
 
-def _chained(before: str, values: Any) -> str:
-    return hashlib.sha256(f"{before}{json.dumps(values, sort_keys=True)}".encode()).hexdigest()
+def _chained(prefix: str, values: Any) -> str:
+    """The hash of a stage: of ``prefix``, which holds the hashes of what it needs, and of its own settings."""
+    return hashlib.sha256(f"{prefix}{json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
-def _changes(before: Any, after: Any, defaults: Mapping[str, Any]) -> Iterator[str]:
+def _changed_keys(earlier_settings: Any, settings: Any, defaults: Mapping[str, Any]) -> Iterator[str]:
+    """The settings, as ``section.key``, that differ and that ingredients depend on."""
     # An older version wrote no value for a setting that it did not know: it did what is the default now.
-    old, new = ({**defaults, **dict(_flat(values))} for values in (before, after))
+    old, new = ({**defaults, **dict(_flat(values))} for values in (earlier_settings, settings))
     yield from (key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _is_free(key))
 
 
@@ -184,6 +189,7 @@ def _defaults(section: type[Section], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    # {"data": {"store": "x"}} as ("data.store", "x"); what is None or an empty section is left out.
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
@@ -192,5 +198,6 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _is_free(key: str) -> bool:
+    # A setting is free if it or a section that it is in, `report` for `report.title` say, is in _FREE.
     parts = key.split(".")
     return any(".".join(parts[:length]) in _FREE for length in range(1, len(parts) + 1))

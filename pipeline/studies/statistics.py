@@ -43,10 +43,12 @@ def accuracy_difference(correct: NDArray[np.bool_], other: NDArray[np.bool_], se
     difference = correct.astype(np.float64) - other
     sweeps, images = difference.shape
     generator = np.random.default_rng(seed)
-    of_sweeps = generator.multinomial(sweeps, np.full(sweeps, 1 / sweeps), size=_RESAMPLES) / sweeps
+    # A resample is a weight per sweep (how often it was drawn) and N drawn images; its estimate is the mean over the
+    # drawn images of the weighted mean (N,) over the sweeps.
+    sweep_weights = generator.multinomial(sweeps, np.full(sweeps, 1 / sweeps), size=_RESAMPLES) / sweeps
     means = np.empty(_RESAMPLES)
-    for row, weights in enumerate(of_sweeps):
-        means[row] = (weights @ difference)[generator.integers(images, size=images)].mean()
+    for resample, weights in enumerate(sweep_weights):
+        means[resample] = (weights @ difference)[generator.integers(images, size=images)].mean()
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(difference.mean()), float(low), float(high))
 
@@ -57,8 +59,8 @@ def paired_interval(wins: int, losses: int, images: int, seed: int = 0) -> Inter
     The interval resamples the images: what that draws of wins, losses and ties is multinomial.
     """
     ties = images - wins - losses
-    drawn = np.random.default_rng(seed).multinomial(images, np.array([wins, losses, ties]) / images, size=_RESAMPLES)
-    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / images, [0.025, 0.975])
+    counts = np.random.default_rng(seed).multinomial(images, np.array([wins, losses, ties]) / images, size=_RESAMPLES)
+    low, high = np.quantile((counts[:, 0] - counts[:, 1]) / images, [0.025, 0.975])
     return Interval((wins - losses) / images, float(low), float(high))
 
 
@@ -92,21 +94,27 @@ def cost_ratio(method: Sequence[Curve], baseline: Sequence[Curve], seed: int = 0
     """
     images = method[0].correct.shape[1]
     generator = np.random.default_rng(seed)
-    once = np.ones((1, images))
-    exact = [_at_equal_accuracy(ours, theirs, once) for ours, theirs in zip(method, baseline, strict=True)]
-    accuracy, hours, baseline_hours = exact[0]
+    pairs = list(zip(method, baseline, strict=True))
+    # As measured: every image counts once, so each array that comes back has one element.
+    each_once = np.ones((1, images))
+    measured = [_at_equal_accuracy(curve, other, each_once) for curve, other in pairs]
+    accuracy, hours, baseline_hours = measured[0]
+    # Resampled: a resample is how often each image was drawn and how often each pair was. For all resamples of a round
+    # (R) at once, each pair gives the hours of its two curves with these images (R,); they are summed over the pairs,
+    # as often as each was drawn, and divided. Which accuracy is reached by both is found anew in every resample.
     ratios: list[float] = []
     while len(ratios) < _RESAMPLES:
-        draws = min(_RESAMPLES - len(ratios), max(_DRAWN_AT_ONCE // images, 1))
-        of_images = generator.multinomial(images, np.full(images, 1 / images), size=draws)
-        of_pairs = generator.multinomial(len(method), np.full(len(method), 1 / len(method)), size=draws)
-        drawn = [_at_equal_accuracy(ours, theirs, of_images)[1:] for ours, theirs in zip(method, baseline, strict=True)]
-        mean_hours, mean_baseline = (
-            sum(weights * pair[side] for weights, pair in zip(of_pairs.T, drawn, strict=True)) for side in (0, 1)
+        resamples = min(_RESAMPLES - len(ratios), max(_DRAWN_AT_ONCE // images, 1))
+        image_counts = generator.multinomial(images, np.full(images, 1 / images), size=resamples)  # (R, N)
+        pair_counts = generator.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=resamples)
+        resampled = [_at_equal_accuracy(curve, other, image_counts) for curve, other in pairs]
+        summed_hours, summed_baseline_hours = (
+            sum(counts * arrays[which] for counts, arrays in zip(pair_counts.T, resampled, strict=True))
+            for which in (1, 2)
         )
-        ratios += list(mean_baseline / mean_hours)
+        ratios += list(summed_baseline_hours / summed_hours)
     low, high = np.quantile(ratios, [0.025, 0.975])
-    estimate = sum(float(theirs[0]) for _, _, theirs in exact) / sum(float(ours[0]) for _, ours, _ in exact)
+    estimate = sum(float(other[0]) for _, _, other in measured) / sum(float(own[0]) for _, own, _ in measured)
     return CostAtEqualAccuracy(
         float(accuracy[0]), float(hours[0]), float(baseline_hours[0]), Interval(estimate, float(low), float(high))
     )
@@ -116,10 +124,14 @@ def _at_equal_accuracy(
     method: Curve, baseline: Curve, weights: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The highest accuracy that both reach, what each takes for it, for every row of ``weights`` (R, N) of images."""
-    ours, theirs = (weights @ curve.correct.T / weights.sum(axis=1, keepdims=True) for curve in (method, baseline))
-    level = np.minimum(ours.max(axis=1), theirs.max(axis=1))
-    hours, baseline_hours = (
-        np.where(reached >= level[:, None], curve.hours, np.inf).min(axis=1)
-        for reached, curve in ((ours, method), (theirs, baseline))
+    # Accuracies (R, P) of all points of a curve. The lower of the highest points of two curves (R,) is what both reach;
+    # a curve pays for it the hours of its cheapest point that is as high.
+    accuracies, baseline_accuracies = (
+        weights @ curve.correct.T / weights.sum(axis=1, keepdims=True) for curve in (method, baseline)
     )
-    return level, hours, baseline_hours
+    common = np.minimum(accuracies.max(axis=1), baseline_accuracies.max(axis=1))
+    hours, baseline_hours = (
+        np.where(points >= common[:, None], curve.hours, np.inf).min(axis=1)
+        for points, curve in ((accuracies, method), (baseline_accuracies, baseline))
+    )
+    return common, hours, baseline_hours
