@@ -42,7 +42,7 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
     the same call then goes on with what is left.
     """
     os.environ.update(_SETTINGS_OF_TUNE)
-    progress = Progress(recorded, len(context.trials), context.name)
+    progress = Progress(recorded, [trial.hyper for trial in context.trials], context.name)
     at_a_time, failed, number = None, [], 0
     while pending := _pending(context, progress.rows):
         try:
