@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 # Ray reads these when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -17,6 +20,8 @@ from pipeline.config import SearchConfig
 from pipeline.errors import PipelineError, RegistryError, SearchError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PATIENCE_MINUTES = 15  # for the first node that can run a trial, where an autoscaler may add it
 
@@ -52,17 +57,32 @@ class Cluster:
         return "cuda" if self.use_gpu else "cpu"
 
 
-def start_ray() -> Cluster:
+def start_ray(plugins: Sequence[str] = ()) -> Cluster:
     """Join the cluster of ``$RAY_ADDRESS`` or start a local one without a dashboard. A second call changes nothing.
 
-    What workers print stays in Ray's logs: the driver tells of their progress itself.
+    Every worker imports ``plugins`` before it does anything else. What workers print stays in Ray's logs: the driver
+    tells of their progress itself.
     """
     if not ray.is_initialized():
-        local = {} if "RAY_ADDRESS" in os.environ else {"address": "local", "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="error", **local)
+        local = {"address": "local", "include_dashboard": False}
+        options: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else local
+        if plugins:
+            options["runtime_env"] = {"worker_process_setup_hook": _importing(tuple(plugins), tuple(sys.path))}
+        ray.init(log_to_driver=False, logging_level="error", **options)
         # `ray job stop`, Slurm and Kubernetes end a job so: stop as after Ctrl-C. Ray's own handler prints C++ frames.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     return current_cluster()
+
+
+def _importing(plugins: tuple[str, ...], search_path: tuple[str, ...]) -> Callable[[], None]:
+    """What every worker calls when it starts; modules beside the command are found there as they are here."""
+
+    def import_them() -> None:
+        from pipeline.config import import_plugins
+
+        import_plugins(plugins, search_path)
+
+    return import_them
 
 
 def current_cluster() -> Cluster:
@@ -133,6 +153,49 @@ def check_store(cluster: Cluster, tracking_uri: str) -> None:
 def store_node(tracking_uri: str) -> str | None:
     """The only node that reaches the store, this one, where it is a file; nodes that are added later must not."""
     return ray.util.get_node_ip_address() if tracking_uri.startswith(("sqlite:", "file:", "/")) else None
+
+
+def as_they_come(
+    function: Callable[..., Iterator[T]],
+    options: Mapping[str, Any],
+    calls: Sequence[tuple[Any, ...]],
+    kind: type[PipelineError],
+    what: str,
+) -> Iterator[tuple[int, T]]:
+    """Run the generator ``function`` as a Ray task for each of ``calls``, all at once.
+
+    Yields the number of a call and what it yielded, as soon as it did. Raises what the first failing task raised, a
+    ``kind`` of error that names ``what`` where its process or node was lost; then, or when the caller stops, all tasks
+    are stopped.
+    """
+    task = ray.remote(function).options(num_returns="streaming", **options)
+    streams = {task.remote(*call): number for number, call in enumerate(calls)}
+    try:
+        while streams:
+            (ready,), _ = ray.wait(list(streams), num_returns=1)
+            try:
+                item: T = ray.get(next(ready))
+            except StopIteration:
+                del streams[ready]
+            else:
+                yield streams[ready], item
+    except ray.exceptions.RayError as error:
+        raise raised_by(error, kind, what) from error
+    finally:
+        for stream in streams:
+            ray.cancel(stream, force=True)
+
+
+def only_result(
+    function: Callable[..., Iterator[T]],
+    options: Mapping[str, Any],
+    call: tuple[Any, ...],
+    kind: type[PipelineError],
+    what: str,
+) -> T:
+    """The one value that ``function`` yields in a Ray task; raises as `as_they_come` does."""
+    ((_, result),) = as_they_come(function, options, [call], kind, what)
+    return result
 
 
 def raised_by(error: ray.exceptions.RayError, kind: type[PipelineError], what: str) -> Exception:

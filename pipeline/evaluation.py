@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data import Splits
-from pipeline.soups import Soup, SoupInputs, load_weights
+from pipeline.soups import Soup, SoupInputs, copy_into_model
 
 # BatchNorm statistics settle within a few thousand images; the whole training set would cost an epoch for every soup.
 RECALIBRATION_IMAGES = 4096
@@ -36,11 +36,11 @@ def split_accuracies(
 ) -> dict[str, float | None]:
     """Accuracy of ``model``, which is moved to ``device``, on the named splits; None for an empty one."""
     model.to(device)
-    found = {}
+    accuracies: dict[str, float | None] = {}
     for name in names:
         images, labels = getattr(splits, name).tensors()
-        found[name] = accuracy(predict(model, images, device), labels)
-    return found
+        accuracies[name] = accuracy(predict(model, images, device), labels)
+    return accuracies
 
 
 @torch.no_grad()
@@ -92,10 +92,11 @@ def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, E
         members = [(soup.state_dict, 1.0)]
     else:
         members = [(inputs.ingredients.state_dict(k), float(soup.coefficients[k, 0])) for k in soup.selected]
+    # One model in memory at a time: each member goes over all sets, and logits[name] (N, classes) sums up as it goes.
     tensors = {name: images.tensors() for name, images in splits.measured().items()}
     logits: dict[str, Tensor] = {}
     for state, weight in members:
-        load_weights(inputs.model, state)
+        copy_into_model(inputs.model, state)
         for name, (images, _) in tensors.items():
             logits[name] = logits.get(name, 0) + weight * predict(inputs.model, images, inputs.device)
     return {

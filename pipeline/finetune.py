@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from pipeline.errors import TrialRejected
 from pipeline.evaluation import split_accuracies
 from pipeline.precision import arithmetic
 from pipeline.records import EpochRecord, Hyperparameters
+from pipeline.schedule import learning_rate
 
 # What goes on from the last saved epoch: plain tensors and numbers, loadable with `weights_only=True`.
 TrainState = dict[str, Any]
@@ -73,10 +74,10 @@ def finetune(
         first_epoch = resume["epoch"]
     forward = torch.compile(model) if settings.compile else model
     for epoch in range(first_epoch, hyper.epochs):
-        went = _train_epoch(model, forward, optimizer, average, splits, hyper, settings, device, epoch)
+        epoch_record = _train_epoch(model, forward, optimizer, average, splits, hyper, settings, device, epoch)
         if on_epoch is not None:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
-            on_epoch(went, state if average is None else {**state, "average": average.state_dict()})
+            on_epoch(epoch_record, state if average is None else {**state, "average": average.state_dict()})
     if average is not None:
         model.load_state_dict(average.module.state_dict())
     accuracies = split_accuracies(model, splits, device)
@@ -100,22 +101,25 @@ def _train_epoch(
     device: str,
     epoch: int,
 ) -> EpochRecord:
-    start, waited = time.perf_counter(), 0.0
+    start, waited_seconds = time.perf_counter(), 0.0
     steps_per_epoch = math.ceil(len(splits.train) / hyper.batch_size)
     seed = hyper.seed * 1_000_003 + epoch
     generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)  # dropout and the like
     model.train()
     losses = torch.zeros((), device=device)
-    asked = time.perf_counter()
+    # What passes from the end of a step until the next batch is augmented counts as waiting for data; on a GPU that is
+    # the time in which the work was queued, not the one in which it is done.
+    waits_since = time.perf_counter()
     for step, (images, labels) in enumerate(splits.train.epoch(hyper.batch_size, seed)):
-        rate = learning_rate(hyper.lr, epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch, settings)
+        done, steps = epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch
+        rate = learning_rate(hyper.lr, done, steps, warmup=settings.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = augment(images.to(device, non_blocking=True), hyper, generator).float() / 255
         target = F.one_hot(labels.to(device), len(splits.class_names)).float()
         batch, target = mix(batch, target, hyper, generator)
-        waited += time.perf_counter() - asked
+        waited_seconds += time.perf_counter() - waits_since
         with arithmetic(torch.device(device), settings.precision):
             logits = forward(batch)
         loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
@@ -126,10 +130,10 @@ def _train_epoch(
         if average is not None:
             average.update_parameters(model)
         losses += loss.detach()
-        asked = time.perf_counter()
+        waits_since = time.perf_counter()
     loss_of_epoch = losses.item() / steps_per_epoch
-    finite = torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all()
-    if not (math.isfinite(loss_of_epoch) and finite.item()):
+    weights_are_finite = torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all()
+    if not (math.isfinite(loss_of_epoch) and weights_are_finite.item()):
         raise TrialRejected(f"loss or weights are not finite in epoch {epoch + 1} (learning rate {hyper.lr:.3g})")
     seconds = time.perf_counter() - start
     return EpochRecord(
@@ -137,13 +141,38 @@ def _train_epoch(
         train_loss=loss_of_epoch,
         learning_rate=rate,
         images_per_second=len(splits.train) / seconds,
-        data_wait=waited / seconds,
+        data_wait=waited_seconds / seconds,
     )
 
 
-def learning_rate(peak: float, step: int, steps: int, settings: SearchConfig) -> float:
-    """Linear warm-up over ``warmup_fraction`` of the steps, then cosine decay to zero."""
-    warmup = int(settings.warmup_fraction * steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+class TrainingFunction(Protocol):
+    """What fine-tunes: as `finetune`, which says what the arguments are and what it owes to its caller."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        splits: Splits,
+        hyper: Any,
+        settings: SearchConfig,
+        *,
+        device: str,
+        resume: TrainState | None = None,
+        on_epoch: Callable[[EpochRecord, TrainState], None] | None = None,
+    ) -> Finetuned:
+        """Fine-tune ``model`` in place by ``hyper``; raises TrialRejected for what can be no ingredient."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A training function and the hyperparameters that it takes: `Hyperparameters`, or a subclass with more of them.
+
+    Of its own ones, those without a default must be drawn (`search.distributions`).
+    """
+
+    train: TrainingFunction
+    hyperparameters: type[Hyperparameters] = Hyperparameters
+
+
+# By the name that `search.trainer` gives. A new one is one file and one line, from outside of the package too.
+TRAINERS: dict[str, Trainer] = {"finetune": Trainer(finetune)}

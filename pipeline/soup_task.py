@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import ray
 import torch
 from torch import Tensor, nn
 
-from pipeline.cluster import raised_by
+from pipeline.cluster import as_they_come, only_result
 from pipeline.errors import RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
+from pipeline.models import backbone_file, backbone_module
 from pipeline.records import (
     CoefficientRecord,
     LineageRecord,
@@ -37,6 +36,7 @@ from pipeline.registry import (
     list_ingredients,
     register_soup,
 )
+from pipeline.soup_requests import RecordedSoup, SimilarityRequest, SoupRequest
 from pipeline.soups import (
     METHODS,
     IngredientSet,
@@ -56,73 +56,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SoupLine:
-    """The coefficients of a recorded soup, a row per ingredient and a column per layer.
-
-    Their order is that of the finished trials, theta0 last if it is an ingredient.
-    """
-
-    layers: tuple[str, ...]
-    coefficients: tuple[tuple[float, ...], ...]
-
-    def method(self) -> Method:
-        """The point alpha on the line from theta0 through the soup, as a method."""
-
-        def build(inputs: SoupInputs, settings: WiseFtSettings) -> Soup:
-            coefficients = torch.tensor(self.coefficients, dtype=torch.float64)
-            weights = soup_from_coefficients(inputs.ingredients, coefficients, self.layers)
-            soup = Soup("recorded", weights, coefficients, self.layers, nonzero_rows(coefficients))
-            return wise_ft(inputs.ingredients, soup, inputs.theta0, settings.alpha)
-
-        return Method("wise-ft", build, WiseFtSettings())
-
-
-@dataclass(frozen=True)
-class SoupRequest:
-    """A soup to build: ``method`` over the finished trials ``trial_indices``, whose sweep cost ``gpu_hours``.
-
-    ``settings`` are those of the method, all of them. With a ``line`` the soup is there, and its ``alpha`` is sought.
-    """
-
-    method: str
-    trial_indices: tuple[int, ...]
-    gpu_hours: float
-    settings: Mapping[str, Any]
-    seed: int
-    line: SoupLine | None = None
-
-
-@dataclass(frozen=True)
 class SoupContext:
     """What the soups of a run share.
 
-    ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`,
-    ``sha256s`` those of their checkpoints. ``shifts`` says by name where other test sets are. ``skip_damaged`` tells
-    whether ingredients whose file is missing or was changed are left out (else they raise). Soups become model versions
-    with the ``description`` of what ``build_model`` builds; without one they are not registered.
+    ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`.
+    ``skip_damaged`` tells whether ingredients whose file is missing or was changed are left out (else they raise).
+    Soups become model versions with the ``description`` of what ``build_model`` builds; without one they are not
+    registered. ``unfinished`` is a folder in which soups keep what they go on from when their task was killed.
     """
 
     sweep: Sweep
     splits: ray.ObjectRef
     build_model: Callable[[], nn.Module]
     val_accuracies: Mapping[int, float]
-    sha256s: Mapping[int, str | None]
-    include_initialization: bool
-    shifts: Mapping[str, str]
     device: str
     skip_damaged: bool
     description: ModelDescription | None
-
-
-def soup_key(context: SoupContext, request: SoupRequest) -> str:
-    """A hash of what decides how the soup comes out."""
-    ingredients = [context.sha256s[index] for index in request.trial_indices]
-    parts: list[Any] = [request.method, request.settings, ingredients, context.include_initialization, request.seed]
-    if request.line is not None:
-        parts.append(dataclasses.asdict(request.line))
-    if context.shifts:
-        parts.append(dict(context.shifts))
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    unfinished: Path
 
 
 @dataclass(frozen=True)
@@ -141,49 +91,34 @@ class SoupResult:
 
 
 def build_soups(
-    context: SoupContext, requests: Sequence[SoupRequest], cpus: int, tasks: int = 1
-) -> Iterator[tuple[int, SoupResult]]:
-    """Deal ``requests`` out to so many Ray ``tasks``; yields the place of a request and its soup as they come.
+    context: SoupContext, requests: Mapping[str, SoupRequest], cpus: int, tasks: int = 1
+) -> Iterator[tuple[str, SoupResult]]:
+    """Build the named ``requests`` in so many Ray ``tasks``; yields a name and its soup as they come.
 
-    A task builds one soup after the other, with a GPU if ``context.device`` is ``cuda``, else with ``cpus`` cores.
-    Raises the first PipelineError of a task, and stops the others.
+    The names are dealt out in turn, and a task builds its soups one after the other, with a GPU if ``context.device``
+    is ``cuda``, else with ``cpus`` cores. Raises the first PipelineError of a task, and stops the others.
     """
     resources: dict[str, float] = {"num_gpus": 1, "num_cpus": 1} if context.device == "cuda" else {"num_cpus": cpus}
-    task = ray.remote(_build_soups).options(num_returns="streaming", max_retries=0, **resources)
-    hands = [range(len(requests))[start::tasks] for start in range(min(tasks, len(requests)))]
-    waiting = {task.remote(context, [requests[place] for place in hand], cpus): iter(hand) for hand in hands}
-    try:
-        while waiting:
-            (stream,), _ = ray.wait(list(waiting))
-            try:
-                result = ray.get(next(stream))
-            except StopIteration:
-                del waiting[stream]
-            else:
-                yield next(waiting[stream]), result
-    except ray.exceptions.RayError as error:
-        raise raised_by(error, SoupError, "a soup task") from error
-    finally:
-        for stream in waiting:
-            ray.cancel(stream, force=True)
+    shares = [list(requests)[start::tasks] for start in range(min(tasks, len(requests)))]
+    calls = [(context, {name: requests[name] for name in share}, cpus) for share in shares]
+    for _, named in as_they_come(_build_soups, {"max_retries": 0, **resources}, calls, SoupError, "a soup task"):
+        yield named
 
 
-def measure_similarities(context: SoupContext, trial_indices: Sequence[int], cpus: int) -> list[SimilarityRecord]:
+def measure_similarities(context: SoupContext, request: SimilarityRequest, cpus: int) -> list[SimilarityRecord]:
     """The cosines of every pair of ingredients, measured in a Ray task on ``cpus`` cores. Raises its PipelineError."""
-    task = ray.remote(_measure_similarities).options(max_retries=0, num_cpus=cpus)
-    try:
-        found: list[SimilarityRecord] = ray.get(task.remote(context, trial_indices, cpus))
-    except ray.exceptions.RayError as error:
-        raise raised_by(error, SoupError, "a soup task") from error
-    return found
+    options = {"max_retries": 0, "num_cpus": cpus}
+    return only_result(_measure_similarities, options, (context, request, cpus), SoupError, "a soup task")
 
 
-def _measure_similarities(context: SoupContext, trial_indices: Sequence[int], cpus: int) -> list[SimilarityRecord]:
+def _measure_similarities(
+    context: SoupContext, request: SimilarityRequest, cpus: int
+) -> Iterator[list[SimilarityRecord]]:
     torch.set_num_threads(cpus)
     with tempfile.TemporaryDirectory() as folder:
-        fetched = _fetch(context, trial_indices, Path(folder))
-        cosines = cosine_similarities(IngredientSet.open(list(fetched.there.values())), fetched.theta0)
-    return [
+        fetched = _fetch(context, [one.trial_index for one in request.ingredients], Path(folder))
+        cosines = cosine_similarities(IngredientSet.open(list(fetched.files.values())), fetched.theta0)
+    yield [
         SimilarityRecord(
             trial_index=one,
             other_index=other,
@@ -191,9 +126,7 @@ def _measure_similarities(context: SoupContext, trial_indices: Sequence[int], cp
             from_mean=cosines.from_mean[i, j].item(),
             from_theta0=None if cosines.from_theta0 is None else cosines.from_theta0[i, j].item(),
         )
-        for (i, one), (j, other) in combinations(
-            enumerate(trial for trial in trial_indices if trial in fetched.there), 2
-        )
+        for (i, one), (j, other) in combinations(enumerate(index for index in fetched.files if index is not None), 2)
     ]
 
 
@@ -201,7 +134,7 @@ class _Fetched(NamedTuple):
     """What a task works with, by trial: versions (theta0: None), files of ingredients, what is wrong with some."""
 
     versions: dict[int | None, IngredientVersion]
-    there: dict[int | None, Path]
+    files: dict[int | None, Path]
     damaged: dict[int | None, RegistryError]
     theta0_path: Path | None
 
@@ -216,40 +149,43 @@ def _fetch(context: SoupContext, wanted: Sequence[int], folder: Path) -> _Fetche
     by_trial = {version.trial_index: version for version in list_ingredients(context.sweep)}
     if lost := [f"trial {index}" for index in wanted if index not in by_trial]:
         raise SoupError(f"the registry has no ingredient of {', '.join(lost)} of this sweep; start over with --fresh")
-    there, damaged = fetch_intact([by_trial[index] for index in wanted], folder)
+    files, damaged = fetch_intact([by_trial[index] for index in wanted], folder)
     if damaged and not context.skip_damaged:
         raise next(iter(damaged.values()))
     initial = fetch_ingredients([by_trial[None]], folder) if None in by_trial else [None]
-    return _Fetched(by_trial, there, damaged, initial[0])
+    return _Fetched(by_trial, files, damaged, initial[0])
 
 
-def _build_soups(context: SoupContext, requests: Sequence[SoupRequest], cpus: int) -> Iterator[SoupResult]:
+def _build_soups(
+    context: SoupContext, requests: Mapping[str, SoupRequest], cpus: int
+) -> Iterator[tuple[str, SoupResult]]:
+    """In a Ray task: all files are fetched and checked against each other once, then each soup takes its own."""
     torch.set_num_threads(cpus)
     splits: Splits = ray.get(context.splits)
     with tempfile.TemporaryDirectory() as folder:
-        wanted = sorted({index for request in requests for index in request.trial_indices})
+        wanted = sorted({index for request in requests.values() for index in request.trial_indices})
         fetched = _fetch(context, wanted, Path(folder))
-        there, damaged, theta0 = dict(fetched.there), fetched.damaged, fetched.theta0
-        if context.include_initialization:
+        files = dict(fetched.files)
+        if any(request.include_initialization for request in requests.values()):
             if fetched.theta0_path is None:
                 raise SoupError(
                     "soup.include_initialization: this run has no theta0; import the ingredients with --theta0"
                 )
-            there[None] = fetched.theta0_path
-        everything = IngredientSet.open(list(there.values()))
-        places = {index: place for place, index in enumerate(there)}
-        for request in requests:
-            used = [index for index in (*request.trial_indices, None) if index in there]
+            files[None] = fetched.theta0_path
+        everything = IngredientSet.open(list(files.values()))
+        position = {index: number for number, index in enumerate(files)}
+        for name, request in requests.items():
+            offered = (*request.trial_indices, *([None] if request.include_initialization else []))
+            used = [index for index in offered if index in files]
             if not used:
                 raise SoupError(f"every ingredient of {request.method} is damaged; restore the files")
-            if request.line is not None and len(used) != len(request.line.coefficients):
+            if request.recorded is not None and len(used) != len(request.recorded.coefficients):
                 raise SoupError("an ingredient of a soup that is there already is damaged; restore the file")
-            subset = everything.subset(places[index] for index in used)
-            result = _build_one(
-                context, request, subset, [fetched.versions[index] for index in used], theta0, splits, Path(folder)
-            )
-            left_out = tuple(str(error) for index, error in damaged.items() if index in request.trial_indices)
-            yield dataclasses.replace(result, left_out=left_out)
+            subset = everything.subset(position[index] for index in used)
+            versions = [fetched.versions[index] for index in used]
+            result = _build_one(context, request, subset, versions, fetched.theta0, splits, Path(folder))
+            left_out = tuple(str(error) for index, error in fetched.damaged.items() if index in request.trial_indices)
+            yield name, dataclasses.replace(result, left_out=left_out)
 
 
 def _build_one(
@@ -266,13 +202,14 @@ def _build_one(
         model=context.build_model().to(context.device),
         ingredients=ingredients,
         fit=splits.fit.tensors(),
-        accuracies=None if context.include_initialization else accuracies,
+        accuracies=None if request.include_initialization else accuracies,
         device=context.device,
         seed=request.seed,
         recalibrate=recalibration(splits, context.device),
         theta0=theta0,
+        checkpoint=unfinished_soup(context.unfinished, request),
     )
-    method = METHODS[request.method] if request.line is None else request.line.method()
+    method = METHODS[request.method] if request.recorded is None else _between_theta0_and(request.recorded)
     soup = method(inputs, method.settings(request.settings))
     evaluated = evaluate_soup(soup, inputs, splits)
     record = SoupRecord(
@@ -299,6 +236,23 @@ def _build_one(
         run_id=run_id,
         is_model=soup.state_dict is not None,
     )
+
+
+def unfinished_soup(folder: Path, request: SoupRequest) -> Path:
+    """The file in ``folder`` that a method which takes long keeps its finished blocks in, and goes on from."""
+    return folder / f"{request.key}.safetensors"
+
+
+def _between_theta0_and(recorded: RecordedSoup) -> Method:
+    """The point alpha on the line from theta0 through a recorded soup, as a method: no images are looked at."""
+
+    def build(inputs: SoupInputs, settings: WiseFtSettings) -> Soup:
+        coefficients = torch.tensor(recorded.coefficients, dtype=torch.float64)  # (K, L)
+        weights = soup_from_coefficients(inputs.ingredients, coefficients, recorded.layers)
+        soup = Soup("recorded", weights, coefficients, recorded.layers, nonzero_rows(coefficients))
+        return wise_ft(inputs.ingredients, soup, inputs.theta0, settings.alpha)
+
+    return dataclasses.replace(METHODS["wise-ft"], build=build)
 
 
 def _predictions(evaluated: Mapping[str, Evaluated]) -> list[PredictionRecord]:
@@ -348,4 +302,6 @@ def _register(
         return register_soup(context.sweep, record, lineage, None)
     path = folder / record.method / "model.safetensors"
     save_weights(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
-    return register_soup(context.sweep, record, lineage, SoupModel(path, description))
+    name = description.backbone
+    model = SoupModel(path, description, backbone_file(name), backbone_module(name).REQUIREMENTS)
+    return register_soup(context.sweep, record, lineage, model)

@@ -21,10 +21,10 @@ def _no_tracking_server(monkeypatch):
 
 @pytest.fixture(scope="session")
 def known():
-    """The names that the command line hands to `load_config`."""
+    """What tells `load_config` the valid names, as the command line hands it in."""
     from pipeline.commands.common import known_names
 
-    return known_names()
+    return known_names
 
 
 @pytest.fixture

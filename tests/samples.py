@@ -1,8 +1,11 @@
 """Small settings, images and records for tests."""
 
+import sys
+from pathlib import Path
+
 from pipeline.commands.common import known_names
-from pipeline.config import Config, ModelConfig, SearchConfig
-from pipeline.records import Hyperparameters, IngredientRecord
+from pipeline.config import Config, ModelConfig, SearchConfig, config_type
+from pipeline.records import RECORDS_VERSION, Hyperparameters, IngredientRecord, RunRecord
 
 VISION = {"image_size": 8, "patch_size": 2, "width": 16, "layers": 1, "head_width": 8, "mlp_ratio": 2.0}
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}
@@ -29,7 +32,8 @@ def config(**sections) -> Config:
         "data": {"source": "digits", "image_size": 8, "test_size": 100},
         "model": {"backbone": "open_clip", "architecture": TOWER},
     }
-    return Config.model_validate(values | sections, context=known_names())
+    known = known_names()
+    return config_type(known.studies).model_validate(values | sections, context=known)
 
 
 def hyperparameters(**values) -> Hyperparameters:
@@ -64,6 +68,48 @@ def ingredient(trial_index: int, **values) -> IngredientRecord:
         "path": "file:///nowhere",
     }
     return IngredientRecord(**(defaults | values), **hyperparameters().model_dump())
+
+
+def run_record(**values) -> RunRecord:
+    defaults = {
+        "records_version": RECORDS_VERSION,
+        "name": "tiny",
+        "sweep_id": "20260101-000000-abcd",
+        "seed": 0,
+        "started": "2026-01-01T00:00:00+00:00",
+        "git_commit": None,
+        "versions": {},
+        "machine": "a machine",
+        "class_names": list(DIGIT_NAMES),
+        "splits": [],
+        "theta0_sha256": "1" * 64,
+        "theta0_gpu_hours": 0.1,
+        "theta0_test_accuracy": 0.5,
+    }
+    return RunRecord(**(defaults | values))
+
+
+def add_outside_backbone(monkeypatch, folder: Path, package: str = "mine", change=("", "")) -> None:
+    """Write ``package/backbone.py`` into ``folder`` and add it to the table, as a plug-in does."""
+    from pipeline.models import BACKBONES
+
+    source = Path(__file__).with_name("outside_backbone.py").read_text()
+    assert change[0] in source
+    (folder / package).mkdir()
+    (folder / package / "backbone.py").write_text(source.replace(*change))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(BACKBONES, package, f"{package}.backbone")
+    for name in (package, f"{package}.backbone"):  # of the test before
+        sys.modules.pop(name, None)
+
+
+def served_soup(weights: Path, config: ModelConfig, image_size: int, class_names=DIGIT_NAMES):
+    """What the registry needs to serve ``weights``, as the soup task puts it together."""
+    from pipeline.models import backbone_file, backbone_module, describe_model
+    from pipeline.registry import SoupModel
+
+    name, description = config.backbone, describe_model(config, image_size, class_names)
+    return SoupModel(weights, description, backbone_file(name), backbone_module(name).REQUIREMENTS)
 
 
 def digit_images(start: int, stop: int):

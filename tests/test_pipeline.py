@@ -48,11 +48,14 @@ from pipeline.records import (
 from pipeline.records.tables import read_table
 from pipeline.registry import connect, find_sweep, list_ingredients, list_soups
 from pipeline.registry.client import local_path
+from pipeline.soup_requests import RequestedIngredient
 from pipeline.soup_task import build_soups
 from pipeline.soups import IngredientSet, soup_from_coefficients
 from pipeline.stages import running
-from pipeline.stages.building import soup_context, whole_sweep
-from pipeline.stages.state import STAGES, STUDIES, open_state
+from pipeline.stages.building import soup_context
+from pipeline.stages.state import all_stages, open_state
+from pipeline.stages.study import study_inputs
+from pipeline.studies import STUDIES
 from pipeline.weights import read_weights, weights_sha256
 
 MODELS = ["best-individual", "uniform", "greedy", "mehl", "mehl-plus"]
@@ -98,7 +101,7 @@ class Finished:
         return self.folder / "kept" / "run"
 
     def config(self, *overrides) -> Config:
-        return load_config(self.folder / "config.yaml", overrides, known_names())
+        return load_config(self.folder / "config.yaml", overrides, known_names)
 
     def record(self) -> RunRecord:
         return RunRecord.model_validate_json((self.output / "run.json").read_text())
@@ -140,7 +143,7 @@ def finished(session_ray, migrated_store, tmp_path_factory):
     (folder / "config.yaml").write_text(SETTINGS.format(folder=folder))
     write_inverted_digits(folder / "inverted.parquet", 60)
     done = Finished(folder)
-    run.run_stages(done.config(), STAGES, fresh=False)
+    run.run_stages(done.config(), all_stages(), fresh=False)
     shutil.copytree(done.live, done.output)
     copy_database(folder / "mlflow.db", folder / "kept" / "mlflow.db")
     return done
@@ -151,8 +154,8 @@ def again(finished):
     """Repeats the run as it was finished, with other settings."""
     finished.restore()
 
-    def again(*overrides, only=STAGES):
-        run.run_stages(finished.config(*overrides), only, fresh=False)
+    def again(*overrides, only=None):
+        run.run_stages(finished.config(*overrides), only or all_stages(), fresh=False)
 
     return again
 
@@ -393,16 +396,16 @@ def test_several_tasks_build_the_same_soups_side_by_side(finished, again):
     made = running.open_run(config, state)
     rows = made.ingredients()
     context = soup_context(made, rows, None)
-    requests = [whole_sweep(made, rows, method) for method in ("uniform", "greedy", "mehl")]
+    requests = {method: study_inputs(made).whole_sweep(method) for method in ("uniform", "greedy", "mehl")}
     one = dict(build_soups(context, requests, cpus=1))
     two = dict(build_soups(context, requests, cpus=1, tasks=2))
-    assert set(one) == set(two) == {0, 1, 2}
-    for place, request in enumerate(requests):
-        assert two[place].record.method == request.method
-        assert two[place].predictions == one[place].predictions
-    lost = dataclasses.replace(requests[0], trial_indices=(0, 99))
+    assert set(one) == set(two) == set(requests)
+    for method in requests:
+        assert two[method].record.method == method
+        assert two[method].predictions == one[method].predictions
+    lost = dataclasses.replace(requests["uniform"], ingredients=(RequestedIngredient(99, None),))
     with pytest.raises(SoupError, match="the registry has no ingredient of trial 99"):
-        list(build_soups(context, [requests[2], lost], cpus=1, tasks=2))
+        list(build_soups(context, {"mehl": requests["mehl"], "lost": lost}, cpus=1, tasks=2))
     killed = dataclasses.replace(context, build_model=functools.partial(os._exit, 1))
     with pytest.raises(SoupError, match=r"^a soup task was lost \(.*give the same command again"):
         list(build_soups(killed, requests, cpus=1))
@@ -453,13 +456,8 @@ def test_the_same_command_again_runs_nothing(finished, again, monkeypatch, capsy
 
 
 def test_other_soup_settings_run_soup_study_and_report_again(finished, again, monkeypatch):
-    monkeypatch.setitem(running._RUN_STAGE, "search", None)  # calling it would fail
-    before, ran = contents(finished.live), []
-    for stage in ("soup", *STUDIES, "report"):
-        original = running._RUN_STAGE[stage]
-        monkeypatch.setitem(
-            running._RUN_STAGE, stage, lambda made, stage=stage, original=original: (ran.append(stage), original(made))
-        )
+    before, ran, original = contents(finished.live), [], running.run_stage
+    monkeypatch.setattr(running, "run_stage", lambda made, stage: (ran.append(stage), original(made, stage)))
     again("soup.methods=[uniform, mehl-plus]", "soup.settings.mehl-plus.learning_rate=0.5")
     after = contents(finished.live)
     assert ran == ["soup", *(study for study in STUDIES if study != "similarity"), "report"]
@@ -562,7 +560,7 @@ def test_a_sweep_without_a_finished_trial_ends_the_run(finished, tmp_path):
     )
     for _ in range(2):  # the second time from the records
         with pytest.raises(SearchError) as caught:
-            run.run_stages(config, STAGES, fresh=False)
+            run.run_stages(config, all_stages(), fresh=False)
         message = str(caught.value)
         assert message.startswith("none of the 1 trials finished; the first: loss or weights are not finite in epoch 1")
         assert len(message.splitlines()) == 1

@@ -4,7 +4,9 @@ import pytest
 from samples import config
 
 from pipeline.errors import ConfigError
-from pipeline.stages.state import STAGES, STUDIES, fingerprints, open_state, save_state
+from pipeline.records.folder import RunFolder
+from pipeline.stages.state import all_stages, fingerprints, open_state, save_state
+from pipeline.studies import STUDIES
 
 DATA = {"source": "digits", "image_size": 8, "test_size": 100}
 
@@ -32,7 +34,7 @@ def contents(folder):
 def test_the_same_command_finds_its_state_again(folder):
     state = started(folder)
     state.done["search"] = "abc"
-    save_state(settings(folder), state)
+    save_state(RunFolder(folder), state)
     again, moved = open_state(settings(folder), fresh=False)
     assert again == state
     assert moved is None
@@ -126,14 +128,14 @@ def test_a_sweep_grows_and_does_not_shrink(folder):
             ("search", "soup", *(study for study in STUDIES if study != "ablation")),
         ),
         ({"report": {"price_per_gpu_hour": 2.5}}, ("search", "soup", *STUDIES)),
-        ({"search": {"cpus_per_trial": 2}}, STAGES),
+        ({"search": {"cpus_per_trial": 2}}, all_stages()),
         ({"data": {**DATA, "shifts": {"sketch": "/elsewhere"}}}, ("search", "similarity")),
-        ({"data": {**DATA, "store": "/elsewhere"}}, STAGES),
+        ({"data": {**DATA, "store": "/elsewhere"}}, all_stages()),
     ],
 )
 def test_settings_change_the_fingerprints_of_their_stage_and_the_later_ones(folder, changed, kept):
     before, after = fingerprints(settings(folder)), fingerprints(settings(folder, **changed))
-    assert tuple(stage for stage in STAGES if before[stage] == after[stage]) == kept
+    assert tuple(stage for stage in all_stages() if before[stage] == after[stage]) == kept
 
 
 def test_fingerprints_do_not_depend_on_the_folder(tmp_path):

@@ -13,22 +13,27 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import SPACES, Config, Distribution, Known, Section, nested_section
-from pipeline.data.sources import SOURCES
+from pipeline.config import SPACES, Config, Distribution, Known, Section, config_type, nested_section
 from pipeline.errors import PipelineError, RegistryError
-from pipeline.models.backbone import BACKBONES
-from pipeline.soups import METHODS
+from pipeline.studies import STUDIES
 
 _DEFAULT_STORE = "runs/mlflow.db"
 
 
 def known_names() -> Known:
-    """The tables of names that `load_config` checks settings against."""
+    """The tables of names that `load_config` checks settings against, as they are now."""
+    from pipeline.data.sources import SOURCES  # these are slow to import, and `--help` does without
+    from pipeline.finetune import TRAINERS
+    from pipeline.models.backbone import BACKBONES
+    from pipeline.soups import METHODS
+
     return Known(
         sources={name: source.needs for name, source in SOURCES.items()},
         backbones=BACKBONES,
         spaces=SPACES,
+        trainers={name: trainer.hyperparameters for name, trainer in TRAINERS.items()},
         methods={name: method.defaults for name, method in METHODS.items()},
+        studies=STUDIES,
     )
 
 
@@ -85,9 +90,9 @@ def guarded(job: Callable[[], None]) -> int:
     return 0
 
 
-def describe_settings(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """All settings as ``key [default]: description``, a line each."""
-    for name, field in section.model_fields.items():
+def describe_settings(section: type[Section] | None = None, prefix: str = "") -> Iterator[str]:
+    """All settings of a section (default: of a run) as ``key [default]: description``, a line each."""
+    for name, field in (section or config_type(STUDIES)).model_fields.items():
         nested = nested_section(field)
         if nested is Distribution:
             yield f"{prefix}{name}: {' '.join((field.description or '').split())}"

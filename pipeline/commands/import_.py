@@ -17,6 +17,7 @@ from pipeline.commands.common import guarded, known_names
 from pipeline.config import load_config, nearest
 from pipeline.errors import ConfigError
 from pipeline.records import Hyperparameters, IngredientRecord
+from pipeline.records.folder import RunFolder
 from pipeline.stages.state import fingerprints, open_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def import_run(arguments: argparse.Namespace) -> None:
     """Import the checkpoints into the run of the settings. Raises PipelineError."""
     settings = [path for path in arguments.paths if "=" in path and not Path(path).exists()]
     settings += arguments.overrides
-    config = load_config(arguments.config, settings, known_names())
+    config = load_config(arguments.config, settings, known_names)
     theta0 = None if arguments.theta0 is None else arguments.theta0.expanduser().absolute()
     checkpoints = find_checkpoints([Path(path) for path in arguments.paths if path not in settings])
     checkpoints = [path for path in checkpoints if path != theta0]
@@ -93,7 +94,7 @@ def import_run(arguments: argparse.Namespace) -> None:
     state, moved = open_state(config, fresh=arguments.fresh)
     if moved is not None:
         logger.info("the earlier run is kept in %s", moved)
-    if not state.imported and (config.output / "run.json").exists():
+    if not state.imported and RunFolder(config.output).run.exists():
         raise ConfigError(f"output: {config.output} holds a sweep of trials; give the imported run another folder")
     added = [path for path in checkpoints if str(path) not in state.imported]
     if unpaid := [path for path in added if "gpu_hours" not in known.get(path, {})]:
@@ -103,7 +104,7 @@ def import_run(arguments: argparse.Namespace) -> None:
     with store_errors(str(config.registry.tracking_uri)):
         import_checkpoints(open_run(config, state), everything, rows, theta0)
     state.done["search"] = fingerprints(config)["search"]
-    save_state(config, state)
+    save_state(RunFolder(config.output), state)
     command = ["python", "pipeline/run.py", "--config", arguments.config, *settings]
     print(f"\nNext: {shlex.join(command)}")
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.common import guarded
+from pipeline.config import import_plugins_of
 from pipeline.errors import ConfigError
-from pipeline.records.folder import read_results
-from pipeline.report import comparison_page, page, section_tables, write_page
+from pipeline.records.folder import RunFolder, read_results
+from pipeline.report import comparison_page, page, write_page
+from pipeline.studies import study_tables
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def report(folders: list[Path], out: Path) -> None:
     """Write the page on the runs in ``folders``. Raises PipelineError."""
-    runs = [read_results(folder, section_tables()) for folder in folders]
+    for folder in folders:
+        import_plugins_of(RunFolder(folder).settings)  # which may bring the tables of studies, and their sections
+    runs = [read_results(folder, study_tables()) for folder in folders]
     html = page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     try:
         write_page(out, html)

@@ -11,10 +11,12 @@ from typing import Any
 from pipeline.commands.common import format_settings, guarded, known_names
 from pipeline.config import Config, load_config, nearest
 from pipeline.errors import ConfigError
-from pipeline.records import IngredientRecord, RunRecord, SoupRecord
+from pipeline.records import IngredientRecord, SoupRecord
+from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 from pipeline.report import methods_table
-from pipeline.stages.state import STAGES, STUDIES, fingerprints, is_done, is_imported, open_state
+from pipeline.stages.state import all_stages, fingerprints, is_done, is_imported, open_state
+from pipeline.studies import STUDIES
 
 logger = logging.getLogger("pipeline")
 
@@ -43,7 +45,7 @@ settings, each with its default in brackets; values on the command line are YAML
 
 
 def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> None:
-    """Do those of ``stages`` that are not done yet, in the order of `STAGES`, and tell what came out.
+    """Do those of ``stages`` that are not done yet, in the order of `all_stages`, and tell what came out.
 
     Raises PipelineError.
     """
@@ -64,10 +66,11 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> None:
         state, moved = open_state(config, fresh=fresh)
         if moved is not None:
             logger.info("the earlier run is kept in %s", moved)
-        todo = [stage for stage in STAGES if stage in stages and state.done.get(stage) != wanted[stage]]
+        order = all_stages()
+        todo = [stage for stage in order if stage in stages and state.done.get(stage) != wanted[stage]]
         if "report" in stages and "report" not in todo:  # it tells of all stages
             todo.append("report")
-        for stage in STAGES[: STAGES.index(todo[0])]:
+        for stage in order[: order.index(todo[0])]:
             if stage in ("search", "soup") and state.done.get(stage) != wanted[stage]:
                 raise ConfigError(f"--stages: '{todo[0]}' needs '{stage}', which is not done; add it")
         run_pending(config, state, todo, wanted)
@@ -78,14 +81,12 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> None:
 
 def _tell(config: Config, uri: str) -> None:
     """The table of methods, where the report is, and how to open MLflow's UI."""
-    output = config.output
-    if (output / "soups.parquet").exists():
-        soups = read_table(output / "soups.parquet", SoupRecord)
-        rows = read_table(output / "ingredients.parquet", IngredientRecord)
-        record = RunRecord.model_validate_json((output / "run.json").read_text(encoding="utf-8"))
-        print(f"\n{methods_table(soups, rows, record.champion)}\n")
-    if (output / "report.html").exists():
-        print(f"Report:    {output / 'report.html'}")
+    folder = RunFolder(config.output)
+    if folder.soups.exists():
+        soups, rows = read_table(folder.soups, SoupRecord), read_table(folder.ingredients, IngredientRecord)
+        print(f"\n{methods_table(soups, rows, read_run(folder).champion)}\n")
+    if folder.report.exists():
+        print(f"Report:    {folder.report}")
     print(f"In MLflow: {f'mlflow ui --backend-store-uri {uri}' if uri.startswith('sqlite:') else uri}")
     print("           (choose 'Model training' at the top left; the + before the sweep shows its trials and soups)")
 
@@ -110,10 +111,12 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status of `guarded`."""
 
     def job() -> None:
+        config = load_config(arguments.config, arguments.overrides, known_names)  # plug-ins may bring studies
         names = [name.strip() for name in arguments.stages.split(",")]
-        if unknown := [name for name in names if name not in (*STAGES, "study")]:
-            raise ConfigError(f"--stages: unknown stage '{unknown[0]}'; {nearest(unknown[0], (*STAGES, 'study'))}")
-        stages = [stage for stage in STAGES if stage in names or (stage in STUDIES and "study" in names)]
-        run_stages(load_config(arguments.config, arguments.overrides, known_names()), stages, fresh=arguments.fresh)
+        valid = (*all_stages(), "study")
+        if unknown := [name for name in names if name not in valid]:
+            raise ConfigError(f"--stages: unknown stage '{unknown[0]}'; {nearest(unknown[0], valid)}")
+        stages = [stage for stage in all_stages() if stage in names or (stage in STUDIES and "study" in names)]
+        run_stages(config, stages, fresh=arguments.fresh)
 
     return guarded(job)

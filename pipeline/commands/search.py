@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.common import guarded, known_names
 from pipeline.commands.run import run_stages
 from pipeline.config import load_config
-from pipeline.records import Hyperparameters
-from pipeline.search.sampling import Trial, sample_trials
+
+if TYPE_CHECKING:
+    from pipeline.search.sampling import Trial
 
 HELP: dict[str, Any] = {
     "description": "Run the search stage, as `run --stages search`. With --dry-run, print the trials that it would "
@@ -30,7 +31,9 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
 
     def job() -> None:
-        config = load_config(arguments.config, arguments.overrides, known_names())
+        from pipeline.search.sampling import sample_trials  # slow to import
+
+        config = load_config(arguments.config, arguments.overrides, known_names)
         if arguments.dry_run:
             print(trials_table(sample_trials(config.search, config.seed)))
         else:
@@ -42,8 +45,8 @@ def execute(arguments: argparse.Namespace) -> int:
 def trials_table(trials: Sequence[Trial]) -> str:
     """A line per trial with the hyperparameters in which trials differ; the others are named once, above."""
     rows = [trial.hyper.model_dump() for trial in trials]
-    fixed = [name for name in Hyperparameters.model_fields if len({row[name] for row in rows}) == 1]
-    differing = [name for name in Hyperparameters.model_fields if name not in fixed]
+    fixed = [name for name in rows[0] if len({row[name] for row in rows}) == 1]
+    differing = [name for name in rows[0] if name not in fixed]
     table = [["trial", *differing]]
     table += [
         [str(trial.index), *(_cell(row[name]) for name in differing)] for trial, row in zip(trials, rows, strict=True)

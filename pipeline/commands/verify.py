@@ -74,12 +74,12 @@ def _check_soups(
     from pipeline.evaluation import split_accuracies
     from pipeline.models import build_classifier
     from pipeline.registry import fetch_settings, fetch_soup
-    from pipeline.soups import IngredientSet, soup_from_coefficients
+    from pipeline.soups import METHODS, IngredientSet, soup_from_coefficients
     from pipeline.weights import load_weights, read_weights
 
-    config = load_config(fetch_settings(sweep, folder), [], known_names())
+    config = load_config(fetch_settings(sweep, folder), [], known_names)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    splits = load_splits(config.data, config.seed, start_ray().image_bytes)
+    splits = load_splits(config.data, config.seed, start_ray(config.plugins).image_bytes)
     model = build_classifier(config.model, len(splits.class_names))
     # Their statistics are measured anew on training images for every soup.
     renewed = {
@@ -97,7 +97,7 @@ def _check_soups(
             yield soup, [str(error)]
             continue
         used = [ingredient.model_version for ingredient in soup.lineage.ingredients]
-        origins = [theta0] if soup.method == "wise-ft" and theta0 is not None else []
+        origins = [theta0] if METHODS[soup.method].needs_theta0 and theta0 is not None else []
         if missing := [str(version) for version in (*used, *origins) if version not in paths]:
             wrong.append(f"{what}: cannot be made again without ingredient versions {', '.join(missing)}")
         else:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 
+from pipeline.records import Hyperparameters
+
 if TYPE_CHECKING:
+    from pipeline.config.sections import Config
     from pipeline.config.spaces import Space
 
 
@@ -21,13 +24,31 @@ class Known:
     """The names that settings may take, handed in by the caller so that each table has one home.
 
     ``sources`` maps a data source to the settings it needs, ``methods`` a soup method to its default settings (a frozen
-    dataclass, or None).
+    dataclass, or None), ``trainers`` a training function to the hyperparameters that it takes.
     """
 
     sources: Mapping[str, Collection[str]]
     backbones: Collection[str]
     spaces: Mapping[str, Space]
+    trainers: Mapping[str, type[Hyperparameters]]
     methods: Mapping[str, Any]
+    studies: Mapping[str, HasSettings]
+
+
+class HasSettings(Protocol):
+    """What a study says of its section of the settings, `study.NAME`.
+
+    ``settings`` is the type of the section (a `Section`, or whatever pydantic can check), None for a study without.
+    ``resolve`` completes checked settings by those of the whole run, and raises ValueError for what does not fit.
+    """
+
+    @property
+    def settings(self) -> Any:
+        """The type of the section."""
+
+    @property
+    def resolve(self) -> Callable[[Any, Config, Known], Any] | None:
+        """Called with the section, all settings, and the names."""
 
 
 def nearest(word: str, valid: Collection[str]) -> str:

@@ -7,7 +7,7 @@ valid one.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.base import Known, Section, nearest, nested_section
-from pipeline.config.sections import Config
+from pipeline.config.plugins import import_plugins, plugins_of
+from pipeline.config.sections import Config, config_type
 from pipeline.errors import ConfigError
 
 
-def load_config(path: str | Path, overrides: Sequence[str], known: Known) -> Config:
-    """Read a YAML file, apply ``dotted.key=value`` overrides (values are YAML), validate.
+def load_config(path: str | Path, overrides: Sequence[str], known_names: Callable[[], Known]) -> Config:
+    """Read a YAML file, apply ``dotted.key=value`` overrides (values are YAML), import plug-ins, validate.
 
-    Raises ConfigError listing every problem.
+    ``known_names`` is called after the plug-ins have added their lines. Raises ConfigError listing every problem.
     """
     path = Path(path)
     try:
@@ -36,10 +37,13 @@ def load_config(path: str | Path, overrides: Sequence[str], known: Known) -> Con
         raise ConfigError(f"{path}: must hold settings as `key: value`, but {found}; see configs/ for examples")
     for override in overrides:
         _apply_override(values, override)
+    import_plugins(plugins_of(values))
+    known = known_names()
+    kind = config_type(known.studies)
     try:
-        return Config.model_validate(values, context=known)
+        return kind.model_validate(values, context=known)
     except ValidationError as error:
-        problems = list(dict.fromkeys(_problems(error)))
+        problems = list(dict.fromkeys(_problems(error, kind)))
         if len(problems) == 1:
             raise ConfigError(f"{path}: {problems[0]}") from error
         raise ConfigError("\n  ".join([f"{path}: {len(problems)} problem(s) in the settings:", *problems])) from error
@@ -70,12 +74,12 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
+def _problems(error: ValidationError, kind: type[Config]) -> Iterator[str]:
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "settings"
         match problem["type"]:
             case "extra_forbidden":
-                yield f"{where}: unknown key; {nearest(str(problem['loc'][-1]), _keys_at(problem['loc'][:-1]))}"
+                yield f"{where}: unknown key; {nearest(str(problem['loc'][-1]), _keys_at(kind, problem['loc'][:-1]))}"
             case "missing":
                 yield f"{where}: is required"
             case "value_error":
@@ -84,8 +88,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
                 yield f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
 
 
-def _keys_at(location: tuple[int | str, ...]) -> Collection[str]:
-    section: type[Section] = Config
+def _keys_at(kind: type[Config], location: tuple[int | str, ...]) -> Collection[str]:
+    section: type[Section] = kind
     for part in location:
         field = section.model_fields.get(str(part))
         section = (nested_section(field) if field is not None else None) or section

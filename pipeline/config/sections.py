@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.config.base import (
     AbsolutePath,
+    HasSettings,
     MethodName,
     Once,
     Section,
@@ -26,7 +36,6 @@ from pipeline.config.base import (
     nearest,
 )
 from pipeline.config.spaces import Distribution, Space, unfit
-from pipeline.records import Hyperparameters
 
 
 def _size(value: Any) -> int | float:
@@ -170,10 +179,12 @@ def _storage(value: str) -> str:
 class SearchConfig(Section):
     """The sweep: what is drawn, how often, and what each trial may use."""
 
+    trainer: Annotated[str, known("trainers")] = "finetune"
+    """The training function."""
     space: Annotated[str, known("spaces")] = "random"
     """`random`, `standard-grid`, `extreme-grid` (App. J.2.1 of the model-soups paper) or `vit-l-14` (App. B of the
     MEHL-Soup paper)."""
-    distributions: dict[str, Distribution] = Field({})
+    distributions: dict[str, Distribution] = Field({}, validate_default=True)
     """Hyperparameters drawn otherwise than the space says, e.g. `{lr: {loguniform: [1e-4, 1e-2]}, batch_size: 64}`."""
     num_trials: int = Field(72, ge=1)
     """Size of the sweep; raised later, the sweep is extended. Default: what the space has in the paper (`random` 72,
@@ -207,10 +218,19 @@ class SearchConfig(Section):
 
     @field_validator("distributions")
     @classmethod
-    def _hyperparameters(cls, value: dict[str, Distribution]) -> dict[str, Distribution]:
-        valid = [name for name in Hyperparameters.model_fields if name != "seed"]
+    def _hyperparameters(cls, value: dict[str, Distribution], info: ValidationInfo) -> dict[str, Distribution]:
+        if not {"trainer", "space"} <= info.data.keys():  # one of them is wrong, which is told already
+            return value
+        fields = context(info).trainers[info.data["trainer"]].model_fields
+        drawn = context(info).spaces[info.data["space"]].distributions.keys() | value.keys()
+        valid = [name for name in fields if name != "seed"]
         problems = [f"'{name}' is no hyperparameter; {nearest(name, valid)}" for name in value if name not in valid]
-        problems += [problem for name in value if name in valid for problem in unfit(name, value[name])]
+        problems += [problem for name in value if name in valid for problem in unfit(name, fields[name], value[name])]
+        problems += [
+            f"trainer '{info.data['trainer']}' needs '{name}' too; say how it is drawn"
+            for name in valid
+            if fields[name].is_required() and name not in drawn
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return value
@@ -249,49 +269,8 @@ class SoupConfig(Section):
         return self
 
 
-class CostAccuracyConfig(Section):
-    """Accuracy against fine-tuning cost, as in Fig. 2 of the MEHL-Soup paper."""
-
-    methods: Annotated[list[MethodName], Once] = Field(["greedy", "mehl-plus"], min_length=1)
-    """Methods to follow."""
-    step: int = Field(4, ge=1)
-    """Soups of step, 2 x step, ... ingredients."""
-    orders: int = Field(0, ge=0)
-    """Random orders of the trials that are followed beside search order."""
-
-
-class EliminationConfig(Section):
-    """What the best ingredients are worth, as in Tab. 3 of the MEHL-Soup paper."""
-
-    methods: Annotated[list[MethodName], Once] = Field(["greedy", "mehl-plus"], min_length=1)
-    """Methods to compare."""
-    top: Annotated[list[Annotated[int, Field(ge=1)]], Once] = Field([])
-    """Numbers of best ingredients by validation accuracy to do without; none: no such study."""
-
-
-class WiseFtConfig(Section):
-    """Between the starting point and the soups, as in App. D of the model-soups paper."""
-
-    methods: Annotated[list[MethodName], Once] = Field([])
-    """Methods whose soups are interpolated with theta0; none: no such study."""
-    alphas: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Once] = Field(
-        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], min_length=1
-    )
-    """Where on the line: 0 is theta0, 1 the soup."""
-
-
 class StudyConfig(Section):
-    """Studies over a finished sweep."""
-
-    cost_accuracy: CostAccuracyConfig = CostAccuracyConfig.model_construct()
-    """The cost curve."""
-    elimination: EliminationConfig = EliminationConfig.model_construct()
-    """Soups without the best ingredients."""
-    ablation: dict[MethodName, dict[str, Annotated[list[Any], Field(min_length=1)]]] = Field({})
-    """Other values of a method's settings, or of the `seed`, one at a time:
-    `{mehl-plus: {block_size: [2, 8], layers: [module, model], seed: [1, 2]}}`."""
-    wise_ft: WiseFtConfig = WiseFtConfig.model_construct()
-    """Interpolation with theta0."""
+    """Studies over a finished sweep; see `config_type` for its fields."""
 
 
 class ReportConfig(Section):
@@ -315,6 +294,9 @@ class Config(Section):
     """Names the MLflow experiment and the models `<name>-ingredient` and `<name>-soup`."""
     seed: int = Field(0, ge=0)
     """Everything random follows from it."""
+    plugins: Annotated[list[str], Once] = Field([])
+    """Modules that are imported first, by every process of the run; they add backbones, data sources, soup methods,
+    training functions and studies, whose names may then stand in the other settings."""
     output: Path = Path()
     """Folder of the run; default `runs/<name>`. Inside a Ray job a relative one is resolved against
     `$PIPELINE_HOME`, else `~/pipeline-runs`."""
@@ -339,26 +321,22 @@ class Config(Section):
         return {**values, "soup": soup}
 
     @model_validator(mode="after")
-    def _check_studies(self, info: ValidationInfo) -> Config:
-        problems = []
-        if "wise-ft" in self.study.wise_ft.methods:
-            problems.append("study.wise_ft.methods: wise-ft lies on such a line itself; give methods that do not")
-        for method in self.study.wise_ft.methods:
-            if method not in self.soup.methods:
-                problems.append(f"study.wise_ft.methods: '{method}' is not in soup.methods")
-        resolved: dict[str, dict[str, list[Any]]] = {}
-        for method, values in self.study.ablation.items():
-            own = self.soup.settings.get(method, {})
-            for setting, given in values.items():
+    def _resolve_studies(self, info: ValidationInfo) -> Config:
+        known_names, problems, resolved = context(info), [], {}
+        for name, study in known_names.studies.items():
+            if study.resolve is not None:
                 try:
-                    found = [_ablated(method, own, setting, value, context(info).methods[method]) for value in given]
-                    resolved.setdefault(method, {})[setting] = list(dict.fromkeys(found))
+                    resolved[section_name(name)] = study.resolve(self.study_settings(name), self, known_names)
                 except ValueError as error:
-                    problems.append(f"study.ablation.{str(error).removeprefix('settings.')}")
+                    problems.append(str(error))
         if problems:
             raise ValueError("; ".join(problems))
-        object.__setattr__(self, "study", self.study.model_copy(update={"ablation": resolved}))
+        object.__setattr__(self, "study", self.study.model_copy(update=resolved))
         return self
+
+    def study_settings(self, name: str) -> Any:
+        """The section of the study ``name``, None for one without settings."""
+        return getattr(self.study, section_name(name), None)
 
     @model_validator(mode="after")
     def _resolve_paths(self) -> Config:
@@ -382,10 +360,18 @@ class Config(Section):
         return self
 
 
-def _ablated(method: str, own: Mapping[str, Any], setting: str, value: Any, defaults: Any) -> Any:
-    """``value`` as the setting takes it, with the method's ``own`` settings for the others; raises ValueError."""
-    if setting != "seed":
-        return method_settings(method, {**own, setting: value}, defaults)[setting]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{method}.seed: must be whole numbers from 0 on, got {value!r}")
-    return value
+def section_name(study: str) -> str:
+    """What the section of a study is called in the settings: `cost_accuracy` of ``cost-accuracy``."""
+    return study.replace("-", "_")
+
+
+def config_type(studies: Mapping[str, HasSettings]) -> type[Config]:
+    """`Config` with a section in `study` for every one of ``studies`` that takes settings."""
+    sections: dict[str, Any] = {}
+    for name, study in studies.items():
+        if study.settings is not None:
+            default = TypeAdapter(study.settings).validate_python({})
+            sections[section_name(name)] = (study.settings, default)
+    section = create_model("StudyConfig", __base__=StudyConfig, **sections)
+    section.__doc__ = "Studies over a finished sweep."
+    return create_model("Config", __base__=Config, study=(section, section.model_construct()))

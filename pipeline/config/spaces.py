@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from pipeline.config.base import Section
-from pipeline.records import Hyperparameters
 
 Number = int | float | str  # a value of a hyperparameter
 
@@ -66,9 +66,8 @@ class Space:
     include_initialization: bool = False
 
 
-def unfit(name: str, distribution: Distribution) -> Iterator[str]:
-    """What ``distribution`` may draw that the hyperparameter ``name`` cannot be."""
-    field = Hyperparameters.model_fields[name]
+def unfit(name: str, field: FieldInfo, distribution: Distribution) -> Iterator[str]:
+    """What ``distribution`` may draw that the hyperparameter ``name``, a ``field`` of its model, cannot be."""
     if (distribution.uniform or distribution.loguniform) and field.annotation is not float:
         yield f"{name}: takes no real numbers; use randint or choice"
         return

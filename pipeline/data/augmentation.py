@@ -45,11 +45,11 @@ def augment(images: Tensor, hyper: Hyperparameters, generator: torch.Generator) 
 def mix(images: Tensor, targets: Tensor, hyper: Hyperparameters, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mixup or CutMix as ``hyper`` says, of float images (B, 3, H, W) and targets (B, C); of both, one by chance."""
     if hyper.mixup and hyper.cutmix:
-        chosen = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
+        takes_mixup = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
         mixed, pasted = mixup(images, targets, hyper.mixup, generator), cutmix(images, targets, hyper.cutmix, generator)
         return (
-            torch.where(chosen[:, None, None, None], mixed[0], pasted[0]),
-            torch.where(chosen[:, None], mixed[1], pasted[1]),
+            torch.where(takes_mixup[:, None, None, None], mixed[0], pasted[0]),
+            torch.where(takes_mixup[:, None], mixed[1], pasted[1]),
         )
     images, targets = mixup(images, targets, hyper.mixup, generator)
     return cutmix(images, targets, hyper.cutmix, generator)
@@ -79,16 +79,18 @@ def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Gener
     if alpha == 0:
         return images, targets
     share, other = _partners(images, alpha, generator)
-    side = (1 - share).sqrt() / 2
+    # A pixel is in the box where both its row and its column are within half a side of the centre: rows (B, H) and
+    # columns (B, W) make the box (B, 1, H, W). The border cuts it off, so its share is counted in the end.
+    half_side = (1 - share).sqrt() / 2
     centre = torch.rand(2, len(images), generator=generator, device=generator.device).to(images.device)
     rows, columns = (
         (torch.arange(length, device=images.device) + 0.5 - (centre[axis] * length)[:, None]).abs()
-        <= (side * length)[:, None]
+        <= (half_side * length)[:, None]
         for axis, length in enumerate(images.shape[-2:])
     )
     box = rows[:, None, :, None] & columns[:, None, None, :]
-    kept = 1 - box.to(targets.dtype).mean(dim=(2, 3))
-    return torch.where(box, images[other], images), torch.lerp(targets[other], targets, kept)
+    own_share = 1 - box.to(targets.dtype).mean(dim=(2, 3))
+    return torch.where(box, images[other], images), torch.lerp(targets[other], targets, own_share)
 
 
 def _partners(images: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -109,14 +111,16 @@ def _colour_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     """Brightness, contrast and saturation by factors of 1 - 0.4 to 1 + 0.4, in a random order."""
     draws = torch.rand(6, len(images), generator=generator, device=generator.device).to(images.device)
     factors = 1 + _JITTER * (2 * draws[:3] - 1)[:, :, None, None, None]
+    # order (3, B): in step s, image i takes the property number order[s, i]. Each property is changed by moving from
+    # an image without it (black, evenly grey, grey) through the image itself; every image keeps one change per step.
     order = draws[3:].argsort(dim=0)
     pixels = images.float()
-    for place in range(3):
+    for step in range(3):
         grey = F.rgb_to_grayscale(pixels)
         black = torch.zeros_like(grey)
-        for number, blank in enumerate((black, grey.mean(dim=(2, 3), keepdim=True).expand_as(grey), grey)):
-            changed = torch.lerp(blank.expand_as(pixels), pixels, factors[number]).clamp(0, 255)
-            pixels = torch.where((order[place] == number)[:, None, None, None], changed, pixels)
+        for number, without in enumerate((black, grey.mean(dim=(2, 3), keepdim=True).expand_as(grey), grey)):
+            changed = torch.lerp(without.expand_as(pixels), pixels, factors[number]).clamp(0, 255)
+            pixels = torch.where((order[step] == number)[:, None, None, None], changed, pixels)
     return pixels.round().to(torch.uint8)
 
 
@@ -127,6 +131,7 @@ def _random_resized_crop(images: Tensor, min_area: float, generator: torch.Gener
     # width, height = sqrt(area * ratio), sqrt(area / ratio) are at most 1 for ratios between area and 1 / area.
     root_ratio = torch.exp(area.log().clamp(min=-math.log(_MAX_RATIO)) * (draws[1] - 0.5))
     width, height = area.sqrt() * root_ratio, area.sqrt() / root_ratio
+    # x (B, W) and y (B, H) are where in the image the pixels of the crop lie; their grid is (B, H, W, 2).
     x = ((2 * draws[2] - 1) * (1 - width))[:, None] + width[:, None] * _centres(images.shape[-1], images.device)
     y = ((2 * draws[3] - 1) * (1 - height))[:, None] + height[:, None] * _centres(images.shape[-2], images.device)
     shape = (len(images), y.shape[1], x.shape[1])
@@ -145,13 +150,15 @@ def _centres(length: int, device: torch.device) -> Tensor:
 def _randaugment_round(images: Tensor, magnitude: int, generator: torch.Generator) -> Tensor:
     # Which images share an operation and its sign decides about the calls below, so the host must know.
     device = generator.device
-    chosen = torch.randint(len(_OPERATIONS), (len(images),), generator=generator, device=device).cpu()
+    operation_of_image = torch.randint(len(_OPERATIONS), (len(images),), generator=generator, device=device).cpu()
     sign = (torch.randint(2, (len(images),), generator=generator, device=device) * 2 - 1).cpu()
     result = images.clone()
     for number, (operation, signed) in enumerate(_OPERATIONS.values()):
         for direction in (-1, 1) if signed else (1,):
-            mask = (chosen == number) & (sign == direction) if signed else chosen == number
-            rows = mask.nonzero()[:, 0].to(images.device)
+            takes_it = operation_of_image == number
+            if signed:
+                takes_it &= sign == direction
+            rows = takes_it.nonzero()[:, 0].to(images.device)
             if len(rows):
                 result[rows] = operation(images[rows], direction * magnitude / _MAX_MAGNITUDE)
     return result

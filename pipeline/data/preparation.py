@@ -81,18 +81,23 @@ def prepare_shift(data: DataConfig, name: str, folder_names: Sequence[str] | Non
 
 
 def _prepared(
-    data: DataConfig, kind: str, what: str, identity: Callable[[], str], open_raw: Callable[[], RawImages]
+    data: DataConfig, kind: str, set_name: str, identity: Callable[[], str], open_raw: Callable[[], RawImages]
 ) -> Path:
+    """The store with the key of ``identity``, made of the images of ``open_raw`` unless it is there.
+
+    ``set_name`` is what messages call the images.
+    """
     if data.store is None:
         raise DataError("data.store: is not set; name a folder for the prepared images")
     try:
         key = hashlib.sha256(json.dumps([_FORMAT, kind, data.image_size, identity()]).encode()).hexdigest()[:16]
         store = data.store / f"{kind}-{data.image_size}-{key}"
+        # Asked again under the lock: a process that held it before us may have made the store.
         if not (store / MARKER).exists():
             data.store.mkdir(parents=True, exist_ok=True)
             with _lock(store.with_name(f"{store.name}.lock")):
                 if not (store / MARKER).exists():
-                    _make(data, what, open_raw(), store)
+                    _make(data, set_name, open_raw(), store)
     except OSError as error:
         reason = f"{error.filename or data.store}: {error.strerror or error}"
         raise DataError(f"data: {reason}; check the path, its permissions and the free space") from error
@@ -107,28 +112,28 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(data: DataConfig, what: str, raw: RawImages, store: Path) -> None:
+def _make(data: DataConfig, set_name: str, raw: RawImages, store: Path) -> None:
     partial = store.with_name(f"{store.name}.partial")
-    # What is there under these names was left by a process that died: the lock is ours, the marker is missing.
+    # Folders of these names were left by a process that died: the lock is ours, the marker is missing.
     for leftover in (partial, store):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     try:
-        write_marker(partial, _write(data, what, raw, partial))
+        write_marker(partial, _write(data, set_name, raw, partial))
         partial.replace(store)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
-def _write(data: DataConfig, what: str, raw: RawImages, folder: Path) -> Prepared:
-    num_train = _write_set(raw.train, data, what, folder / "train.parquet") if raw.train else 0
-    num_test = None if raw.test is None else _write_set(raw.test, data, what, folder / "test.parquet")
-    logger.info("prepared %d images of %s in %s", num_train + (num_test or 0), what, data.store)
+def _write(data: DataConfig, set_name: str, raw: RawImages, folder: Path) -> Prepared:
+    num_train = _write_set(raw.train, data, set_name, folder / "train.parquet") if raw.train else 0
+    num_test = None if raw.test is None else _write_set(raw.test, data, set_name, folder / "test.parquet")
+    logger.info("prepared %d images of %s in %s", num_train + (num_test or 0), set_name, data.store)
     return Prepared(num_train, num_test, raw.class_names, raw.folder_names)
 
 
-def _write_set(chunks: list[Chunk], data: DataConfig, what: str, path: Path) -> int:
+def _write_set(chunks: list[Chunk], data: DataConfig, set_name: str, path: Path) -> int:
     """Decode ``chunks`` on the CPUs of the cluster, write ``path`` here; returns the number of images."""
     total = 0
     errors: list[tuple[int, str]] = []
@@ -137,18 +142,18 @@ def _write_set(chunks: list[Chunk], data: DataConfig, what: str, path: Path) -> 
     with pq.ParquetWriter(path, columns, compression="none", use_dictionary=False, write_statistics=False) as writer:
         for table in _decoded(chunks, data.image_size):
             total += len(table)
-            found = table.filter(table["error"].is_valid())
-            errors += zip(found["index"].to_pylist(), found["error"].to_pylist(), strict=True)
+            unusable = table.filter(table["error"].is_valid())
+            errors += zip(unusable["index"].to_pylist(), unusable["error"].to_pylist(), strict=True)
             if not errors:  # otherwise only the rest of the errors matters
                 writer.write_table(table.select(columns.names).cast(columns))
     if errors:
         shown = "; ".join(text for _, text in sorted(errors)[:_ERRORS_SHOWN])
         more = "" if len(errors) <= _ERRORS_SHOWN else "; ..."
         raise DataError(
-            f"{what}: {len(errors)} of {total} images cannot be used ({shown}{more}); replace or remove them"
+            f"{set_name}: {len(errors)} of {total} images cannot be used ({shown}{more}); replace or remove them"
         )
     if total != (expected := sum(chunk.count for chunk in chunks)):
-        raise DataError(f"{what}: {total} of {expected} images arrived; do not change files meanwhile")
+        raise DataError(f"{set_name}: {total} of {expected} images arrived; do not change files meanwhile")
     return total
 
 
@@ -160,6 +165,8 @@ def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
     if not ray.is_initialized():
         raise RuntimeError("images have to be prepared: call ray.init() first")
     quiet_ray_data()
+    # A block per chunk, so a task per chunk: `_decode_chunks` gets a batch of one row, the pickled chunk, and yields
+    # tables of at most _BLOCK_BYTES, which come here while it goes on.
     pickled = [pickle.dumps(chunk) for chunk in chunks]
     try:
         dataset: Dataset = ray.data.from_items(pickled, override_num_blocks=len(chunks)).map_batches(
@@ -175,17 +182,18 @@ def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
 
 
 def _decode_chunks(batch: dict[str, np.ndarray], image_size: int) -> Iterator[pa.Table]:
-    rows = max(1, _BLOCK_BYTES // (3 * image_size**2))
+    block_size = max(1, _BLOCK_BYTES // (3 * image_size**2))
     for pickled in batch["item"]:
         chunk: Chunk = pickle.loads(pickled)  # noqa: S301 (by `_decoded`; Arrow has no column for such objects)
         images = iter(chunk.read())
         start = chunk.start
-        while block := list(itertools.islice(images, rows)):
+        while block := list(itertools.islice(images, block_size)):
             yield _decode_block(block, start, image_size)
             start += len(block)
 
 
 def _decode_block(block: list[RawImage], start: int, image_size: int) -> pa.Table:
+    """A table of `schema` and ``error``; where that says why an image cannot be used, its label and pixels are 0."""
     images = np.zeros((len(block), 3, image_size, image_size), dtype=np.uint8)
     labels = np.zeros(len(block), dtype=np.int64)
     errors: list[str | None] = [None] * len(block)

@@ -25,12 +25,13 @@ from pipeline.records import SplitRecord
 _NAMES = ("pretrain", "train", "fit", "select", "test")
 
 
-def load_splits(data: DataConfig, seed: int, room: float = math.inf) -> Splits:
+def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> Splits:
     """Prepare the images if need be (see `prepare`), read the splits.
 
-    Training images that take more than ``room`` bytes (``data.memory_gib``, where it is set) are not read, but streamed
-    from the store in every epoch. Which images a split holds follows from ``seed``, the sizes and the number of images.
-    The images of a split are in random order, save those of a whole test set, which keep its order. Raises DataError.
+    Training images that take more than ``memory_bytes`` (``data.memory_gib``, where it is set) are not read, but
+    streamed from the store in every epoch. Which images a split holds follows from ``seed``, the sizes and the number
+    of images. The images of a split are in random order, save those of a whole test set, which keep its order. Raises
+    DataError.
     """
     store = prepare(data)
     prepared = read_marker(store)
@@ -40,12 +41,13 @@ def load_splits(data: DataConfig, seed: int, room: float = math.inf) -> Splits:
     class_names = _class_names(data, prepared, labels)
     indices = cut(data, prepared.num_train, prepared.num_test, seed)
     if data.memory_gib is not None:
-        room = data.memory_gib * 2**30
-    streamed = len(indices["train"]) * 3 * data.image_size**2 > room
-    elsewhere = {"train"} if streamed else set()
+        memory_bytes = data.memory_gib * 2**30
+    streamed = len(indices["train"]) * 3 * data.image_size**2 > memory_bytes
+    # All splits that lie in train.parquet are read in one pass over it, without a training set that is streamed.
+    not_from_train = {"train"} if streamed else set()
     if prepared.num_test is not None:
-        elsewhere.add("test")
-    from_train = {name: rows for name, rows in indices.items() if name not in elsewhere}
+        not_from_train.add("test")
+    from_train = {name: rows for name, rows in indices.items() if name not in not_from_train}
     sets = dict(
         zip(from_train, read_images(store / "train.parquet", data.image_size, list(from_train.values())), strict=True)
     )
@@ -74,45 +76,50 @@ def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> di
 
     Sizes in ``data`` that are fractions refer to the set that the split is cut from.
     """
+    # The sizes first; then the training images, in one random order, are dealt out in the order of `size_of_split`:
+    # the first to `test` (where the source has none), then to `pretrain`, `select`, `fit` and last to `train`.
     order = np.random.default_rng([seed, 0]).permutation(num_train)
-    splits, wanted = {}, {}
+    size_of_split: dict[str, int] = {}
     if num_test is None:
         if data.test_size is None:
             raise DataError(
                 f"data.test_size: source '{data.source}' has no test set; say how many images to cut for it"
             )
-        wanted["test"] = _count(data.test_size, num_train)
+        size_of_split["test"] = _count(data.test_size, num_train)
     if data.pretrain_size is not None:
-        wanted["pretrain"] = _count(data.pretrain_size, num_train)
+        size_of_split["pretrain"] = _count(data.pretrain_size, num_train)
     validation = _count(data.validation_size, num_train)
-    wanted["select"] = _count(data.select_fraction, validation)
-    wanted["fit"] = validation - wanted["select"]
-    rest = num_train - sum(wanted.values())
-    wanted["train"] = rest if data.train_size is None else _count(data.train_size, num_train)
-    sizes = ", ".join(f"{name} {wanted[name]}" for name in _NAMES if name in wanted)
-    if rest < wanted["train"] or rest < 0:
+    size_of_split["select"] = _count(data.select_fraction, validation)
+    size_of_split["fit"] = validation - size_of_split["select"]
+    remaining = num_train - sum(size_of_split.values())
+    size_of_split["train"] = remaining if data.train_size is None else _count(data.train_size, num_train)
+    sizes = ", ".join(f"{name} {size_of_split[name]}" for name in _NAMES if name in size_of_split)
+    if remaining < size_of_split["train"] or remaining < 0:
         raise DataError(f"data: the splits ask for more than the {num_train} images there are ({sizes}); lower a size")
-    # The order matters: another train_size leaves the other splits as they are.
+    # `train` is last: another train_size leaves the other splits as they are.
+    indices: dict[str, Indices] = {}
     start = 0
-    for name, size in wanted.items():
-        splits[name] = order[start : start + size]
+    for name, size in size_of_split.items():
+        indices[name] = order[start : start + size]
         start += size
-    if num_test is not None:
-        splits["test"] = np.arange(num_test)
+    if num_test is not None:  # a test set of its own: all of it in its order, or a random part
+        indices["test"] = np.arange(num_test)
         if data.test_size is not None and (limit := _count(data.test_size, num_test)) < num_test:
-            splits["test"] = np.random.default_rng([seed, 1]).permutation(num_test)[:limit]
+            indices["test"] = np.random.default_rng([seed, 1]).permutation(num_test)[:limit]
     may_be_empty = {"select"} if data.select_fraction == 0 else set()
-    for name, rows in splits.items():
+    for name, rows in indices.items():
         if not len(rows) and name not in may_be_empty:
             raise DataError(f"data: split '{name}' is empty ({sizes} of {num_train} images); raise or lower a size")
-    return splits
+    return indices
 
 
-def _count(size: float, whole: int) -> int:
-    return size if isinstance(size, int) else round(size * whole)
+def _count(size: float, total: int) -> int:
+    """A size in images: an int is one already, a float is a fraction of ``total``."""
+    return size if isinstance(size, int) else round(size * total)
 
 
 def _record(name: str, rows: Indices) -> SplitRecord:
+    # Sorted, little-endian int64: the digest is of the set of images, on every machine.
     digest = hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
     return SplitRecord.model_validate({"name": name, "size": len(rows), "indices_sha256": digest})
 

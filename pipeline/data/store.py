@@ -42,10 +42,10 @@ def read_marker(folder: Path) -> Prepared:
     """What the finished store in ``folder`` holds."""
     values = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     # Stores of an older version know no names of folders.
-    names, folders = (
-        None if (given := values.get(key)) is None else tuple(given) for key in ("class_names", "folder_names")
+    class_names, folder_names = (
+        None if (names := values.get(key)) is None else tuple(names) for key in ("class_names", "folder_names")
     )
-    return Prepared(values["num_train"], values["num_test"], names, folders)
+    return Prepared(values["num_train"], values["num_test"], class_names, folder_names)
 
 
 def schema(image_size: int) -> pa.Schema:
@@ -76,22 +76,24 @@ def read_images(path: Path, image_size: int, selections: Sequence[Indices]) -> l
     Takes the memory of what is selected and of one row group.
     """
     with pq.ParquetFile(path) as file:
-        owner = np.full(file.metadata.num_rows, -1, dtype=np.int64)
-        position = np.zeros(file.metadata.num_rows, dtype=np.int64)
+        # Where each image goes, both (images in the file,) by source index: the number of its selection, -1 for none,
+        # and its row in the set that is made of that. So one pass over the file fills all sets, in any order of rows.
+        selection_of_image = np.full(file.metadata.num_rows, -1, dtype=np.int64)
+        row_of_image = np.zeros(file.metadata.num_rows, dtype=np.int64)
         sets = []
         for number, selection in enumerate(selections):
-            owner[selection] = number
-            position[selection] = np.arange(len(selection))
+            selection_of_image[selection] = number
+            row_of_image[selection] = np.arange(len(selection))
             shape = (len(selection), 3, image_size, image_size)
             sets.append(ImageSet(np.empty(shape, dtype=np.uint8), np.empty(len(selection), dtype=np.int64)))
         for batch in _batches(file):
             index, labels = batch["index"].to_numpy(), batch["label"].to_numpy()
             decoded = pixels(batch["image"], image_size)
             for number, images in enumerate(sets):
-                wanted = np.flatnonzero(owner[index] == number)
-                there = position[index[wanted]]
-                images.labels[there] = labels[wanted]
-                images.images[there] = decoded[wanted]
+                batch_rows = np.flatnonzero(selection_of_image[index] == number)
+                set_rows = row_of_image[index[batch_rows]]
+                images.labels[set_rows] = labels[batch_rows]
+                images.images[set_rows] = decoded[batch_rows]
     return sets
 
 

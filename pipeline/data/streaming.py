@@ -47,6 +47,9 @@ class StreamedImages:
         DataContext.get_current().execution_options.preserve_order = True
         num_groups, mask = self._layout()
         groups = np.random.default_rng(seed).permutation(num_groups)
+        # What flows through Ray are the numbers of row groups, a block each. A task reads the group of its block and
+        # hands on our images of it, in order; here they fill the shuffle buffer that batches are drawn from. Batches
+        # are of nearly equal size, as those of `ImageSet`.
         batches = (
             ray.data.from_items(groups.tolist(), override_num_blocks=len(groups))
             .map_batches(
@@ -76,21 +79,22 @@ class StreamedImages:
     def sample(self, count: int) -> torch.Tensor:
         """See `TrainingImages`; from row groups at random, since neighbours in the file may be of one class."""
         num_groups, mask = self._layout()
-        found: list[torch.Tensor] = []
+        parts: list[torch.Tensor] = []
         for images, _ in self._ordered(np.random.default_rng(0).permutation(num_groups), mask, count):
-            found.append(images)
-            if sum(map(len, found)) >= count:
+            parts.append(images)
+            if sum(map(len, parts)) >= count:
                 break
-        return torch.cat(found)[:count]
+        return torch.cat(parts)[:count]
 
     def _ordered(self, groups: Iterable[int], mask: npt.NDArray[np.bool_], batch_size: int) -> Iterator[Batch]:
+        """Our images of these row groups in the order of the file, read by this process."""
         with pq.ParquetFile(self.path) as file:
             for group in groups:
                 images, labels = self._tensors(_selected(file, int(group), mask))
                 yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
 
     def _layout(self) -> tuple[int, npt.NDArray[np.bool_]]:
-        """The number of row groups, and by source index which images are ours."""
+        """The number of row groups, and by source index (images in the file,) which images are ours."""
         with pq.ParquetFile(self.path) as file:
             mask = np.zeros(file.metadata.num_rows, dtype=np.bool_)
             mask[self.rows] = True
@@ -102,11 +106,13 @@ class StreamedImages:
 
 
 def _read(batch: dict[str, Any], path: Path, mask: npt.NDArray[np.bool_]) -> Iterator[pa.Table]:
+    """In a Ray task: our rows of the row groups whose numbers are in ``batch`` (of one row, see `epoch`)."""
     with pq.ParquetFile(path) as file:
         for group in batch["item"]:
             yield _selected(file, int(group), mask)
 
 
 def _selected(file: pq.ParquetFile, group: int, mask: npt.NDArray[np.bool_]) -> pa.Table:
+    """The rows of a row group whose source index has True in ``mask``: rows are in no order, the index column tells."""
     table = file.read_row_group(group)
     return table.filter(pa.array(mask[table["index"].to_numpy()]))

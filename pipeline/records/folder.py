@@ -90,9 +90,10 @@ class RunFolder:
         """The weights of a method's soup."""
         return self.root / "soups" / f"{method}.safetensors"
 
-    def predictions(self, name: str) -> str:
-        """What a soup predicted, relative to ``root``; soups of studies have names with slashes."""
-        return f"predictions/{name}.parquet"
+
+def predictions_path(name: str) -> str:
+    """What a soup predicted, a path in the run's folder; soups of studies have names with slashes."""
+    return f"predictions/{name}.parquet"
 
 
 def read_run(folder: RunFolder) -> RunRecord:

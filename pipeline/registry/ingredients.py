@@ -23,7 +23,6 @@ from pipeline.registry.sweeps import Sweep
 from pipeline.weights import save_weights
 
 FILE_NAME = "model.safetensors"
-_PARAMETERS = tuple(Hyperparameters.model_fields)
 _METRICS = ("val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours", "peak_memory_bytes", "images_seen")
 
 
@@ -78,12 +77,19 @@ class IngredientRecorder:
         What is registered stands: of several writers of the same trial, or of a repeated call, the first, with the
         highest cost that was counted.
         """
+        # Runs and versions are looked for, then made: workers that begin together may both make them. Hence four cases:
+        # - Not finished: no version, the run takes the row. A later call with a finished row replaces it.
+        # - First writer: our version is the oldest of the trial, and the run takes the row as its tags have it.
+        # - Repeated call: a finished row stands, unless ours has a higher cost. If the writer died between version and
+        #   row, the version that it left serves. A second one of our run (made by a server that died before it could
+        #   answer, say) is deleted.
+        # - Another writer won: the oldest version is of another run. Our version and our run are deleted.
         client, run_id = self._run_of(row.trial_index)
         if _stands(client.get_run(run_id).data.tags.get("record"), row):
             client.set_terminated(run_id, "FINISHED")
             return
         if row.status == "finished":
-            _version(client, self.sweep, run_id, {**row.model_dump(), **tags})
+            _make_version(client, self.sweep, run_id, {**row.model_dump(), **tags})
             first, *others = _versions_of(client, self.sweep, f"tag.trial_index = '{row.trial_index}'")
             for other in others:
                 if other.run_id == run_id:
@@ -107,7 +113,7 @@ class IngredientRecorder:
         run_id = self.sweep.child_run(client, "initialization", "theta0", "theta0")
         uri, sha256 = self._log(client, run_id, state, {})
         tags = {"role": "initialization", "path": uri, "sha256": sha256, "theta0_sha256": self.theta0_sha256}
-        _version(client, self.sweep, run_id, tags)
+        _make_version(client, self.sweep, run_id, tags)
         client.set_terminated(run_id)
 
     def _run_of(self, trial_index: int, patience: float | None = None) -> tuple[MlflowClient, str]:
@@ -116,9 +122,10 @@ class IngredientRecorder:
         return client, self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
 
     def _log_parameters(self, client: MlflowClient, run_id: str, hyper: Hyperparameters | IngredientRecord) -> None:
-        there = client.get_run(run_id).data.params
-        known = as_tags({name: getattr(hyper, name) for name in _PARAMETERS if name not in there})
-        client.log_batch(run_id, params=[Param(name, value) for name, value in known.items()])
+        logged = client.get_run(run_id).data.params  # MLflow refuses to log one again with another value
+        values = hyper.hyperparameters if isinstance(hyper, IngredientRecord) else hyper.model_dump()
+        unlogged = as_tags({name: value for name, value in values.items() if name not in logged})
+        client.log_batch(run_id, params=[Param(name, value) for name, value in unlogged.items()])
 
     def _log(
         self, client: MlflowClient, run_id: str, state: Mapping[str, Tensor], metadata: dict[str, str]
@@ -153,7 +160,8 @@ def read_trials(sweep: Sweep) -> list[IngredientRecord]:
 def list_ingredients(sweep: Sweep) -> list[IngredientVersion]:
     """The ingredient versions of the sweep in search order, theta0 first."""
     client = sweep.client()
-    found, token = [], None
+    versions: list[IngredientVersion] = []
+    token = None
     while True:
         page = client.search_model_versions(
             f"name = '{sweep.ingredient_model}' and tag.sweep_id = '{sweep.sweep_id}'",
@@ -162,7 +170,7 @@ def list_ingredients(sweep: Sweep) -> list[IngredientVersion]:
         )
         for version in page:
             index = version.tags.get("trial_index")
-            found.append(
+            versions.append(
                 IngredientVersion(
                     version=int(version.version),
                     trial_index=None if index is None else int(index),
@@ -172,7 +180,7 @@ def list_ingredients(sweep: Sweep) -> list[IngredientVersion]:
             )
         token = page.token
         if not token:
-            return sorted(found, key=lambda version: -1 if version.trial_index is None else version.trial_index)
+            return sorted(versions, key=lambda version: -1 if version.trial_index is None else version.trial_index)
 
 
 def fetch_ingredients(versions: Sequence[IngredientVersion], folder: Path) -> list[Path]:
@@ -181,25 +189,27 @@ def fetch_ingredients(versions: Sequence[IngredientVersion], folder: Path) -> li
     A file in a local artifact store is read in place; others are downloaded into ``folder`` once. Raises RegistryError
     that names the version whose file is missing or was changed.
     """
-    return [fetch_file(one.uri, one.sha256, folder, f"ingredient version {one.version}") for one in versions]
+    return [
+        fetch_file(version.uri, version.sha256, folder, f"ingredient version {version.version}") for version in versions
+    ]
 
 
 def fetch_intact(
     versions: Sequence[IngredientVersion], folder: Path
 ) -> tuple[dict[int | None, Path], dict[int | None, RegistryError]]:
     """By trial: the files that can be fetched (see `fetch_ingredients`), and what is wrong with the others."""
-    there: dict[int | None, Path] = {}
+    paths: dict[int | None, Path] = {}
     damaged: dict[int | None, RegistryError] = {}
     for version in versions:
         try:
-            (there[version.trial_index],) = fetch_ingredients([version], folder)
+            (paths[version.trial_index],) = fetch_ingredients([version], folder)
         except RegistryError as error:
             damaged[version.trial_index] = error
-    return there, damaged
+    return paths, damaged
 
 
-def fetch_file(uri: str, sha256: str, folder: Path, what: str) -> Path:
-    """The local path of one artifact, checked; see `fetch_ingredients`."""
+def fetch_file(uri: str, sha256: str, folder: Path, title: str) -> Path:
+    """The local path of one artifact, checked, ``title`` in messages; see `fetch_ingredients`."""
     path = local_path(uri)
     if path is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,13 +218,13 @@ def fetch_file(uri: str, sha256: str, folder: Path, what: str) -> Path:
             with tempfile.TemporaryDirectory(dir=folder) as partial:
                 Path(download_artifacts(artifact_uri=uri, dst_path=partial)).replace(path)
     if not path.is_file():
-        raise RegistryError(f"{what}: its file {uri} is missing; restore it or start over with --fresh")
+        raise RegistryError(f"{title}: its file {uri} is missing; restore it or start over with --fresh")
     if file_sha256(path) != sha256:
-        raise RegistryError(f"{what}: {uri} was changed after it was recorded (SHA-256 differs); restore it")
+        raise RegistryError(f"{title}: {uri} was changed after it was recorded (SHA-256 differs); restore it")
     return path
 
 
-def _version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str, object]) -> None:
+def _make_version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str, object]) -> None:
     """Make a version from ``run_id`` unless there is one."""
     if not _versions_of(client, sweep, f"run_id = '{run_id}'"):
         client.create_model_version(
@@ -226,22 +236,23 @@ def _version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str,
         )
 
 
-def _versions_of(client: MlflowClient, sweep: Sweep, which: str) -> list[ModelVersion]:
-    """The versions of this sweep that ``which`` filters, the first that was made first."""
-    mine = f"name = '{sweep.ingredient_model}' and tag.sweep_id = '{sweep.sweep_id}' and {which}"
-    return sorted(client.search_model_versions(mine), key=lambda version: int(version.version))
+def _versions_of(client: MlflowClient, sweep: Sweep, condition: str) -> list[ModelVersion]:
+    """The versions of this sweep that meet a ``condition`` of MLflow's, the oldest first."""
+    query = f"name = '{sweep.ingredient_model}' and tag.sweep_id = '{sweep.sweep_id}' and {condition}"
+    return sorted(client.search_model_versions(query), key=lambda version: int(version.version))
 
 
 def _stands(recorded: str | None, row: IngredientRecord) -> bool:
     """Whether a trial that is ``recorded`` stays so in spite of ``row``: it finished, and no cost is new."""
     if recorded is None:
         return False
-    before = IngredientRecord.model_validate_json(recorded)
-    return before.status == "finished" and (row.status != "finished" or row.gpu_hours <= before.gpu_hours)
+    earlier = IngredientRecord.model_validate_json(recorded)
+    return earlier.status == "finished" and (row.status != "finished" or row.gpu_hours <= earlier.gpu_hours)
 
 
 def _registered(version: ModelVersion, row: IngredientRecord) -> IngredientRecord:
     """The row of a registered version, with the cost of ``row``, which counts all attempts."""
     columns = {name: version.tags[name] for name in IngredientRecord.model_fields if name in version.tags}
     cost = {"gpu_hours": row.gpu_hours, "attempts": row.attempts, "model_version": int(version.version)}
-    return IngredientRecord.model_validate({"theta0_sha256": None, **columns, **cost})
+    # The same trial has the same hyperparameters, and tags are text.
+    return IngredientRecord.model_validate({"theta0_sha256": None, **columns, **cost, **row.hyperparameters})

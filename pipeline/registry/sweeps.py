@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 
 from pipeline.errors import RegistryError
-from pipeline.records import CostRecord, SplitRecord
+from pipeline.records import RECORDS_VERSION, CostRecord, SplitRecord
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
 
 _PATIENCE = 600.0  # seconds; a trial's hours are worth more
+_VERSION = "records_version"  # a tag of the sweep's run
 _DIGEST_LENGTH = 36  # MLflow's limit
 
 
@@ -51,14 +52,14 @@ class Sweep:
 
         ``seconds`` is how long ago that which it records began.
         """
-        found = client.search_runs(
+        runs = client.search_runs(
             [self.experiment_id],
             f"tags.sweep_id = '{self.sweep_id}' and tags.role = '{role}' and tags.key = '{key}'",
             max_results=1,
             order_by=["attributes.start_time ASC"],
         )
-        if found:
-            return str(found[0].info.run_id)
+        if runs:
+            return str(runs[0].info.run_id)
         tags = {"sweep_id": self.sweep_id, "role": role, "key": key, "mlflow.parentRunId": self.run_id}
         start = int(1000 * (time.time() - seconds))
         return str(client.create_run(self.experiment_id, start, tags, run_name).info.run_id)
@@ -81,11 +82,12 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
             client.get_registered_model(model)
         except MlflowException:
             client.create_registered_model(model, description=description)
-    found = client.search_runs([experiment_id], f"tags.sweep_id = '{sweep_id}' and tags.role = 'sweep'", max_results=1)
-    if found:
-        run_id = found[0].info.run_id
+    runs = client.search_runs([experiment_id], f"tags.sweep_id = '{sweep_id}' and tags.role = 'sweep'", max_results=1)
+    if runs:
+        _check_version(runs[0], name)
+        run_id = runs[0].info.run_id
     else:
-        tags = {**origin, "sweep_id": sweep_id, "role": "sweep"}
+        tags = {**origin, "sweep_id": sweep_id, "role": "sweep", _VERSION: RECORDS_VERSION}
         run_id = client.create_run(experiment_id, run_name=f"{name} {sweep_id}", tags=as_tags(tags)).info.run_id
     return Sweep(tracking_uri, name, sweep_id, str(experiment_id), str(run_id), dict(origin))
 
@@ -101,15 +103,16 @@ def find_sweep(tracking_uri: str, name: str) -> Sweep:
     """The latest sweep of the run ``name``; raises RegistryError where there is none."""
     client = connect(tracking_uri)
     experiment = client.get_experiment_by_name(name)
-    found = []
+    runs: list[Run] = []
     if experiment is not None:
         ids = [experiment.experiment_id]
-        found = client.search_runs(ids, "tags.role = 'sweep'", max_results=1, order_by=["attributes.start_time DESC"])
-    if experiment is None or not found:
-        names = [one.name for one in client.search_experiments() if one.name != "Default"]
-        there = f"there are: {', '.join(names)}" if names else "it is empty"
-        raise RegistryError(f"the registry {redact(tracking_uri)} has no run '{name}'; {there}")
-    run = found[0]
+        runs = client.search_runs(ids, "tags.role = 'sweep'", max_results=1, order_by=["attributes.start_time DESC"])
+    if experiment is None or not runs:
+        names = [other.name for other in client.search_experiments() if other.name != "Default"]
+        contents = f"there are: {', '.join(names)}" if names else "it is empty"
+        raise RegistryError(f"the registry {redact(tracking_uri)} has no run '{name}'; {contents}")
+    run = runs[0]
+    _check_version(run, name)
     return Sweep(
         tracking_uri,
         name,
@@ -118,6 +121,16 @@ def find_sweep(tracking_uri: str, name: str) -> Sweep:
         str(run.info.run_id),
         run.data.tags,
     )
+
+
+def _check_version(run: Run, name: str) -> None:
+    """Raises RegistryError for a sweep that a newer program recorded; older ones (1 said none) are read as they are."""
+    version = run.data.tags.get(_VERSION, "1")
+    if not version.isdigit() or int(version) > RECORDS_VERSION:
+        raise RegistryError(
+            f"the sweep of run '{name}' holds records of version {version}, and this program knows {RECORDS_VERSION}; "
+            "use the newer program that recorded it"
+        )
 
 
 def log_datasets(sweep: Sweep, source: str, splits: Sequence[SplitRecord]) -> None:
@@ -183,8 +196,8 @@ def finish_sweep(
     """Keep ``files`` (report, figures, tables) and what came out with the sweep's run, and mark it as finished."""
     client = sweep.client()
     now = int(1000 * time.time())
-    known = [Metric(key, value, timestamp=now, step=0) for key, value in metrics.items() if value is not None]
-    client.log_batch(sweep.run_id, metrics=known)
+    measured = [Metric(key, value, timestamp=now, step=0) for key, value in metrics.items() if value is not None]
+    client.log_batch(sweep.run_id, metrics=measured)
     for file in files:
         client.log_artifact(sweep.run_id, str(file), "figures" if file.parent.name == "figures" else None)
     for key, value in as_tags(tags).items():

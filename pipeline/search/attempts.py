@@ -39,36 +39,38 @@ def timed_attempt(storage: Storage, device: str, reserved: float, node: str) -> 
 
     Each attempt is a small file, written anew every few seconds: a killed attempt counts up to its last ones.
     """
-    name = f"attempt-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
-    start, over = time.monotonic(), threading.Event()
+    # Names sort by time and are never used twice. The file is written by one thread at a time: by the caller's as the
+    # context begins, by `ticker` while the caller works in it, and by the caller's once more when `ticker` has ended.
+    file_name = f"attempt-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
+    start, has_ended = time.monotonic(), threading.Event()
 
     def tick() -> None:
         attempt = Attempt(device, reserved, node, time.monotonic() - start)
         # A store that is away for a moment has the next tick.
-        with contextlib.suppress(StoreAway), storage.writing(name) as file:
+        with contextlib.suppress(StoreAway), storage.writing(file_name) as file:
             file.write(json.dumps(asdict(attempt)).encode())
 
     def keep_ticking() -> None:
-        while not over.wait(_TICK_SECONDS):
+        while not has_ended.wait(_TICK_SECONDS):  # wakes at once when it is set, so no attempt waits for its end
             with contextlib.suppress(Exception):  # a full disk: the trial itself will tell
                 tick()
 
     tick()
-    ticks = threading.Thread(target=keep_ticking, daemon=True)
-    ticks.start()
+    ticker = threading.Thread(target=keep_ticking, daemon=True)  # dies with the process: that attempt has ended
+    ticker.start()
     try:
         yield
     finally:
-        over.set()
-        ticks.join()
+        has_ended.set()
+        ticker.join()
         tick()
 
 
 def read_attempts(storage: Storage) -> list[Attempt]:
     """All attempts of the trial that ``storage`` belongs to, in order."""
-    found = []
+    attempts: list[Attempt] = []
     for name in storage.names():
         if name.startswith("attempt-"):
             with storage.reading(name) as file:
-                found += [Attempt(**json.load(file))] if file is not None else []
-    return found
+                attempts += [Attempt(**json.load(file))] if file is not None else []
+    return attempts

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import SPACES, Distribution, SearchConfig
+from pipeline.finetune import TRAINERS
 from pipeline.records import Hyperparameters
 
 # What an augmentation says about RandAugment's M and N.
@@ -18,7 +19,7 @@ _GRID_STREAM = 1  # keeps the order of a grid apart from the draws of a trial
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the search space with its place in search order."""
+    """A point of the search space with its position in search order."""
 
     index: int
     hyper: Hyperparameters
@@ -32,32 +33,40 @@ def sample_trials(config: SearchConfig, seed: int) -> list[Trial]:
     when all combinations have been, they come again in another order.
     """
     space = {**SPACES[config.space].distributions, **config.distributions}
+    hyperparameters_type = TRAINERS[config.trainer].hyperparameters
     grids = {name: distribution.grid for name, distribution in space.items() if distribution.grid is not None}
     combinations = [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
     trials = []
     for index in range(config.num_trials):
-        passes, place = divmod(index, len(combinations))
-        order = np.random.default_rng([seed, passes, _GRID_STREAM]).permutation(len(combinations))
+        # Each pass over the combinations has an order of its own; without grids there is one, the empty combination.
+        pass_number, position = divmod(index, len(combinations))
+        order = np.random.default_rng([seed, pass_number, _GRID_STREAM]).permutation(len(combinations))
         random_state = np.random.RandomState(np.random.SeedSequence([seed, index]).generate_state(4))
         drawn: dict[str, Any] = {}
-        for name in Hyperparameters.model_fields:
-            drawn[name] = random_state.randint(2**31) if name == "seed" else _draw(space[name], random_state)
-        drawn |= combinations[order[place]]
+        # A trainer's own come last, so that they leave the other draws as they are.
+        for name in hyperparameters_type.model_fields:
+            if name == "seed":
+                drawn[name] = random_state.randint(2**31)
+            elif name in space:  # else its default
+                drawn[name] = _draw(space[name], random_state)
+        drawn |= combinations[order[position]]
         if drawn["augmentation"] in _RANDAUGMENT:
             drawn["randaugment_m"], drawn["randaugment_n"] = _RANDAUGMENT[drawn["augmentation"]]
-        trials.append(Trial(index, Hyperparameters(**drawn)))
+        trials.append(Trial(index, hyperparameters_type(**drawn)))
     return trials
 
 
 def _draw(distribution: Distribution, random_state: np.random.RandomState) -> Any:
     """Every call takes the same number of random numbers, so overriding one distribution leaves the others' draws."""
-    keep = random_state.uniform() < distribution.probability
-    quantile = np.random.RandomState(random_state.randint(2**31))
+    # Two from ``random_state``: whether the value is drawn at all, and the seed of a generator of its own, from which a
+    # distribution may take as many as it likes.
+    is_drawn = random_state.uniform() < distribution.probability
+    own_state = np.random.RandomState(random_state.randint(2**31))
     if values := distribution.choice or distribution.grid:
-        value: Any = values[quantile.randint(len(values))]
+        value: Any = values[own_state.randint(len(values))]
     else:
         from ray import tune  # slow to import, and most callers only want the names of the spaces
 
-        kind = next(kind for kind in ("uniform", "loguniform", "randint") if getattr(distribution, kind) is not None)
-        value = getattr(tune, kind)(*getattr(distribution, kind)).sample(random_state=quantile)
-    return value if keep else 0
+        name = next(name for name in ("uniform", "loguniform", "randint") if getattr(distribution, name) is not None)
+        value = getattr(tune, name)(*getattr(distribution, name)).sample(random_state=own_state)
+    return value if is_drawn else 0

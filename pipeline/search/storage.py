@@ -1,4 +1,4 @@
-"""Where unfinished trials are kept: a folder, or whatever pyarrow.fs or fsspec opens (an object store)."""
+"""Storage of unfinished trials: a folder, or whatever pyarrow.fs or fsspec opens (an object store)."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ class Storage:
                 content.seek(0)
                 return content
 
-            found: IO[bytes] | None = None
+            opened: IO[bytes] | None = None
             with contextlib.suppress(FileNotFoundError):
-                found = self._patiently(read)
-            yield found
+                opened = self._patiently(read)
+            yield opened
 
     def names(self) -> list[str]:
         """The names of the files, sorted."""
 
         def list_files(system: fs.FileSystem, folder: str) -> list[str]:
-            found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-            names = [info.base_name for info in found if info.type == fs.FileType.File]
+            infos = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+            names = [info.base_name for info in infos if info.type == fs.FileType.File]
             return sorted(name for name in names if not name.endswith(PARTIAL))
 
         return self._patiently(list_files)
@@ -101,7 +101,7 @@ class Storage:
             with scratch.writing("file") as file:
                 file.write(b"soup")
             with scratch.reading("file") as written:
-                there = written is not None and written.read() == b"soup"
+                reads_back = written is not None and written.read() == b"soup"
             scratch.remove()
         except SearchError:
             raise
@@ -110,7 +110,7 @@ class Storage:
                 f"search.storage: {self.root} cannot be used ({_reason(error)}); give a folder that all nodes see or a "
                 "URI such as s3://bucket/path, with its credentials in the environment"
             ) from error
-        if not there:
+        if not reads_back:
             raise SearchError(f"search.storage: what was written to {self.root} could not be read back")
 
     def delete(self, name: str) -> None:
@@ -126,6 +126,10 @@ class Storage:
             system.delete_dir(folder)
 
     def _patiently(self, read: Callable[[fs.FileSystem, str], T]) -> T:
+        """What ``read`` returns for the opened file system and our folder in it.
+
+        Only a store on another machine is waited for: a local error, and a missing file anywhere, are raised at once.
+        """
         system, folder = self._open()
         local = isinstance(system, fs.LocalFileSystem)
 
@@ -143,6 +147,7 @@ class Storage:
             ) from error
 
     def _open(self) -> tuple[fs.FileSystem, str]:
+        """The file system of ``root``, and the path of our folder in it."""
         system, path = _file_system(self.root)
         return system, f"{path.rstrip('/')}{self.folder}"
 
@@ -158,8 +163,8 @@ def _file_system(root: str) -> tuple[fs.FileSystem, str]:
             raise
         from fsspec.core import url_to_fs
 
-        opened, path = url_to_fs(root)
-        system = fs.PyFileSystem(fs.FSSpecHandler(opened))
+        fsspec_system, path = url_to_fs(root)
+        system = fs.PyFileSystem(fs.FSSpecHandler(fsspec_system))
     return system, path
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.config import SearchConfig
 from pipeline.errors import TrialRejected
-from pipeline.finetune import finetune
+from pipeline.finetune import TRAINERS
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.sampling import Trial
@@ -71,8 +71,8 @@ class TrialContext:
     recorder: Recorder
     only_node: str | None = None
 
-    def kept(self, trial: Trial) -> Storage:
-        """Where the unfinished state and the attempts of ``trial`` are kept."""
+    def storage_of(self, trial: Trial) -> Storage:
+        """The folder with the unfinished state and the attempts of ``trial``."""
         return self.storage.child(f"trial-{trial.index:05d}")
 
 
@@ -82,49 +82,50 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     Every epoch is reported to Tune and, as `paced` allows, saved; an attempt that finds a saved epoch goes on from it.
     """
     trial = context.trials[config["trial"]]
-    kept = context.kept(trial)
+    storage = context.storage_of(trial)
     unlogged: list[EpochRecord] = []
-    logged = time.monotonic()
+    last_logged = time.monotonic()
 
     def log_epochs() -> None:
-        nonlocal logged
+        nonlocal last_logged
         context.recorder.log_epochs(trial.index, tuple(unlogged))
         unlogged.clear()
-        logged = time.monotonic()
+        last_logged = time.monotonic()
 
-    save = paced(lambda state: save_state(kept, state))
+    save = paced(lambda state: save_state(storage, state))
 
-    def on_epoch(went: EpochRecord, state: dict[str, Any]) -> None:
+    def on_epoch(epoch_record: EpochRecord, state: dict[str, Any]) -> None:
         save(state)
-        unlogged.append(went)
-        if time.monotonic() - logged > _LOG_SECONDS:
+        unlogged.append(epoch_record)
+        if time.monotonic() - last_logged > _LOG_SECONDS:
             log_epochs()
-        tune.report({"epoch": went.epoch})
+        tune.report({"epoch": epoch_record.epoch})
 
     device, node = torch.cuda.get_device_name() if context.use_gpu else "cpu", ray.util.get_node_ip_address()
-    with timed_attempt(kept, device, context.reserved, node):
+    # `outcome` sums the hours of the attempts in `storage`, so it is called when this one has been written to the end.
+    with timed_attempt(storage, device, context.reserved, node):
         try:
             context.recorder.begin(trial.index, trial.hyper)
             torch.set_num_threads(context.settings.cpus_per_trial)
             model = context.build_model()
             load_weights(model, ray.get(context.theta0), source="theta0")
-            done = finetune(
+            finetuned = TRAINERS[context.settings.trainer].train(
                 model,
                 ray.get(context.splits),
                 trial.hyper,
                 context.settings,
                 device="cuda" if context.use_gpu else "cpu",
-                resume=load_state(kept),
+                resume=load_state(storage),
                 on_epoch=on_epoch,
             )
             path, sha256 = context.recorder.upload(trial.index, unique_state(model))
-            ended = {"status": "finished", **vars(done), "path": path, "sha256": sha256}
+            columns = {"status": "finished", **vars(finetuned), "path": path, "sha256": sha256}
         except TrialRejected as rejection:
-            ended = {"status": "rejected", "reason": str(rejection)}
+            columns = {"status": "rejected", "reason": str(rejection)}
         log_epochs()
-    row = outcome(trial, context, **ended)
+    row = outcome(trial, context, **columns)
     context.recorder.record(row, node=node)
-    kept.remove()
+    storage.remove()
     tune.report({"row": row.model_dump_json()})
 
 
@@ -132,46 +133,48 @@ def paced(
     write: Callable[[dict[str, Any]], None], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[dict[str, Any]], None]:
     """``write`` at the first call, then as often as leaves it a tenth of the time (``clock``: seconds)."""
-    begun, took = clock(), 0.0
+    # Calls are left out until ten times as long as the last write took has passed since it began.
+    last_start, last_seconds = clock(), 0.0
 
-    def perhaps(state: dict[str, Any]) -> None:
-        nonlocal begun, took
-        if clock() - begun >= took / _SAVING_SHARE:
-            begun = clock()
+    def write_if_due(state: dict[str, Any]) -> None:
+        nonlocal last_start, last_seconds
+        if clock() - last_start >= last_seconds / _SAVING_SHARE:
+            last_start = clock()
             write(state)
-            took = clock() - begun
+            last_seconds = clock() - last_start
 
-    return perhaps
+    return write_if_due
 
 
-def save_state(kept: Storage, state: dict[str, Any]) -> None:
+def save_state(storage: Storage, state: dict[str, Any]) -> None:
     """Keep the state after an epoch in place of earlier ones, which stand where the store is away."""
     name = f"epoch-{state['epoch']:05d}.pt"
     with contextlib.suppress(StoreAway):
-        with kept.writing(name) as file:
+        with storage.writing(name) as file:
             torch.save(state, file)
-        for other in _states(kept):
+        for other in _state_names(storage):
             if other != name:
-                kept.delete(other)
+                storage.delete(other)
 
 
-def load_state(kept: Storage) -> dict[str, Any] | None:
+def load_state(storage: Storage) -> dict[str, Any] | None:
     """The last state that was saved, None if none was; one that is damaged gives way to the one before."""
-    for name in reversed(_states(kept)):
-        with kept.reading(name) as file, contextlib.suppress(RuntimeError, EOFError):
+    for name in reversed(_state_names(storage)):
+        with storage.reading(name) as file, contextlib.suppress(RuntimeError, EOFError):
             if file is not None:
                 state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
                 return state
     return None
 
 
-def _states(kept: Storage) -> list[str]:
-    return [name for name in kept.names() if name.startswith("epoch-")]
+def _state_names(storage: Storage) -> list[str]:
+    """The files of saved states by epoch: two of them where the writer died before it removed the earlier."""
+    return [name for name in storage.names() if name.startswith("epoch-")]
 
 
-def outcome(trial: Trial, context: TrialContext, **ended: Any) -> IngredientRecord:
-    """The record of a trial that ``ended`` so, with the cost of all its attempts."""
-    attempts = read_attempts(context.kept(trial))
+def outcome(trial: Trial, context: TrialContext, **columns: Any) -> IngredientRecord:
+    """The record of a trial that ended with these ``columns``, and the cost of all its attempts."""
+    attempts = read_attempts(context.storage_of(trial))
     return IngredientRecord(
         trial_index=trial.index,
         gpu_hours=sum(attempt.hours for attempt in attempts),
@@ -179,6 +182,6 @@ def outcome(trial: Trial, context: TrialContext, **ended: Any) -> IngredientReco
         device=" and ".join(dict.fromkeys(attempt.device for attempt in attempts))
         or ("GPU" if context.use_gpu else "cpu"),
         theta0_sha256=context.theta0_sha256,
-        **{"images_seen": 0, **ended},
+        **{"images_seen": 0, **columns},
         **trial.hyper.model_dump(),
     )

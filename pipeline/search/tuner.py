@@ -43,34 +43,44 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
     """
     os.environ.update(_SETTINGS_OF_TUNE)
     progress = Progress(recorded, [trial.hyper for trial in context.trials], context.name)
-    at_a_time, failed, number = None, [], 0
+    # Usually one round: `_fit` returns when every trial has ended. Where memory runs out it raises instead, with trials
+    # left over, and the next round, an experiment of its own for Tune, runs what `progress` has not seen ended.
+    concurrency: int | None = None  # as many as fit
+    failed: list[tuple[Trial, BaseException]] = []
+    number = 0
     while pending := _pending(context, progress.rows):
         try:
-            failed = _fit(context, pending, at_a_time, progress, f"{experiment}-{number}")
+            failed = _fit(context, pending, concurrency, progress, f"{experiment}-{number}")
             break
         except (RuntimeError, tune.TuneError) as error:
             if _LOW_ON_MEMORY not in str(error) or not progress.running:
                 raise SearchError(f"the sweep stopped: {reason_of(error)}; {_AGAIN}") from error
-            at_a_time = _fewer(context, progress)
+            concurrency = _reduced_concurrency(context, progress)
             number += 1
-    if full := [reason_of(why) for _, why in failed if _NO_SPACE in str(why)]:
+    if reasons := [reason_of(cause) for _, cause in failed if _NO_SPACE in str(cause)]:
         # No fault of the trials: they are left to be gone on with, not recorded as failed.
-        raise SearchError(f"the disk is full ({full[0]}); finished ingredients are kept. Free some space and {_AGAIN}")
-    if away := [reason_of(why) for _, why in failed if _STORAGE in str(why)]:
-        raise SearchError(away[0])
-    for trial, why in failed:
-        _record_failure(context, progress, trial, reason_of(why))
+        raise SearchError(
+            f"the disk is full ({reasons[0]}); finished ingredients are kept. Free some space and {_AGAIN}"
+        )
+    if reasons := [reason_of(cause) for _, cause in failed if _STORAGE in str(cause)]:
+        raise SearchError(reasons[0])
+    for trial, cause in failed:
+        _record_failure(context, progress, trial, reason_of(cause))
 
 
 def _pending(context: TrialContext, rows: Sequence[IngredientRecord]) -> list[int]:
-    done = {row.trial_index for row in rows}
-    return [place for place, trial in enumerate(context.trials) if trial.index not in done]
+    """The positions in ``context.trials`` of those without a row; Tune knows trials by these numbers."""
+    recorded_indices = {row.trial_index for row in rows}
+    return [position for position, trial in enumerate(context.trials) if trial.index not in recorded_indices]
 
 
 def _fit(
-    context: TrialContext, pending: Sequence[int], at_a_time: int | None, progress: Progress, experiment: str
+    context: TrialContext, pending: Sequence[int], concurrency: int | None, progress: Progress, experiment: str
 ) -> list[tuple[Trial, BaseException]]:
-    """Let Tune run the trials in these places; returns those that failed for good, and why."""
+    """Let Tune run the trials at these positions, ``concurrency`` at a time; raises what Tune does when it gives up.
+
+    Returns those that failed for good, with the cause of each.
+    """
     settings = context.settings
     resources: dict[str, float] = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
     if context.only_node is not None:
@@ -78,7 +88,7 @@ def _fit(
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, context=context), resources),
         param_space={"trial": tune.grid_search(list(pending))},
-        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=at_a_time),
+        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
         run_config=tune.RunConfig(
             name=experiment,
             storage_path=str(context.experiments),
@@ -92,18 +102,22 @@ def _fit(
     ]
 
 
-def _fewer(context: TrialContext, progress: Progress) -> int:
+def _reduced_concurrency(context: TrialContext, progress: Progress) -> int:
     """How many trials to run at a time now that all that were running were killed for want of memory."""
-    killed = sorted(progress.running)
+    # Half of those that were running. They stay pending, so the next round tries them again. One that was alone cannot
+    # get more memory: Tune counts no failures across rounds, so its attempts are counted here, and after too many it is
+    # recorded as failed, which takes it out of the pending ones.
+    killed_positions = sorted(progress.running)
     progress.running.clear()
-    at_a_time = max(1, len(killed) // 2)
-    indices = ", ".join(str(context.trials[place].index) for place in killed)
-    logger.info("search: a node ran low on memory (running: trial %s); going on with %d at a time", indices, at_a_time)
-    if len(killed) == 1:
-        trial = context.trials[killed[0]]
-        if len(read_attempts(context.kept(trial))) > context.settings.max_failures:
+    concurrency = max(1, len(killed_positions) // 2)
+    indices = ", ".join(str(context.trials[position].index) for position in killed_positions)
+    message = "search: a node ran low on memory (running: trial %s); going on with %d at a time"
+    logger.info(message, indices, concurrency)
+    if len(killed_positions) == 1:
+        trial = context.trials[killed_positions[0]]
+        if len(read_attempts(context.storage_of(trial))) > context.settings.max_failures:
             _record_failure(context, progress, trial, "the node ran low on memory although no other trial was running")
-    return at_a_time
+    return concurrency
 
 
 def _record_failure(context: TrialContext, progress: Progress, trial: Trial, reason: str) -> None:

@@ -1,114 +1,128 @@
-"""Soups that a stage needs: those that are there already, and the missing ones built and remembered."""
+"""Soups that a stage needs, one way for all of them: requests -> what is there -> build -> keep."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
-from pipeline.records import (
-    IngredientRecord,
-    ModelDescription,
-    PredictionRecord,
-    SoupRecord,
-    cumulative_gpu_hours,
-)
+from pipeline.records import IngredientRecord, ModelDescription, PredictionRecord
+from pipeline.records.folder import predictions_path
 from pipeline.records.tables import write_table
-from pipeline.soup_task import SoupContext, SoupRequest, SoupResult, build_soups, soup_key
-from pipeline.soups import METHODS
+from pipeline.soup_requests import RequestedIngredient, SoupRequest
+from pipeline.soup_task import SoupContext, SoupResult, build_soups, unfinished_soup
+from pipeline.soups import METHODS, blocks_done
 from pipeline.stages.context import Run
-from pipeline.stages.state import BuiltSoup, save_state
+from pipeline.stages.state import RememberedSoup, save_state
+from pipeline.studies import BuiltSoup
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Built:
-    """A soup that was built, and the name that it is remembered by."""
-
-    name: str
-    record: SoupRecord
-
-    @property
-    def predictions(self) -> str:
-        """Where its predictions are, in the run's folder."""
-        return f"predictions/{self.name}.parquet"
-
-
-def soup_context(run: Run, rows: Sequence[IngredientRecord], description: ModelDescription | None) -> SoupContext:
+def soup_context(
+    run: Run, rows: Sequence[IngredientRecord], description: ModelDescription | None = None
+) -> SoupContext:
     """What the soup tasks of the run share; soups are registered where there is a ``description``."""
-    config = run.config
     return SoupContext(
         sweep=run.sweep,
         splits=run.splits_ref,
         build_model=run.build_model(),
         val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
-        sha256s={row.trial_index: row.sha256 for row in rows},
-        include_initialization=config.soup.include_initialization,
-        shifts={name: str(path) for name, path in config.data.shifts.items()},
         device=run.cluster.device,
-        skip_damaged=config.soup.damaged == "skip",
+        skip_damaged=run.config.soup.damaged == "skip",
         description=description,
+        unfinished=run.unfinished_soups,
     )
 
 
-def soup_request(run: Run, method: str, trial_indices: tuple[int, ...], gpu_hours: float) -> SoupRequest:
-    """A soup with the settings of the run, where it gives none with the defaults."""
+def soup_request(
+    run: Run, rows: Sequence[IngredientRecord], method: str, trial_indices: Sequence[int], gpu_hours: float
+) -> SoupRequest:
+    """A soup of these trials of ``rows`` with the settings of the run, where it gives none with the defaults."""
     settings = METHODS[method].settings(run.config.soup.settings.get(method, {}))
+    sha256s = {row.trial_index: row.sha256 for row in rows}
     return SoupRequest(
         method=method,
-        trial_indices=trial_indices,
+        ingredients=tuple(RequestedIngredient(index, sha256s[index]) for index in trial_indices),
         gpu_hours=gpu_hours,
         settings={} if settings is None else asdict(settings),
         seed=run.config.seed,
+        include_initialization=run.config.soup.include_initialization,
+        shifts={name: str(path) for name, path in run.config.data.shifts.items()},
     )
 
 
-def whole_sweep(run: Run, rows: Sequence[IngredientRecord], method: str) -> SoupRequest:
-    """The soup of all finished trials."""
-    everything = tuple(row.trial_index for row in rows if row.status == "finished")
-    return soup_request(run, method, everything, cumulative_gpu_hours(rows, len(everything)))
+def obtain_soups(
+    run: Run,
+    context: SoupContext,
+    requests: Mapping[str, SoupRequest],
+    *,
+    tasks: int,
+    under_any_name: bool,
+    stage: str,
+    keep: Callable[[str, SoupResult], None] = lambda name, result: None,
+) -> dict[str, BuiltSoup]:
+    """The soups of the named ``requests``: those that are there, and the missing ones, built in so many Ray ``tasks``.
 
-
-def built_soups(run: Run, context: SoupContext, requests: Mapping[str, SoupRequest]) -> dict[str, Built]:
-    """Those of the named ``requests`` that were built before, from the same ingredients, settings and seed.
-
-    A soup that was built under another name counts too.
+    Requests with the same key are the same soup, built once. One that was built before counts as there under its own
+    name, or ``under_any_name`` (soups of studies, which go by other names, are not registered). ``keep`` writes what
+    the caller wants of a new soup; then the soup is remembered, so that a killed stage keeps those it has finished, and
+    the log of the ``stage`` tells of it. Raises PipelineError.
     """
-    by_key: dict[str, Built] = {}
-    for name, remembered in run.state.soups.items():
-        built = Built(name, remembered.record)
-        if run.path(built.predictions).exists() and (remembered.key not in by_key or name in requests):
-            by_key[remembered.key] = built
-    found = {}
-    for name, request in requests.items():
-        if built_as := by_key.get(soup_key(context, request)):
-            record = built_as.record.model_copy(update={"gpu_hours": request.gpu_hours})
-            found[name] = replace(built_as, record=record)
-    return found
-
-
-def new_soups(
-    run: Run, context: SoupContext, requests: Mapping[str, SoupRequest], tasks: int
-) -> Iterator[tuple[str, SoupResult, Built]]:
-    """Build the named ``requests`` in so many Ray ``tasks``, write their predictions, yield them as they come.
-
-    A soup is remembered when its consumer asks for the next: then its files are written.
-    """
-    said: set[str] = set()
-    names = list(requests)
-    for place, result in build_soups(context, list(requests.values()), run.cluster.cpus, tasks):
-        name = names[place]
+    soups = _remembered(run, requests, under_any_name=under_any_name)  # by key
+    missing = {request.key: name for name, request in requests.items() if request.key not in soups}
+    wanted = {name: requests[name] for name in missing.values()}
+    for name, request in wanted.items():
+        if (blocks := blocks_done(unfinished_soup(context.unfinished, request))) is not None:
+            logger.info("%s: %s goes on after block %d", stage, name, blocks)
+    told: set[str] = set()
+    for number, (name, result) in enumerate(build_soups(context, wanted, run.cluster.cpus, tasks), start=1):
         # Until all its files are written it does not count: those of an earlier soup may be half replaced.
         run.state.soups.pop(name, None)
-        save_state(run.config, run.state)
+        save_state(run.folder, run.state)
         for reason in result.left_out:
-            if reason not in said:
-                said.add(reason)
-                logger.info("soup: left out: %s", reason)
-        built = Built(name, result.record)
+            if reason not in told:
+                told.add(reason)
+                logger.info("%s: left out: %s", stage, reason)
+        built = BuiltSoup(name, result.record, predictions_path(name))
         write_table(run.path(built.predictions), result.predictions, PredictionRecord)
-        yield name, result, built
+        keep(name, result)
         if not result.left_out:  # a restored file makes another soup
-            run.state.soups[name] = BuiltSoup(key=soup_key(context, requests[name]), record=result.record)
-            save_state(run.config, run.state)
+            run.state.soups[name] = RememberedSoup(key=requests[name].key, record=result.record)
+            save_state(run.folder, run.state)
+        soups[requests[name].key] = built
+        row = result.record
+        logger.info(
+            "%s: %s: validation %.2f%%, %d of %d ingredients, %.1f s (%d of %d)",
+            stage, name, 100 * row.val_accuracy, row.num_selected, row.num_ingredients, row.construction_seconds,
+            number, len(wanted),
+        )  # fmt: skip
+    return {name: _for_request(soups[request.key], request) for name, request in requests.items()}
+
+
+def is_built(run: Run, name: str, request: SoupRequest) -> bool:
+    """Whether the soup is there under this name."""
+    return request.key in _remembered(run, {name: request}, under_any_name=False)
+
+
+def _remembered(run: Run, requests: Mapping[str, SoupRequest], *, under_any_name: bool) -> dict[str, BuiltSoup]:
+    """By key the soups that were built before, from the same ingredients, settings and seed, and whose files are there.
+
+    A soup that stands under several names is taken under one that is asked for.
+    """
+    keys = {request.key for request in requests.values()}
+    soups: dict[str, BuiltSoup] = {}
+    for name, remembered in run.state.soups.items():
+        own = name in requests and requests[name].key == remembered.key
+        if remembered.key not in keys or not (own or under_any_name):
+            continue
+        built = BuiltSoup(name, remembered.record, predictions_path(name))
+        if run.path(built.predictions).exists() and (own or remembered.key not in soups):
+            soups[remembered.key] = built
+    return soups
+
+
+def _for_request(built: BuiltSoup, request: SoupRequest) -> BuiltSoup:
+    """The soup with the cost of the sweep that is asked about."""
+    record = built.record.model_copy(update={"gpu_hours": request.gpu_hours})
+    return BuiltSoup(built.name, record, built.predictions)

@@ -13,12 +13,13 @@ import ray
 from pipeline.cluster import Cluster
 from pipeline.config import Config
 from pipeline.data import Splits
-from pipeline.files import write_text
 from pipeline.models import build_classifier
 from pipeline.provenance import git_commit, library_versions, machine
-from pipeline.records import IngredientRecord, RunRecord
+from pipeline.records import RECORDS_VERSION, IngredientRecord, RunRecord
+from pipeline.records.folder import RunFolder, read_run, write_run
 from pipeline.records.tables import read_table
 from pipeline.registry import Sweep
+from pipeline.soups import METHODS
 from pipeline.stages.state import RunState
 
 
@@ -33,6 +34,19 @@ class Run:
     splits: Splits
     splits_ref: ray.ObjectRef
 
+    @property
+    def folder(self) -> RunFolder:
+        """What lies where."""
+        return RunFolder(self.config.output)
+
+    @property
+    def unfinished_soups(self) -> Path:
+        """Where soups keep what they go on from: seen by all nodes where `search.storage` is a folder."""
+        storage = self.config.search.storage
+        if storage is None or "://" in storage:
+            return self.folder.unfinished_soups
+        return Path(storage, self.state.sweep_id, self.folder.unfinished_soups.name)
+
     def path(self, *parts: str) -> Path:
         """A path in the run's folder."""
         return self.config.output.joinpath(*parts)
@@ -46,6 +60,7 @@ class Run:
     ) -> RunRecord:
         """Write ``run.json``: what the run is made with, and its starting point."""
         record = RunRecord(
+            records_version=RECORDS_VERSION,
             name=self.config.name,
             sweep_id=self.state.sweep_id,
             seed=self.config.seed,
@@ -58,14 +73,20 @@ class Run:
             theta0_sha256=theta0_sha256,
             theta0_gpu_hours=theta0_gpu_hours,
             theta0_test_accuracy=theta0_test_accuracy,
+            labels=method_labels(),
         )
-        write_text(self.path("run.json"), record.model_dump_json(indent=1))
+        write_run(self.folder, record)
         return record
 
     def record(self) -> RunRecord:
         """What the run was made with, as last written."""
-        return RunRecord.model_validate_json(self.path("run.json").read_text(encoding="utf-8"))
+        return read_run(self.folder)
 
     def ingredients(self) -> list[IngredientRecord]:
         """The recorded trials."""
-        return read_table(self.path("ingredients.parquet"), IngredientRecord)
+        return read_table(self.folder.ingredients, IngredientRecord)
+
+
+def method_labels() -> dict[str, str]:
+    """What tables and figures call the soup methods."""
+    return {name: method.label for name, method in METHODS.items()}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from torch import Tensor
 
-from pipeline.cluster import raised_by, trial_resources
+from pipeline.cluster import as_they_come, only_result, trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits
 from pipeline.errors import ConfigError, ModelError, PipelineError, SearchError
@@ -29,8 +29,7 @@ from pipeline.weights import load_weights, read_metadata, read_weights, unique_s
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
+_TASK = "a task of the import"
 _SPLITS = {"val_accuracy": "fit", "select_accuracy": "select", "test_accuracy": "test"}
 
 
@@ -99,29 +98,29 @@ def import_checkpoints(
     new = [(path, row) for path, row in zip(checkpoints, rows, strict=True) if row.trial_index not in registered]
     files = [path for path, _ in new] + ([theta0] if theta0 is not None else [])
     logger.info("import: checking %d files", len(files))
-    checked = dict(_as_they_come(_check, options, [(context, path) for path in files]))
-    origins = _origins(files, [checked[place] for place in range(len(files))])
+    checked = dict(as_they_come(_check, options, [(context, path) for path in files], SearchError, _TASK))
+    origins = _origins(files, [checked[number] for number in range(len(files))])
     initial = None
     if theta0 is not None:
-        ((_, initial),) = _as_they_come(_theta0, options, [(context, theta0)])
+        initial = only_result(_theta0, options, (context, theta0), SearchError, _TASK)
         origins.add(initial.sha256)
     theta0_sha256 = _one_origin(run, origins, new_run=not registered)
     if run.state.imported != [str(path) for path in checkpoints]:
         # Before the first is registered: from then on its index is its own.
         run.state.imported = [str(path) for path in checkpoints]
         run.state.done.clear()
-        save_state(config, run.state)
-    if not registered or not run.path("run.json").exists():
+        save_state(run.folder, run.state)
+    if not registered or not run.folder.run.exists():
         run.begin(theta0_sha256, None, None if initial is None else initial.test_accuracy)
     recorder = IngredientRecorder(run.sweep, theta0_sha256, run.splits.class_names)
     if initial is not None:
         recorder.upload_theta0(initial.state)
     context = dataclasses.replace(context, recorder=recorder)
     named = [(context, path, row.model_copy(update={"theta0_sha256": theta0_sha256})) for path, row in new]
-    for place, row in _as_they_come(_import, options, named):
+    for number, row in as_they_come(_import, options, named, SearchError, _TASK):
         logger.info(
             "import: %s: validation %.2f%%, test %.2f%%",
-            new[place][0].name, 100 * (row.val_accuracy or 0), 100 * (row.test_accuracy or 0),
+            new[number][0].name, 100 * (row.val_accuracy or 0), 100 * (row.test_accuracy or 0),
         )  # fmt: skip
     write_imported(run)
 
@@ -134,26 +133,8 @@ def write_imported(run: Run) -> None:
             f"{len(rows)} of the {len(run.state.imported)} checkpoints of this run are imported; "
             "give the command `import` again"
         )
-    write_table(run.path("ingredients.parquet"), rows, IngredientRecord)
+    write_table(run.folder.ingredients, rows, IngredientRecord)
     logger.info("search: %d ingredients, all imported", len(rows))
-
-
-def _as_they_come(
-    function: Callable[..., T], options: Mapping[str, Any], calls: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[int, T]]:
-    """Run ``function`` as a Ray task for each of ``calls``; yields the place of a call and what it returned.
-
-    Raises what the first failing task raised.
-    """
-    task = ray.remote(function).options(**options)
-    places = {task.remote(*call): place for place, call in enumerate(calls)}
-    waiting = list(places)
-    while waiting:
-        (ready,), waiting = ray.wait(waiting)
-        try:
-            yield places[ready], ray.get(ready)
-        except ray.exceptions.RayError as error:
-            raise raised_by(error, SearchError, "a task of the import") from error
 
 
 def _origins(files: Sequence[Path], checked: Sequence[_Checked]) -> set[str]:
@@ -194,7 +175,7 @@ def _differing(row: IngredientRecord, registered: IngredientRecord | None) -> li
     return [] if registered is None else [name for name, value in known.items() if value != getattr(registered, name)]
 
 
-def _check(context: _Context, path: Path) -> _Checked:
+def _check(context: _Context, path: Path) -> Iterator[_Checked]:
     try:
         metadata = read_metadata(path)
         classes = metadata.get("class_names", "")
@@ -207,12 +188,12 @@ def _check(context: _Context, path: Path) -> _Checked:
             load_weights(model, state, source=str(path))
         else:
             load_backbone(context.headless(path), pretrained=True, local=held)
-        return _Checked(metadata.get("theta0_sha256"), weights_sha256(state))
+        yield _Checked(metadata.get("theta0_sha256"), weights_sha256(state))
     except PipelineError as error:
-        return _Checked(problem=str(error))
+        yield _Checked(problem=str(error))
 
 
-def _import(context: _Context, path: Path, row: IngredientRecord) -> IngredientRecord:
+def _import(context: _Context, path: Path, row: IngredientRecord) -> Iterator[IngredientRecord]:
     """Measure what is not known, upload, record."""
     splits: Splits = ray.get(context.splits)
     model = _load(context, path, splits)
@@ -223,15 +204,15 @@ def _import(context: _Context, path: Path, row: IngredientRecord) -> IngredientR
     uri, sha256 = context.recorder.upload(row.trial_index, unique_state(model.cpu()))
     row = row.model_copy(update={"path": uri, "sha256": sha256})
     context.recorder.record(row, imported_from=str(path))
-    return row
+    yield row
 
 
-def _theta0(context: _Context, path: Path) -> _Initial:
+def _theta0(context: _Context, path: Path) -> Iterator[_Initial]:
     splits: Splits = ray.get(context.splits)
     model = _load(context, path, splits)
     measured = split_accuracies(model, splits, context.device, ["test"])["test"] or 0.0
     state = unique_state(model.cpu())
-    return _Initial(state, weights_sha256(state), measured)
+    yield _Initial(state, weights_sha256(state), measured)
 
 
 def _load(context: _Context, path: Path, splits: Splits) -> Classifier:

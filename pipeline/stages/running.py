@@ -1,9 +1,9 @@
-"""The stages of a run, wired: each reads what the one before it recorded, so any can be run again alone."""
+"""Running the stages that are left to do, on a cluster and with a registry."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ray
 
@@ -11,21 +11,28 @@ from pipeline.cluster import await_room, check_store, start_ray
 from pipeline.config import Config
 from pipeline.data import StreamedImages, load_splits
 from pipeline.provenance import git_commit, library_versions
-from pipeline.records.folder import remove_studies
+from pipeline.records.folder import RunFolder
 from pipeline.registry import log_datasets, log_settings, open_sweep, store_errors
 from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
 from pipeline.stages.search import search_stage
 from pipeline.stages.soup import soup_stage
-from pipeline.stages.state import RunState, save_state
-from pipeline.stages.study import RUN_STUDY
+from pipeline.stages.state import RunState, remove_studies, save_state
+from pipeline.stages.study import study_stage
+from pipeline.studies import STUDIES
 
 logger = logging.getLogger(__name__)
 
-_RUN_STAGE = {"search": search_stage, "soup": soup_stage, **RUN_STUDY, "report": report_stage}
+
+def run_stage(run: Run, stage: str) -> None:
+    """Do one stage. Raises PipelineError."""
+    if stage in STUDIES:
+        study_stage(run, stage)
+    else:
+        {"search": search_stage, "soup": soup_stage, "report": report_stage}[stage](run)
 
 
-def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: dict[str, str]) -> None:
+def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: Mapping[str, str]) -> None:
     """Run the stages ``todo`` in order, each marked as done in ``state`` with its fingerprint of ``wanted``.
 
     Raises PipelineError; what was done before stays done.
@@ -34,11 +41,11 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], wanted: di
         run = open_run(config, state, tasks=set(todo) != {"report"})
         for stage in todo:
             if stage in ("search", "soup"):  # what studies said of other ingredients or soups is true no more
-                remove_studies(config.output, stage)
-            _RUN_STAGE[stage](run)
+                remove_studies(run.folder, stage)
+            run_stage(run, stage)
             state.done.pop("report", None)  # it tells of all stages
             state.done[stage] = wanted[stage]
-            save_state(config, state)
+            save_state(run.folder, state)
 
 
 def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
@@ -47,7 +54,7 @@ def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
     With ``tasks`` the cluster must be able to run them.
     """
     uri = str(config.registry.tracking_uri)
-    cluster = start_ray()
+    cluster = start_ray(config.plugins)
     check_store(cluster, uri)
     if tasks:
         cluster = await_room(cluster, config.search)
@@ -60,6 +67,6 @@ def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
     origin = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
     origin |= {f"split_{record.name}": record.indices_sha256 for record in splits.records}
     sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, origin)
-    log_settings(sweep, config.output / "config.yaml")
+    log_settings(sweep, RunFolder(config.output).settings)
     log_datasets(sweep, config.data.source, splits.records)
     return Run(config, state, sweep, cluster, splits, ray.put(splits))

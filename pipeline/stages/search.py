@@ -41,11 +41,11 @@ def search_stage(run: Run) -> None:
         write_imported(run)
         return
     config, splits = run.config, run.splits
-    storage = Storage(config.search.storage or str(run.path("trials"))).child(run.state.sweep_id)
+    storage = Storage(config.search.storage or str(run.folder.trials)).child(run.state.sweep_id)
     if config.search.storage is not None:
         storage.check()
     record = ensure_theta0(run)
-    theta0 = read_weights(run.path("theta0.safetensors"))
+    theta0 = read_weights(run.folder.theta0)
     recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names)
     recorder.upload_theta0(theta0)
     use_gpu, reserved = trial_resources(run.cluster, config.search)
@@ -60,7 +60,7 @@ def search_stage(run: Run) -> None:
         use_gpu=use_gpu,
         reserved=reserved,
         storage=storage,
-        experiments=run.path("trials"),
+        experiments=run.folder.trials,
         recorder=recorder,
         only_node=store_node(str(config.registry.tracking_uri)),
     )
@@ -74,9 +74,9 @@ def search_stage(run: Run) -> None:
         raise SearchError(
             f"only {len(rows)} of {len(context.trials)} trials are recorded; give the same command again to go on"
         )
-    write_table(run.path("ingredients.parquet"), rows, IngredientRecord)
+    write_table(run.folder.ingredients, rows, IngredientRecord)
     storage.remove()
-    shutil.rmtree(run.path("trials"), ignore_errors=True)
+    shutil.rmtree(run.folder.trials, ignore_errors=True)
     finished = [row for row in rows if row.status == "finished"]
     if not finished:
         raise SearchError(
@@ -92,22 +92,22 @@ def search_stage(run: Run) -> None:
 def _check_disk(run: Run, theta0: Mapping[str, Tensor], trials: int) -> None:
     """Say what the sweep leaves on disk; raises SearchError where ingredients stay on this one and cannot fit."""
     size = sum(value.nbytes for value in theta0.values())
-    free = shutil.disk_usage(run.path()).free
+    free = shutil.disk_usage(run.folder.root).free
     where = f" in {run.config.search.storage}" if run.config.search.storage is not None else ""
     logger.info(
         "search: %d ingredients take %s on disk, each running trial %s%s to go on from; %s are free in %s",
-        trials, memory(trials * size), memory(_STATE_COPIES * size), where, memory(free), run.path(),
+        trials, memory(trials * size), memory(_STATE_COPIES * size), where, memory(free), run.folder.root,
     )  # fmt: skip
     if str(run.config.registry.tracking_uri).startswith("sqlite:") and trials * size > free:
         raise SearchError(
-            f"{run.path()}: {trials} ingredients take {memory(trials * size)}, but {memory(free)} are free; "
+            f"{run.folder.root}: {trials} ingredients take {memory(trials * size)}, but {memory(free)} are free; "
             "free some space, or give another `output` or fewer search.num_trials"
         )
 
 
 def ensure_theta0(run: Run) -> RunRecord:
     """The run's record; makes theta0 in a Ray task of its own the first time."""
-    if run.path("run.json").exists() and run.path("theta0.safetensors").exists():
+    if run.folder.run.exists() and run.folder.theta0.exists():
         return run.record()
     config, splits = run.config, run.splits
     reserved = 1 if run.cluster.use_gpu else run.cluster.cpus
@@ -122,7 +122,7 @@ def ensure_theta0(run: Run) -> RunRecord:
         )
     except ray.exceptions.RayError as error:
         raise raised_by(error, SearchError, "the task that makes theta0") from error
-    save_weights(state, run.path("theta0.safetensors"), {"class_names": "\n".join(splits.class_names)})
+    save_weights(state, run.folder.theta0, {"class_names": "\n".join(splits.class_names)})
     logger.info("search: theta0 has test accuracy %.2f%%", 100 * measured)
     return run.begin(weights_sha256(state), seconds / 3600 * reserved, measured)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,20 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config, Section, dump_config, nested_section
+from pipeline.config import Config, Section, dump_config, nested_section, section_name
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
 from pipeline.records import SoupRecord
-
-# Each a section of `study`, as far as there is something to set.
-STUDIES = ("comparisons", "cost-accuracy", "elimination", "ablation", "wise-ft", "similarity")
-STAGES = ("search", "soup", *STUDIES, "report")
+from pipeline.records.folder import RunFolder
+from pipeline.studies import STUDIES
 
 # What the ingredients do not depend on: changing it leaves the sweep as it is.
-_FREE = {"output", "soup", "study", "report", "data.store", "data.shifts"} | {
+_FREE = {"output", "plugins", "soup", "study", "report", "data.store", "data.shifts"} | {
     f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures", "storage")
 }
 
 
-class BuiltSoup(BaseModel):
+class RememberedSoup(BaseModel):
     """A soup that need not be built again as long as ``key``, a hash of all that it depends on, is the same."""
 
     key: str
@@ -46,7 +44,7 @@ class RunState(BaseModel):
     num_trials: int
     done: dict[str, str] = {}
     imported: list[str] = []
-    soups: dict[str, BuiltSoup] = {}
+    soups: dict[str, RememberedSoup] = {}
 
 
 def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
@@ -55,17 +53,16 @@ def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
     With ``fresh`` an earlier run is moved aside; returns its new folder. Raises ConfigError when the folder holds a run
     with other settings (naming the keys), a larger sweep, or something else.
     """
-    output = config.output
-    settings, memory = output / "config.yaml", output / "state.json"
+    output, folder = config.output, RunFolder(config.output)
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output: {output} is a file; give a folder")
     entries = {path.name for path in output.iterdir()} if output.exists() else set()
-    if entries and not entries & {settings.name, memory.name}:
+    if entries and not entries & {folder.settings.name, folder.state.name}:
         raise ConfigError(f"output: {output} is not empty and holds no run; give another folder")
     moved = None
     if entries and not fresh:
-        state, before = _left(memory, settings)
-        if "run.json" in entries:  # until theta0 is recorded nothing depends on the settings: mistakes can be corrected
+        state, before = _left(folder)
+        if folder.run.exists():  # until theta0 is recorded nothing depends on the settings: mistakes can be corrected
             _check_same_sweep(config, state, before)
     else:
         if entries:
@@ -74,29 +71,29 @@ def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
         sweep_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         state = RunState(sweep_id=sweep_id, num_trials=config.search.num_trials)
     state.num_trials = config.search.num_trials
-    save_state(config, state)
-    write_text(settings, dump_config(config))
+    save_state(folder, state)
+    write_text(folder.settings, dump_config(config))
     return state, moved
 
 
-def _left(memory: Path, settings: Path) -> tuple[RunState, Any]:
+def _left(folder: RunFolder) -> tuple[RunState, Any]:
     """What an earlier call left: its state, and its settings as plain values."""
     try:
-        state = RunState.model_validate_json(memory.read_text(encoding="utf-8"))
-        before = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        state = RunState.model_validate_json(folder.state.read_text(encoding="utf-8"))
+        before = yaml.safe_load(folder.settings.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
-            raise ValueError(f"{settings.name} holds no settings")
+            raise ValueError(f"{folder.settings.name} holds no settings")
     except (OSError, ValueError, ValidationError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{memory.parent}: the run in it cannot be read ({reason}). Give another `output`, "
+            f"{folder.root}: the run in it cannot be read ({reason}). Give another `output`, "
             "or --fresh to start over (what is there is kept)"
         ) from error
     return state, before
 
 
 def _check_same_sweep(config: Config, state: RunState, before: Any) -> None:
-    if changed := sorted(_changes(before, yaml.safe_load(dump_config(config)))):
+    if changed := sorted(_changes(before, yaml.safe_load(dump_config(config)), dict(_defaults(type(config))))):
         raise ConfigError(
             f"{config.output}: holds a run with other settings: {', '.join(changed)}. Give another `output`, the old "
             "settings, or --fresh to start over (the old run is kept)"
@@ -123,43 +120,61 @@ def is_imported(config: Config) -> bool:
 
 def _read(config: Config) -> RunState | None:
     try:
-        return RunState.model_validate_json((config.output / "state.json").read_text(encoding="utf-8"))
+        return RunState.model_validate_json(RunFolder(config.output).state.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
 
 
-def save_state(config: Config, state: RunState) -> None:
+def save_state(folder: RunFolder, state: RunState) -> None:
     """Write ``state.json``."""
-    write_text(config.output / "state.json", state.model_dump_json(indent=1))
+    write_text(folder.state, state.model_dump_json(indent=1))
+
+
+def all_stages() -> tuple[str, ...]:
+    """All stages in order; every study of `STUDIES` is one."""
+    return ("search", "soup", *STUDIES, "report")
 
 
 def fingerprints(config: Config) -> dict[str, str]:
-    """For each stage a hash of the settings that it and what it needs depend on; studies do not need each other."""
+    """For each stage a hash of the settings that it and what it needs depend on.
+
+    They form a tree: the hash of a stage begins with that of the stage whose results it is about. `search` hashes what
+    the ingredients depend on, and how many there are; `soup` that, its own section and the shifts; a study `soup` (or
+    `search`, see `Study.needs`) and its own section, so that studies do not need each other; `report` all studies.
+    """
     values = config.model_dump(mode="json")
-    free = {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"}
-    search = _chained("", free)
+    of_ingredients = {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"}
+    search = _chained("", of_ingredients)
     shifts = values["data"]["shifts"]
     soup = _chained(search, {**values["soup"], **({"shifts": shifts} if shifts else {})})
-    needs = {"similarity": search}  # of ingredients, not of soups
+    needed = {"search": search, "soup": soup}
     studies = {
-        name: _chained(f"{needs.get(name, soup)}{name}", values["study"].get(name.replace("-", "_")))
-        for name in STUDIES
+        name: _chained(f"{needed[study.needs]}{name}", values["study"].get(section_name(name)))
+        for name, study in STUDIES.items()
     }
     report = _chained("".join(studies.values()), values["report"])
-    return {"search": search, "soup": soup, **studies, "report": report}
+    return {**needed, **studies, "report": report}
+
+
+def remove_studies(folder: RunFolder, stage: str) -> None:
+    """Remove the tables of the studies that depend on ``stage``; the soups that they told of are kept."""
+    for study in STUDIES.values():
+        if stage == "search" or study.needs == stage:
+            for table in study.tables:
+                folder.table(table).unlink(missing_ok=True)
 
 
 def _chained(before: str, values: Any) -> str:
     return hashlib.sha256(f"{before}{json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
-def _changes(before: Any, after: Any) -> Iterator[str]:
+def _changes(before: Any, after: Any, defaults: Mapping[str, Any]) -> Iterator[str]:
     # An older version wrote no value for a setting that it did not know: it did what is the default now.
-    old, new = ({**dict(_defaults()), **dict(_flat(values))} for values in (before, after))
+    old, new = ({**defaults, **dict(_flat(values))} for values in (before, after))
     yield from (key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _is_free(key))
 
 
-def _defaults(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _defaults(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, field in section.model_fields.items():
         nested = nested_section(field)
         if nested is not None:

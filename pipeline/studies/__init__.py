@@ -1,18 +1,27 @@
-"""Studies over a finished sweep."""
+"""Studies over a finished sweep: a file each, and the table of their names; each is a stage before the report."""
 
-from pipeline.studies.comparisons import compare_methods, correct_on_test
-from pipeline.studies.cost_accuracy import CostPoint, cost_points, cost_ratios, with_gains
-from pipeline.studies.variants import Variant, ablations, eliminations, interpolations
+from pipeline.records import Record
+from pipeline.studies.ablation import ABLATION
+from pipeline.studies.base import Answer, BuiltSoup, Study, StudyInputs
+from pipeline.studies.comparisons import COMPARISONS
+from pipeline.studies.cost_accuracy import COST_ACCURACY
+from pipeline.studies.elimination import ELIMINATION
+from pipeline.studies.similarity import SIMILARITY
+from pipeline.studies.wise_ft import WISE_FT
 
-__all__ = [
-    "CostPoint",
-    "Variant",
-    "ablations",
-    "compare_methods",
-    "correct_on_test",
-    "cost_points",
-    "cost_ratios",
-    "eliminations",
-    "interpolations",
-    "with_gains",
-]
+STUDIES: dict[str, Study] = {
+    "comparisons": COMPARISONS,
+    "cost-accuracy": COST_ACCURACY,
+    "elimination": ELIMINATION,
+    "ablation": ABLATION,
+    "wise-ft": WISE_FT,
+    "similarity": SIMILARITY,
+}
+
+
+def study_tables() -> dict[str, type[Record]]:
+    """The tables of all studies by name."""
+    return {name: kind for study in STUDIES.values() for name, kind in study.tables.items()}
+
+
+__all__ = ["STUDIES", "Answer", "BuiltSoup", "Study", "StudyInputs", "study_tables"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
-from pipeline.records import ComparisonRecord, PredictionRecord
+from pipeline.records import ComparisonRecord, Record
+from pipeline.records.folder import predictions_path
+from pipeline.studies.base import Study, StudyInputs
 from pipeline.studies.statistics import mcnemar, paired_interval
 
 
@@ -19,6 +21,8 @@ def compare_methods(correct: Mapping[str, NDArray[np.bool_]]) -> list[Comparison
     Corrected as Benjamini and Yekutieli (2001) do, which holds however the tests depend on each other: they share
     images and models.
     """
+    from scipy.stats import false_discovery_control  # slow to import
+
     pairs = list(combinations(correct, 2))
     p_values = [mcnemar(correct[one], correct[other]) for one, other in pairs]
     adjusted = false_discovery_control(p_values, method="by") if pairs else []
@@ -43,7 +47,9 @@ def compare_methods(correct: Mapping[str, NDArray[np.bool_]]) -> list[Comparison
     return found
 
 
-def correct_on_test(rows: Sequence[PredictionRecord]) -> NDArray[np.bool_]:
-    """Whether each test image, by index, was predicted right."""
-    test = sorted((row for row in rows if row.split == "test"), key=lambda row: row.image_index)
-    return np.array([row.prediction == row.label for row in test], dtype=np.bool_)
+def _rows(inputs: StudyInputs, answers: Mapping[str, Any]) -> Mapping[str, Sequence[Record]]:
+    correct = {soup.method: inputs.correct(predictions_path(soup.method)) for soup in inputs.soups}
+    return {"comparisons": compare_methods(correct)}
+
+
+COMPARISONS = Study(tables={"comparisons": ComparisonRecord}, rows=_rows)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeAlias
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from pipeline.records import CostRatioRecord, CostRecord, IngredientRecord, SoupRecord, cumulative_gpu_hours
-from pipeline.soup_task import SoupRequest
+from pipeline.config import MethodName, Once, Section
+from pipeline.records import CostRatioRecord, CostRecord, IngredientRecord, Record, cumulative_gpu_hours
+from pipeline.soup_requests import SoupRequest
+from pipeline.studies.base import BuiltSoup, Study, StudyInputs
 from pipeline.studies.statistics import Curve, cost_ratio, paired_interval
 
-# The soup of a method over trials whose sweep cost so many hours, with the settings of the run.
-Request: TypeAlias = Callable[[str, tuple[int, ...], float], SoupRequest]
+
+class CostAccuracySettings(Section):
+    """Accuracy against fine-tuning cost, as in Fig. 2 of the MEHL-Soup paper."""
+
+    methods: Annotated[list[MethodName], Once] = Field(["greedy", "mehl-plus"], min_length=1)
+    """Methods to follow."""
+    step: int = Field(4, ge=1)
+    """Soups of step, 2 x step, ... ingredients."""
+    orders: int = Field(0, ge=0)
+    """Random orders of the trials that are followed beside search order."""
 
 
 @dataclass(frozen=True)
@@ -26,38 +37,34 @@ class CostPoint:
     order_seed: int | None
     request: SoupRequest
 
-    def record(self, soup: SoupRecord, predictions: str) -> CostRecord:
+    def record(self, built: BuiltSoup) -> CostRecord:
         """Its row; theta0, where it is an ingredient too, is no trial and not counted."""
+        soup = built.record
         return CostRecord(
             method=soup.method,
-            num_ingredients=len(self.request.trial_indices),
+            num_ingredients=len(self.request.ingredients),
             gpu_hours=self.request.gpu_hours,
             val_accuracy=soup.val_accuracy,
             select_accuracy=soup.select_accuracy,
             test_accuracy=soup.test_accuracy,
             order_seed=self.order_seed,
-            predictions=predictions,
+            predictions=built.predictions,
         )
 
 
-def cost_points(
-    ingredients: Sequence[IngredientRecord],
-    methods: Sequence[str],
-    step: int,
-    orders: Iterable[int | None],
-    request: Request,
-) -> list[CostPoint]:
+def cost_points(inputs: StudyInputs) -> list[CostPoint]:
     """All points: per method and order those of step, 2 x step, ... and of all finished trials.
 
-    ``orders`` are seeds, None for search order, which is that of ``ingredients``.
+    The first order is search order, that of the ingredients.
     """
-    count = sum(row.status == "finished" for row in ingredients)
-    sizes = [*range(step, count, step), count]
-    ordered = {order: _in_order(ingredients, order) for order in orders}
+    settings: CostAccuracySettings = inputs.settings
+    count = len(inputs.finished)
+    sizes = [*range(settings.step, count, settings.step), count]
+    orders = {seed: _in_order(inputs.ingredients, seed) for seed in (None, *range(1, settings.orders + 1))}
     return [
-        _point(method, order, rows, size, request)
-        for method in methods
-        for order, rows in ordered.items()
+        _point(inputs, method, seed, rows, size)
+        for method in settings.methods
+        for seed, rows in orders.items()
         for size in sizes
     ]
 
@@ -69,12 +76,12 @@ def _in_order(ingredients: Sequence[IngredientRecord], order_seed: int | None) -
 
 
 def _point(
-    method: str, order_seed: int | None, rows: Sequence[IngredientRecord], size: int, request: Request
+    inputs: StudyInputs, method: str, order_seed: int | None, rows: Sequence[IngredientRecord], size: int
 ) -> CostPoint:
     finished = [row.trial_index for row in rows if row.status == "finished"][:size]
     name = f"cost-accuracy/{method}-{size}" + ("" if order_seed is None else f"-order-{order_seed}")
     # Sorted, so that the same trials in another order are the same soup.
-    return CostPoint(name, order_seed, request(method, tuple(sorted(finished)), cumulative_gpu_hours(rows, size)))
+    return CostPoint(name, order_seed, inputs.request(method, sorted(finished), cumulative_gpu_hours(rows, size)))
 
 
 def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRatioRecord]:
@@ -84,13 +91,13 @@ def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.b
     compare where curves have one point, and no ratio where trials were free.
     """
     methods = list(dict.fromkeys(point.method for point in points))
-    found = []
+    ratios = []
     for method, baseline in combinations(reversed(methods), 2):
         ours, theirs = (_curves(points, name, correct) for name in (method, baseline))
         if len(ours[0].hours) < 2 or min(curve.hours.min() for curve in (*ours, *theirs)) <= 0:
             continue
         cost = cost_ratio(ours, theirs)
-        found.append(
+        ratios.append(
             CostRatioRecord(
                 method=method,
                 baseline=baseline,
@@ -105,7 +112,7 @@ def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.b
                 high=cost.ratio.high,
             )
         )
-    return found
+    return ratios
 
 
 def with_gains(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRecord]:
@@ -132,3 +139,19 @@ def _curves(points: Sequence[CostRecord], method: str, correct: Mapping[str, NDA
         Curve(np.array([row.gpu_hours for row in rows]), np.stack([correct[str(row.predictions)] for row in rows]))
         for rows in by_order.values()
     ]
+
+
+def _rows(inputs: StudyInputs, soups: Mapping[str, BuiltSoup]) -> Mapping[str, Sequence[Record]]:
+    rows = [point.record(soups[point.name]) for point in cost_points(inputs)]
+    correct = {path: inputs.correct(path) for path in {str(row.predictions) for row in rows}}
+    rows = with_gains(rows, correct)
+    return {"cost_accuracy": rows, "cost_ratios": cost_ratios(rows, correct)}
+
+
+COST_ACCURACY = Study(
+    tables={"cost_accuracy": CostRecord, "cost_ratios": CostRatioRecord},
+    requests=lambda inputs: {point.name: point.request for point in cost_points(inputs)},
+    rows=_rows,
+    settings=CostAccuracySettings,
+    curve="cost_accuracy",
+)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 _RESAMPLES = 2000
 # Resampled images that are counted at a time: bounds the memory.
@@ -29,6 +28,8 @@ def mcnemar(correct: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
     Only images on which they differ count: under the null hypothesis each is as likely to be won by either.
     """
+    from scipy.stats import binomtest  # slow to import, and many commands only want the names of the studies
+
     won, lost = int((correct & ~other).sum()), int((~correct & other).sum())
     return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 

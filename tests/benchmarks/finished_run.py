@@ -18,7 +18,7 @@ from pipeline.soups import IngredientSet, SoupInputs
 
 def open_run(folder: Path) -> tuple[Config, Splits, SoupInputs]:
     """What the soups of the run in ``folder`` were built from, on the GPU if there is one."""
-    config = load_config(folder / "config.yaml", [], known_names())
+    config = load_config(folder / "config.yaml", [], known_names)
     start_ray()
     splits = load_splits(config.data, config.seed)
     rows = read_table(folder / "ingredients.parquet", IngredientRecord)

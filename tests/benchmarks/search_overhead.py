@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "runs" / "overhead"
         overrides = [*options.overrides, f"search.cpus_per_trial={cluster.cpus}", f"output={output}"]
-        config = load_config(options.config, overrides, known_names())
+        config = load_config(options.config, overrides, known_names)
         splits = load_splits(config.data, config.seed)
         state, _ = open_state(config, fresh=False)
         uri = str(config.registry.tracking_uri)

@@ -13,7 +13,7 @@ from pipeline.data import SOURCES
 
 
 def data_config(**settings) -> DataConfig:
-    known = Known({name: source.needs for name, source in SOURCES.items()}, (), (), {})
+    known = Known({name: source.needs for name, source in SOURCES.items()}, (), {}, {}, {}, {})
     return DataConfig.model_validate(settings, context=known)
 
 

@@ -96,10 +96,10 @@ def test_trials_that_hold_all_cores_do_not_starve_the_readers(local_ray, streame
 def test_the_size_decides(local_ray, tmp_path):
     settings = {"source": "digits", "image_size": 8, "test_size": 100, "store": tmp_path}
     size = len(load_splits(data_config(**settings), 0).train) * 3 * 8 * 8
-    assert isinstance(load_splits(data_config(**settings), 0, room=size).train, ImageSet)
-    splits = load_splits(data_config(**settings), 0, room=size - 1)
+    assert isinstance(load_splits(data_config(**settings), 0, memory_bytes=size).train, ImageSet)
+    splits = load_splits(data_config(**settings), 0, memory_bytes=size - 1)
     assert isinstance(splits.train, StreamedImages)
-    given = load_splits(data_config(**settings, memory_gib=size / 2**30), 0, room=0)
+    given = load_splits(data_config(**settings, memory_gib=size / 2**30), 0, memory_bytes=0)
     assert isinstance(given.train, ImageSet), "what the settings say comes first"
     order = np.lexsort(given.train.images.reshape(len(given.train), -1).T)
     there = torch.cat([images for images, _ in splits.train.ordered(256)]).numpy()

@@ -102,7 +102,7 @@ def test_a_trial_that_fails_once_goes_on_from_its_last_epoch(troubled, index):
     assert rows[index].attempts == 2
     assert made.recorder.uploads(index) == 2
     assert rows[index].images_seen == EPOCHS * 128
-    assert made.kept(made.trials[index]).names() == []  # its unfinished state is not needed any more
+    assert made.storage_of(made.trials[index]).names() == []  # its unfinished state is not needed any more
     assert any(re.match(rf" +{index} .* \d\d\.\d\d ", message) for message in messages)
 
 
@@ -194,8 +194,8 @@ def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path)
     # What a killed driver leaves behind: the state after an epoch, and the clock of the first attempt.
     made = replace(context(tmp_path, 3), reserved=2.0)
     trial = made.trials[1]
-    kept = made.kept(trial)
-    with kept.writing("attempt-000.json") as file:
+    storage = made.storage_of(trial)
+    with storage.writing("attempt-000.json") as file:
         file.write(b'{"seconds": 3600, "device": "cpu", "reserved": 2.0, "node": "10.0.0.7"}')
     splits = digit_splits(train=128)
 
@@ -205,8 +205,8 @@ def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path)
         finetune(model, splits, trial.hyper, made.settings, device="cpu", on_epoch=on_epoch)
         return model
 
-    def stop(went, state):
-        save_state(kept, state)
+    def stop(epoch_record, state):
+        save_state(storage, state)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

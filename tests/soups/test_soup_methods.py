@@ -1,12 +1,40 @@
-"""What holds for every method, whichever is added."""
+"""What holds for every method, ours and those that others add."""
+
+from dataclasses import dataclass
 
 import pytest
 import torch
 from soup_models import Normed, fit_images, opened
 
-from pipeline.soups import METHODS, SoupInputs, accuracy_scorer, soup_from_coefficients
+from pipeline.soups import METHODS, Method, Soup, SoupInputs, accuracy_scorer, calling, soup_from_coefficients
 
-FAST = {name: {"block_size": 2} for name in ("mehl", "mehl-plus", "mehl-plus-greedy")}
+
+@dataclass(frozen=True)
+class FirstSettings:
+    models: int = 2
+
+
+def first_soup(ingredients, settings):
+    """The mean of the first few: a plain function."""
+    coefficients = torch.zeros(len(ingredients), 1, dtype=torch.float64)
+    selected = range(min(settings.models, len(ingredients)))
+    coefficients[selected] = 1 / len(selected)
+    weights = soup_from_coefficients(ingredients, coefficients, ("model",))
+    return Soup("", weights, coefficients, ("model",), tuple(selected))
+
+
+def build_half_way(inputs, settings):
+    """Half way from theta0 to the mean: a builder."""
+    count = len(inputs.ingredients)
+    coefficients = torch.full((count, 1), 0.5 / count, dtype=torch.float64)
+    weights = soup_from_coefficients(inputs.ingredients, coefficients, ("model",), inputs.theta0)
+    return Soup("", weights, coefficients, ("model",), tuple(range(count)))
+
+
+OUTSIDE = (
+    Method("first", "First few", calling(first_soup), FirstSettings()),
+    Method("half-way", "Half way", build_half_way, needs_theta0=True),
+)
 
 
 @pytest.fixture
@@ -14,9 +42,9 @@ def inputs(model, ingredients, fit):
     return SoupInputs(model=model, ingredients=ingredients, fit=fit, theta0=model.state_dict())
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[*METHODS.values(), *OUTSIDE], ids=lambda method: method.name)
 def method(request):
-    return METHODS[request.param]
+    return request.param
 
 
 def test_names_are_those_of_the_design():
@@ -35,23 +63,37 @@ def test_names_are_those_of_the_design():
         "greedy-ensemble",
         "wise-ft",
     ]
-    assert list(METHODS) == [name for name in design if name in METHODS]
+    assert [name for name in METHODS if name in design] == design
+
+
+def test_lines_go_by_their_name_and_labels_tell_them_apart():
+    assert [method.name for method in METHODS.values()] == list(METHODS)
+    assert len({method.label for method in METHODS.values()}) == len(METHODS)
+
+
+def test_calling_hands_over_what_the_signature_asks_for(inputs):
+    asked = {}
+
+    def function(fit, seed=7, settings=None, ours="own default"):
+        asked.update(fit=fit, seed=seed, settings=settings, ours=ours)
+
+    calling(function)(inputs, "settings")
+    assert asked == {"fit": inputs.fit, "seed": inputs.seed, "settings": "settings", "ours": "own default"}
 
 
 def test_gives_a_whole_soup(method, inputs):
     soup = method(inputs)
     assert soup.method == method.name
     assert soup.coefficients.shape == (5, len(soup.layers))
-    if method.name != "wise-ft":
+    if not method.needs_theta0:
         torch.testing.assert_close(soup.coefficients.sum(dim=0), torch.ones(len(soup.layers), dtype=torch.float64))
     assert soup.selected
     assert soup.seconds > 0
     assert soup.peak_memory_bytes >= 0
     assert soup.peak_memory_kind == "anon"
     if soup.state_dict is None:
-        assert "ensemble" in method.name
         return
-    theta0 = inputs.theta0 if method.name == "wise-ft" else None
+    theta0 = inputs.theta0 if method.needs_theta0 else None
     again = soup_from_coefficients(inputs.ingredients, soup.coefficients, soup.layers, theta0)
     assert list(soup.state_dict) == list(inputs.ingredients.names)
     for name, tensor in soup.state_dict.items():
@@ -78,7 +120,7 @@ def test_leaves_the_callers_model_as_it_was(method, inputs):
 
 
 def test_one_ingredient_comes_back_as_it_is(method, inputs):
-    if method.name == "wise-ft":
+    if method.needs_theta0:
         pytest.skip("mixes with theta0")
     alone = inputs.ingredients.subset([2])
     soup = method(SoupInputs(model=inputs.model, ingredients=alone, fit=inputs.fit))

@@ -1,7 +1,8 @@
 import pytest
 
 from pipeline.records import PredictionRecord
-from pipeline.studies import compare_methods, correct_on_test
+from pipeline.studies.base import correct_on_test
+from pipeline.studies.comparisons import compare_methods
 
 
 def predictions(right, wrong_on_fit=0):

@@ -1,10 +1,13 @@
 import numpy as np
-import pytest
-from samples import ingredient
+from samples import ingredient, run_record
 
 from pipeline.records import CoefficientRecord, CostRecord, SoupRecord
-from pipeline.soup_task import SoupRequest
-from pipeline.studies import ablations, cost_points, cost_ratios, eliminations, interpolations, with_gains
+from pipeline.soup_requests import RequestedIngredient, SoupRequest
+from pipeline.studies import BuiltSoup, StudyInputs
+from pipeline.studies.ablation import ablations
+from pipeline.studies.cost_accuracy import CostAccuracySettings, cost_points, cost_ratios, with_gains
+from pipeline.studies.elimination import EliminationSettings, eliminations
+from pipeline.studies.wise_ft import WiseFtSettings, interpolations
 
 ACCURACIES = [0.5, 0.9, 0.7, None, 0.8]  # the fourth trial failed
 TRIALS = [
@@ -14,14 +17,27 @@ TRIALS = [
 
 
 def request(method, trial_indices, gpu_hours):
-    return SoupRequest(method, trial_indices, gpu_hours, {"block_size": 18, "layers": "tensor"}, seed=4)
+    ingredients = tuple(RequestedIngredient(index, f"sha-{index}") for index in trial_indices)
+    return SoupRequest(method, ingredients, gpu_hours, {"block_size": 18, "layers": "tensor"}, seed=4)
+
+
+def inputs(settings, coefficients=None):
+    return StudyInputs(settings, run_record(), TRIALS, [], coefficients or {}, request, read_predictions=None)
+
+
+def without(top):
+    return inputs(EliminationSettings.model_construct(top=top))
+
+
+def lines(coefficients, alphas):
+    return inputs(WiseFtSettings.model_construct(methods=list(coefficients), alphas=alphas), coefficients)
 
 
 WHOLE = {method: request(method, (0, 1, 2, 4), 11111) for method in ("greedy", "mehl-plus")}
 
 
 def test_the_best_ingredients_are_eliminated_and_the_soup_of_all_is_beside_it():
-    found = eliminations(TRIALS, WHOLE, [2, 1, 4])
+    found = eliminations(without([2, 1, 4]))
     assert [(one.method, one.value, one.request.trial_indices, one.is_default) for one in found[:3]] == [
         ("greedy", 0, (0, 1, 2, 4), True),
         ("greedy", 1, (0, 2, 4), False),
@@ -33,7 +49,7 @@ def test_the_best_ingredients_are_eliminated_and_the_soup_of_all_is_beside_it():
 
 def test_one_setting_at_a_time_is_changed_and_the_own_value_comes_first():
     values = {"mehl-plus": {"block_size": [2, 18, None], "seed": [4, 5]}}
-    found = ablations(WHOLE, values)
+    found = ablations(inputs(values))
     assert [one.name for one in found] == [
         "ablation/mehl-plus/block_size=18",
         "ablation/mehl-plus/block_size=2",
@@ -54,22 +70,22 @@ def test_a_line_holds_the_recorded_coefficients_with_theta0_last():
         for layer in ("a", "b")
         for trial in (-1, 4, 0)
     ]
-    (half, whole) = interpolations(WHOLE, {"greedy": rows}, [0.5, 1.0])
+    (half, whole) = interpolations(lines({"greedy": rows}, [0.5, 1.0]))
     assert (half.name, half.is_default, whole.is_default) == ("wise-ft/greedy/alpha=0.5", False, True)
     assert half.request.settings == {"alpha": 0.5}
-    assert half.request.line.layers == ("a", "b")
-    assert half.request.line.coefficients == ((0, 0.5), (4, 4.5), (-1, -0.5))
+    assert half.request.recorded.layers == ("a", "b")
+    assert half.request.recorded.coefficients == ((0, 0.5), (4, 4.5), (-1, -0.5))
 
 
 def test_a_line_is_that_of_the_trials_that_were_mixed():
     rows = [
         CoefficientRecord(trial_index=trial, layer="model", coefficient=0.5) for trial in (0, 4)
     ]  # others were damaged
-    (one,) = interpolations(WHOLE, {"greedy": rows}, [1.0])
+    (one,) = interpolations(lines({"greedy": rows}, [1.0]))
     assert one.request.trial_indices == (0, 4)
-    (nothing_mixed,) = interpolations(WHOLE, {"mehl-plus": []}, [1.0])
+    (nothing_mixed,) = interpolations(lines({"mehl-plus": []}, [1.0]))
     assert nothing_mixed.request.trial_indices == (0, 1, 2, 4)
-    assert nothing_mixed.request.line.coefficients == ((1.0,), (0.0,), (0.0,), (0.0,))
+    assert nothing_mixed.request.recorded.coefficients == ((1.0,), (0.0,), (0.0,), (0.0,))
 
 
 def test_there_is_no_cost_ratio_where_trials_were_free_or_there_is_one_point():
@@ -106,14 +122,14 @@ def test_a_variant_is_a_row():
         method="wise-ft", num_ingredients=4, num_selected=2, val_accuracy=0.5, select_accuracy=None, test_accuracy=0.4,
         gpu_hours=3, construction_seconds=1.5, epochs=2, peak_memory_bytes=7, peak_memory_kind="cuda",
     )  # fmt: skip
-    (variant, *_) = eliminations(TRIALS, WHOLE, [1])
-    row = variant.record(soup, "predictions/x.parquet")
+    (variant, *_) = eliminations(without([1]))
+    row = variant.record(BuiltSoup("x", soup, "predictions/x.parquet"))
     assert (row.method, row.setting, row.value, row.is_default) == ("greedy", "eliminated", "0", True)
     assert (row.num_selected, row.test_accuracy, row.predictions) == (2, 0.4, "predictions/x.parquet")
 
 
 def test_random_orders_pay_for_the_trials_before_them_and_end_at_the_same_soup():
-    points = cost_points(TRIALS, ["greedy"], 3, [None, 1, 2], request)
+    points = cost_points(inputs(CostAccuracySettings.model_construct(methods=["greedy"], step=3, orders=2)))
     assert [point.name.removeprefix("cost-accuracy/") for point in points] == [
         "greedy-3", "greedy-4", "greedy-3-order-1", "greedy-4-order-1", "greedy-3-order-2", "greedy-4-order-2",
     ]  # fmt: skip
@@ -124,9 +140,9 @@ def test_random_orders_pay_for_the_trials_before_them_and_end_at_the_same_soup()
         paid = {index for index in range(5) if str(int(point.request.gpu_hours))[::-1][index : index + 1] == "1"}
         assert len(chosen) == 3
         assert chosen <= paid <= chosen | {3}
-    assert points == cost_points(TRIALS, ["greedy"], 3, [None, 1, 2], request)
+    assert points == cost_points(inputs(CostAccuracySettings.model_construct(methods=["greedy"], step=3, orders=2)))
 
 
-@pytest.mark.parametrize("top", [[], [9]])
-def test_nothing_is_eliminated_where_nothing_would_be_left(top):
-    assert {one.value for one in eliminations(TRIALS, WHOLE, top)} == {0}
+def test_nothing_is_eliminated_where_nothing_would_be_left():
+    assert {one.value for one in eliminations(without([9]))} == {0}
+    assert eliminations(without([])) == []  # no such study

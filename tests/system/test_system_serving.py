@@ -50,7 +50,7 @@ def ask(finished, tmp_path_factory):
 
 
 def test_the_champion_answers_with_the_logits_of_the_process(finished, ask):
-    config = load_config(finished.output / "config.yaml", [], known_names())
+    config = load_config(finished.output / "config.yaml", [], known_names)
     splits = load_splits(config.data, config.seed)
     champion = RunRecord.model_validate_json((finished.output / "run.json").read_text()).champion
     model = build_classifier(config.model, len(splits.class_names)).eval()

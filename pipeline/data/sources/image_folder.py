@@ -41,7 +41,7 @@ def _open(data: DataConfig) -> RawImages:
 
 
 def chunks(root: Path, names: Sequence[str], setting: str) -> list[Chunk]:
-    """The images of one set, labelled by the place of their folder in ``names``. Raises DataError."""
+    """The images of one set, labelled by the position of their folder in ``names``. Raises DataError."""
     for folder in _folders(root):
         if folder.name not in names:
             raise DataError(

@@ -24,10 +24,10 @@ def _as_folders(data: DataConfig) -> DataConfig:
 def _open(data: DataConfig) -> RawImages:
     folders = _as_folders(data)
     images = IMAGE_FOLDER.open(folders)
-    found = len(images.class_names or ())
-    if found != _NUM_CLASSES:
+    num_folders = len(images.class_names or ())
+    if num_folders != _NUM_CLASSES:
         raise DataError(
-            f"data.root: {folders.train} has {found} class folders, ImageNet has {_NUM_CLASSES}; "
+            f"data.root: {folders.train} has {num_folders} class folders, ImageNet has {_NUM_CLASSES}; "
             "for a part of it use source 'image_folder'"
         )
     from torchvision.models import ResNet18_Weights  # slow to import, and every command reads the table of sources

@@ -1,0 +1,96 @@
+"""What a study is: what it asks for, and the tables that it makes of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config, Known
+from pipeline.records import (
+    CoefficientRecord,
+    IngredientRecord,
+    PredictionRecord,
+    Record,
+    RunRecord,
+    SimilarityRecord,
+    SoupRecord,
+    cumulative_gpu_hours,
+)
+from pipeline.soup_requests import Request, SoupRequest
+
+
+@dataclass(frozen=True)
+class BuiltSoup:
+    """A soup that was built, and the name that it is remembered by; ``predictions`` is a path in the run's folder."""
+
+    name: str
+    record: SoupRecord
+    predictions: str
+
+
+# What a request came to: a soup, or the cosines of all pairs.
+Answer: TypeAlias = BuiltSoup | list[SimilarityRecord]
+
+
+@dataclass(frozen=True)
+class StudyInputs:
+    """What a study may look at: the records of a run with all its soups.
+
+    ``settings`` are the study's own. ``request`` asks for the soup of a method over the trials with these indices,
+    whose sweep cost so many hours, with the settings of the run. ``read_predictions`` reads a table of predictions.
+    """
+
+    settings: Any
+    run: RunRecord
+    ingredients: Sequence[IngredientRecord]
+    soups: Sequence[SoupRecord]
+    coefficients: Mapping[str, Sequence[CoefficientRecord]]
+    request: Callable[[str, Sequence[int], float], SoupRequest]
+    read_predictions: Callable[[str], Sequence[PredictionRecord]]
+
+    @property
+    def finished(self) -> list[IngredientRecord]:
+        """The trials that gave an ingredient, in search order."""
+        return [row for row in self.ingredients if row.status == "finished"]
+
+    def whole_sweep(self, method: str) -> SoupRequest:
+        """The soup of all finished trials, as the soup stage asks for it."""
+        indices = [row.trial_index for row in self.finished]
+        return self.request(method, indices, cumulative_gpu_hours(self.ingredients, len(indices)))
+
+    def correct(self, predictions: str) -> NDArray[np.bool_]:
+        """Whether each test image (N,), by index, was predicted right."""
+        return correct_on_test(self.read_predictions(predictions))
+
+
+def correct_on_test(rows: Sequence[PredictionRecord]) -> NDArray[np.bool_]:
+    """Whether each test image (N,), by index, was predicted right."""
+    test = sorted((row for row in rows if row.split == "test"), key=lambda row: row.image_index)
+    return np.array([row.prediction == row.label for row in test], dtype=np.bool_)
+
+
+def _nothing(inputs: StudyInputs) -> Mapping[str, Request]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question about a finished sweep; the line of `STUDIES` gives its name, the stage that answers it.
+
+    ``tables`` are the kinds of its tables by name. ``requests`` says by name which soups it needs (none: those of the
+    soup stage will do), ``rows`` makes of the answers the rows of every table. ``settings`` is the type of its section
+    of the settings, `study.NAME`, and ``resolve`` completes that section (see `pipeline.config.HasSettings`). ``needs``
+    is the stage whose results it is about. ``curve`` names a table of `CostRecord` that MLflow shows as curves.
+    """
+
+    tables: Mapping[str, type[Record]]
+    rows: Callable[[StudyInputs, Mapping[str, Any]], Mapping[str, Sequence[Record]]]
+    requests: Callable[[StudyInputs], Mapping[str, Request]] = _nothing
+    settings: Any = None
+    resolve: Callable[[Any, Config, Known], Any] | None = None
+    needs: Literal["search", "soup"] = "soup"
+    curve: str | None = None
