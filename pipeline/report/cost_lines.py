@@ -52,11 +52,11 @@ def cost_lines(costs: Sequence[CostRecord]) -> list[CostLine]:
 
 def cost_series(costs: Sequence[CostRecord], unit: str, labels: Mapping[str, str]) -> list[Series]:
     """Test accuracy against cost in search order, the number of ingredients beside each point, best line first."""
-    found = []
+    all_series = []
     for line in cost_lines(costs):
         look = style(line.method, labels)
         rows = [point.record for point in line.points]
-        found.append(
+        all_series.append(
             Series(
                 *look,
                 x=[row.gpu_hours for row in rows],
@@ -71,7 +71,7 @@ def cost_series(costs: Sequence[CostRecord], unit: str, labels: Mapping[str, str
                 ],
             )
         )
-    return found
+    return all_series
 
 
 class OrderBand(NamedTuple):
@@ -91,10 +91,10 @@ def order_bands(costs: Sequence[CostRecord], method: str) -> list[OrderBand]:
     for row in costs:
         if row.method == method and row.order_seed is not None:
             by_number.setdefault(row.num_ingredients, []).append(row)
-    found = []
+    bands = []
     for number, rows in sorted(by_number.items()):
         accuracies = np.array([row.test_accuracy for row in rows])
         low, high = np.quantile(accuracies, [0.025, 0.975])
         hours = float(np.mean([row.gpu_hours for row in rows]))
-        found.append(OrderBand(len(rows), number, hours, float(accuracies.mean()), float(low), float(high)))
-    return found
+        bands.append(OrderBand(len(rows), number, hours, float(accuracies.mean()), float(low), float(high)))
+    return bands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipeline.records import IngredientRecord, SoupRecord, VariantRecord
+from pipeline.records import SoupRecord, VariantRecord
 from pipeline.report.intervals import interval
 
 MISSING = "-"
@@ -96,20 +96,6 @@ def cost_scale(largest_hours: float, unit: str) -> CostScale:
 def count(number: int, noun: str) -> str:
     """A number and its noun, in the singular or the plural: ``1 trial``, ``1,600 images``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def setting(value: object) -> str:
-    """A hyperparameter as people write it: ``3.2e-05``, ``0.1``, ``64``, ``randaugment``; ``-`` for an unknown one."""
-    if value is None:
-        return MISSING
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def augmentation(row: IngredientRecord) -> str:
-    """The augmentation in short: its name, of RandAugment with the number of operations and their magnitude."""
-    if row.augmentation != "randaugment":
-        return setting(row.augmentation)
-    return f"RandAugment n={row.randaugment_n} m={row.randaugment_m}"
 
 
 def ingredient_name(trial_index: int) -> str:

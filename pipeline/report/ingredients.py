@@ -7,7 +7,8 @@ from html import escape
 from typing import NamedTuple
 
 from pipeline.records import IngredientRecord, RunResults, cost_unit
-from pipeline.report.formats import augmentation, cost, count, percent, setting
+from pipeline.records.hyperparameters import named, shown
+from pipeline.report.formats import cost, percent
 from pipeline.report.markup import chart, paragraph
 from pipeline.report.methods import champion_of
 from pipeline.report.plot import LinePlot, Plot, Series
@@ -96,15 +97,10 @@ def _trial_hover(row: IngredientRecord, unit: str) -> str:
         lines.append(escape(row.reason if len(row.reason) <= 60 else f"{row.reason[:57]}..."))
     if row.device == "imported":
         return "<br>".join([*lines, cost(row.gpu_hours, unit), "imported"])
+    known = [name for name in shown(row.hyperparameters) if row.hyperparameters[name] is not None]
+    pairs = [known[start : start + 2] for start in range(0, len(known), 2)]
     return "<br>".join(
-        [
-            *lines,
-            cost(row.gpu_hours, unit),
-            f"lr {setting(row.lr)}, weight decay {setting(row.weight_decay)}",
-            f"{count(row.epochs or 0, 'epoch')}, batch size {row.batch_size}",
-            f"label smoothing {setting(row.label_smoothing)}, mixup {setting(row.mixup)}",
-            f"{augmentation(row)}, seed {row.seed}",
-        ]
+        [*lines, cost(row.gpu_hours, unit), *(escape(named(row.hyperparameters, pair)) for pair in pairs)]
     )
 
 

@@ -62,10 +62,16 @@ def test_the_file_says_the_same_as_the_page(name):
 
 
 def test_hovering_over_a_trial_shows_its_hyperparameters():
-    rows = [an_ingredient(0, lr=3.2e-5), a_failure(1, "<b>bad</b>")]
+    rows = [an_ingredient(0, lr=3.2e-5, ema_decay=0.999, adapter="<i>LoRA</i>"), a_failure(1, "<b>bad</b>")]
     figure = charts.draw(plots_of(the_results(ingredients=rows, cost_accuracy=[]))["ingredients"])
     assert [trace.name for trace in figure.data] == ["Validation", "Test", "No ingredient", "Champion (test)"]
-    assert "lr 3.2e-05, weight decay 0.01" in figure.data[0].customdata[0]
+    assert figure.data[0].customdata[0].split("<br>")[3:] == [
+        "learning rate 3.2e-05, weight decay 0.01",
+        "epochs 8, batch size 64",
+        "label smoothing 0.05, mixup 0",
+        "augmentation RandAugment n=2 m=9, seed 0",
+        "EMA decay 0.999, adapter &lt;i&gt;LoRA&lt;/i&gt;",
+    ]
     assert "&lt;b&gt;bad" in figure.data[2].customdata[0]
     assert figure.data[2].y[0] < min(figure.data[0].y)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.report.formats import between, cost, cost_scale, count, duration, memory, percent, setting, significant
+from pipeline.report.formats import between, cost, cost_scale, count, duration, memory, percent, significant
 from pipeline.report.intervals import interval
 
 
@@ -48,7 +48,6 @@ def test_the_unit_of_a_column_follows_its_largest_cost(hours, unit, text):
 def test_small_helpers():
     assert (percent(0.94567), percent(None)) == ("94.57", "-")
     assert (count(1, "trial"), count(1600, "image")) == ("1 trial", "1,600 images")
-    assert (setting(3.2e-5), setting(0.1), setting(64), setting(0.0)) == ("3.2e-05", "0.1", "64", "0")
 
 
 @pytest.mark.parametrize("images", [1, 2, 50, 497])

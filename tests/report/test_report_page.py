@@ -150,6 +150,26 @@ def test_cost_is_named_after_the_device(device, unit, other):
     assert f"{unit} hours" in methods_table(the_soups(), ingredients, None)
 
 
+def test_the_sweep_has_a_column_for_each_hyperparameter_that_differs_and_names_the_others_once():
+    rows = [an_ingredient(i, lr=10.0**-i, ema_decay=0.9 * i, adapter=("wide", "slim")[i], seed=7) for i in range(2)]
+    text = text_of(a_page(ingredients=rows))
+    assert (
+        "The same in all trials: weight decay 0.01, epochs 8, batch size 64, label smoothing 0.05, mixup 0, "
+        "augmentation RandAugment n=2 m=9, seed 7."
+    ) in text
+    assert "Test % Learning rate EMA decay Adapter Attempts Images seen" in text
+    assert " 1 finished 91.00 90.00 90.00 0.1 0.9 slim 1 4,000 " in text
+
+
+def test_imported_checkpoints_have_no_hyperparameters_to_show():
+    rows = [row.model_copy(update={"device": "imported"}) for row in a_sweep(3)]
+    for row in rows:
+        row.__pydantic_extra__.update(dict.fromkeys(row.hyperparameters))
+    text = text_of(a_page(ingredients=rows))
+    assert "Test % Attempts Images seen" in text
+    assert "The same in all trials" not in text
+
+
 def test_several_kinds_of_gpu_have_their_cost_apart():
     kinds = ("NVIDIA A100", "NVIDIA H200", "NVIDIA H200", "NVIDIA A100 and NVIDIA H200")
     rows = [an_ingredient(index, device=kind, gpu_hours=2.0) for index, kind in enumerate(kinds)]
