@@ -91,7 +91,7 @@ def _scripts(plots: Iterable[Plot]) -> str:
 
 def _link(anchor: str) -> str:
     """An entry of the list of contents."""
-    return f'<li><a href="#{anchor}">{anchor.replace("_", " ").capitalize()}</a></li>'
+    return f'<li><a href="#{anchor}">{anchor.replace("-", " ").capitalize()}</a></li>'
 
 
 def _origin(run: RunRecord) -> list[tuple[str, str]]:
