@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -15,9 +16,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import SearchConfig
-from pipeline.errors import PipelineError, RegistryError, SearchError
+from pipeline.config import SearchConfig, import_plugins
+from pipeline.errors import ConfigError, PipelineError, RegistryError, SearchError
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +62,8 @@ class Cluster:
 def start_ray(plugins: Sequence[str] = ()) -> Cluster:
     """Join the cluster of ``$RAY_ADDRESS`` or start a local one without a dashboard. A second call changes nothing.
 
-    Every worker imports ``plugins`` before it does anything else. What workers print stays in Ray's logs: the driver
-    tells of their progress itself.
+    Every worker imports ``plugins`` before it does anything else; raises ConfigError where a node cannot. What workers
+    print stays in Ray's logs: the driver tells of their progress itself.
     """
     if not ray.is_initialized():
         local = {"address": "local", "include_dashboard": False}
@@ -71,18 +73,45 @@ def start_ray(plugins: Sequence[str] = ()) -> Cluster:
         ray.init(log_to_driver=False, logging_level="error", **options)
         # `ray job stop`, Slurm and Kubernetes end a job so: stop as after Ctrl-C. Ray's own handler prints C++ frames.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if plugins:
+            _check_plugins(plugins)
     return current_cluster()
 
 
 def _importing(plugins: tuple[str, ...], search_path: tuple[str, ...]) -> Callable[[], None]:
-    """What every worker calls when it starts; modules beside the command are found there as they are here."""
+    """What every worker calls when it starts; modules, this package too, are found there as they are here."""
 
     def import_them() -> None:
+        sys.path.extend(folder for folder in search_path if folder not in sys.path)
+        # Only now: where this function is unpickled, the package may be on none of the other paths.
         from pipeline.config import import_plugins
+        from pipeline.errors import ConfigError
 
-        import_plugins(plugins, search_path)
+        with contextlib.suppress(ConfigError):  # a worker that ends here says nothing; `_check_plugins` does
+            import_plugins(plugins)
 
     return import_them
+
+
+def _check_plugins(plugins: Sequence[str]) -> None:
+    """Import the plug-ins in a worker of every node; raises ConfigError that names the first node which cannot."""
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    task, anywhere = ray.remote(_problem_with), {"num_cpus": 0, "max_retries": 0}
+    problems = [
+        task.options(**anywhere, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(plugins)
+        for node in nodes
+    ]
+    for address, problem in zip(nodes.values(), ray.get(problems), strict=True):
+        if problem is not None:
+            raise ConfigError(f"{problem} (on the node {address})")
+
+
+def _problem_with(plugins: Sequence[str]) -> str | None:
+    try:
+        import_plugins(plugins)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def current_cluster() -> Cluster:

@@ -30,7 +30,8 @@ def examples(tmp_path_factory):
         (folder / f"{name}.py").write_text(code)
     tables = [getattr(importlib.import_module(module), name) for module, name in TABLES.values()]
     before = [dict(table) for table in tables]
-    import_plugins(list(TABLES), [str(folder)])
+    sys.path.append(str(folder))
+    import_plugins(list(TABLES))
     yield folder
     sys.path.remove(str(folder))
     for name in EXAMPLES:

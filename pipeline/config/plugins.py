@@ -13,15 +13,14 @@ import yaml
 from pipeline.errors import ConfigError
 
 
-def import_plugins(names: Sequence[str], search_path: Sequence[str] = ()) -> None:
+def import_plugins(names: Sequence[str]) -> None:
     """Import the modules of `plugins`, each of which adds its lines to the tables as it is imported.
 
-    They are looked for where Python looks, in ``search_path``, and in the working directory. A second call imports
-    nothing again. Raises ConfigError.
+    They are looked for where Python looks, and in the working directory. A second call imports nothing again. Raises
+    ConfigError.
     """
-    for folder in (*search_path, str(Path.cwd())):
-        if names and folder not in sys.path:
-            sys.path.append(folder)
+    if names and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     for name in names:
         try:
             importlib.import_module(name)

@@ -106,6 +106,21 @@ def test_a_plug_in_that_is_away_is_one_clear_line(home, uri, tmp_path):
         assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_plug_in_that_no_worker_can_import_is_one_clear_line(project, tmp_path):
+    (tmp_path / "only_driver.py").write_text(
+        "import sys\nif 'default_worker' in sys.argv[0]:\n    raise ImportError('a library is missing on this node')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", "--config", str(ROOT / "configs" / "digits.yaml"),
+         "plugins=[only_driver]"],
+        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: plugins: 'only_driver' cannot be imported (ImportError: a library is missing on")
+    assert "(on the node " in line
+
+
 def test_their_soup_is_exported(project, home, uri, tmp_path):
     said = command(project, home, "export", "bistro", "--soup", "model-stock", "--out", str(tmp_path / "out"),
                    "--tracking-uri", uri)  # fmt: skip
