@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data import Splits
-from pipeline.soups import Soup, SoupInputs, load_weights
+from pipeline.soups import Soup, SoupInputs, copy_into_model
 
 # BatchNorm statistics settle within a few thousand images; the whole training set would cost an epoch for every soup.
 RECALIBRATION_IMAGES = 4096
@@ -96,7 +96,7 @@ def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, E
     tensors = {name: images.tensors() for name, images in splits.measured().items()}
     logits: dict[str, Tensor] = {}
     for state, weight in members:
-        load_weights(inputs.model, state)
+        copy_into_model(inputs.model, state)
         for name, (images, _) in tensors.items():
             logits[name] = logits.get(name, 0) + weight * predict(inputs.model, images, inputs.device)
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,6 +31,28 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """A hidden folder to fill, whose contents are in ``folder`` when the block ends, and which is removed if it raises.
+
+    ``folder`` is new, or empty: then it stays itself, as it may be a mount or somebody's working directory. Folders
+    above it that are missing are made at the end, so that a block that raises leaves nothing at all behind.
+    """
+    base = next(path for path in (folder, *folder.parents) if path.exists())  # on the same file system
+    partial = base / f".{folder.name[:100]}.{uuid.uuid4().hex[:8]}{PARTIAL}"
+    partial.mkdir()
+    try:
+        yield partial
+        if base == folder:
+            for file in list(partial.iterdir()):
+                file.rename(folder / file.name)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

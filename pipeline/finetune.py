@@ -20,6 +20,7 @@ from pipeline.errors import TrialRejected
 from pipeline.evaluation import split_accuracies
 from pipeline.precision import arithmetic
 from pipeline.records import EpochRecord, Hyperparameters
+from pipeline.schedule import learning_rate
 
 # What goes on from the last saved epoch: plain tensors and numbers, loadable with `weights_only=True`.
 TrainState = dict[str, Any]
@@ -111,7 +112,8 @@ def _train_epoch(
     # the time in which the work was queued, not the one in which it is done.
     waits_since = time.perf_counter()
     for step, (images, labels) in enumerate(splits.train.epoch(hyper.batch_size, seed)):
-        rate = learning_rate(hyper.lr, epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch, settings)
+        done, steps = epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch
+        rate = learning_rate(hyper.lr, done, steps, warmup=settings.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = augment(images.to(device, non_blocking=True), hyper, generator).float() / 255
@@ -141,14 +143,6 @@ def _train_epoch(
         images_per_second=len(splits.train) / seconds,
         data_wait=waited_seconds / seconds,
     )
-
-
-def learning_rate(peak: float, step: int, steps: int, settings: SearchConfig) -> float:
-    """Linear warm-up over ``warmup_fraction`` of the steps, then cosine decay to zero."""
-    warmup = int(settings.warmup_fraction * steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 class TrainingFunction(Protocol):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.cluster import as_they_come, only_result
 from pipeline.errors import RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
+from pipeline.models import backbone_file, backbone_module
 from pipeline.records import (
     CoefficientRecord,
     LineageRecord,
@@ -301,4 +302,6 @@ def _register(
         return register_soup(context.sweep, record, lineage, None)
     path = folder / record.method / "model.safetensors"
     save_weights(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
-    return register_soup(context.sweep, record, lineage, SoupModel(path, description))
+    name = description.backbone
+    model = SoupModel(path, description, backbone_file(name), backbone_module(name).REQUIREMENTS)
+    return register_soup(context.sweep, record, lineage, model)

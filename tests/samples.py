@@ -1,5 +1,8 @@
 """Small settings, images and records for tests."""
 
+import sys
+from pathlib import Path
+
 from pipeline.commands.common import known_names
 from pipeline.config import Config, ModelConfig, SearchConfig, config_type
 from pipeline.records import RECORDS_VERSION, Hyperparameters, IngredientRecord, RunRecord
@@ -84,6 +87,29 @@ def run_record(**values) -> RunRecord:
         "theta0_test_accuracy": 0.5,
     }
     return RunRecord(**(defaults | values))
+
+
+def add_outside_backbone(monkeypatch, folder: Path, package: str = "mine", change=("", "")) -> None:
+    """Write ``package/backbone.py`` into ``folder`` and add it to the table, as a plug-in does."""
+    from pipeline.models import BACKBONES
+
+    source = Path(__file__).with_name("outside_backbone.py").read_text()
+    assert change[0] in source
+    (folder / package).mkdir()
+    (folder / package / "backbone.py").write_text(source.replace(*change))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(BACKBONES, package, f"{package}.backbone")
+    for name in (package, f"{package}.backbone"):  # of the test before
+        sys.modules.pop(name, None)
+
+
+def served_soup(weights: Path, config: ModelConfig, image_size: int, class_names=DIGIT_NAMES):
+    """What the registry needs to serve ``weights``, as the soup task puts it together."""
+    from pipeline.models import backbone_file, backbone_module, describe_model
+    from pipeline.registry import SoupModel
+
+    name, description = config.backbone, describe_model(config, image_size, class_names)
+    return SoupModel(weights, description, backbone_file(name), backbone_module(name).REQUIREMENTS)
 
 
 def digit_images(start: int, stop: int):

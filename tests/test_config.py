@@ -306,7 +306,7 @@ soup: {methods: [greedy, mehl], settings: {mehl: {block_size: null}, mehl-plus: 
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
-    assert load_config(write_config(dump_config(config), "dumped.yaml"), [], known) .model_dump() == config.model_dump()
+    assert load_config(write_config(dump_config(config), "dumped.yaml"), [], known).model_dump() == config.model_dump()
     assert yaml.safe_load(dump_config(config))["soup"]["settings"]["mehl"]["block_size"] is None
 
 

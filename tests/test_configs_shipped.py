@@ -1,4 +1,5 @@
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from pipeline.config import dump_config, load_config
@@ -24,16 +26,24 @@ def test_the_papers_settings_are_shipped():
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_config_loads_and_opens_with_its_command(path, known, write_config):
-    config = load_config(path, [], known)
+    head = path.read_text().partition("\nname: ")[0]
+    (command,) = re.findall(r"^#   python (pipeline/run.py --config .*(?:\n#       .*)*)", head, re.MULTILINE)
+    program, option, file, *overrides = command.replace("#", "").split()
+    assert [program, option, file] == ["pipeline/run.py", "--config", f"configs/{path.name}"]
+    config = load_config(path, overrides, known)
     assert config.name == path.stem
-    assert load_config(write_config(dump_config(config)), [], known) == config
-    comment = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        comment.append(line)
-    assert any(line.startswith(f"#   python pipeline/run.py --config configs/{path.name}") for line in comment)
-    assert any(line.startswith("# Needs") for line in comment)
+    again = load_config(write_config(dump_config(config)), [], known)
+    assert again.model_dump() == config.model_dump()
+    assert re.search("^# Needs", head, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_config_names_no_path_outside_of_the_repository(path):
+    def values(node):
+        return [leaf for value in node.values() for leaf in values(value)] if isinstance(node, dict) else [node]
+
+    paths = [value for value in values(yaml.safe_load(path.read_text())) if isinstance(value, str) and "/" in value]
+    assert [one for one in paths if one.startswith(("/", "~", ".."))] == []
 
 
 def coloured_images(path: Path, count: int) -> Path:
@@ -58,6 +68,7 @@ def test_the_cifar10_config_runs_on_a_small_parquet_set(session_ray, migrated_st
 
     shutil.copy(migrated_store, tmp_path / "mlflow.db")
     overrides = [
+        f"data.root={tmp_path}",
         f"output={tmp_path / 'run'}",
         f"registry.tracking_uri=sqlite:///{tmp_path / 'mlflow.db'}",
         "data.source=parquet",

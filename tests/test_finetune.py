@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import accuracy, predict
-from pipeline.finetune import finetune, learning_rate
+from pipeline.finetune import TRAINERS, finetune
 from pipeline.models import build_classifier, make_theta0
+from pipeline.schedule import learning_rate
+from pipeline.testing import check_trainer
 
 SETTINGS = search_config()
 
@@ -39,6 +41,11 @@ def assert_same(one, other):
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_every_training_function_keeps_its_contract(name, tmp_path):
+    check_trainer(TRAINERS[name], SETTINGS, tmp_path)
 
 
 def test_fine_tuning_learns_and_measures_each_split(splits, theta0):
@@ -143,7 +150,10 @@ def test_each_epoch_tells_how_it_went(splits, theta0):
     finetune(fresh(theta0), splits, hyper, SETTINGS, device="cpu", on_epoch=lambda epoch, _: epochs.append(epoch))
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
     assert epochs[0].train_loss > epochs[-1].train_loss > 0
-    assert hyper.lr > epochs[1].learning_rate > epochs[2].learning_rate > 0
+    steps = math.ceil(len(splits.train) / hyper.batch_size)  # of an epoch; recorded is the rate of its last
+    expected = [learning_rate(1e-3, n * steps - 1, 3 * steps, warmup=SETTINGS.warmup_fraction) for n in (1, 2, 3)]
+    assert [epoch.learning_rate for epoch in epochs] == expected
+    assert hyper.lr > expected[1] > expected[2] > 0
     assert all(0 < epoch.data_wait < 1 and epoch.images_per_second > 0 for epoch in epochs)
 
 
@@ -221,25 +231,11 @@ def test_images_are_only_read(theta0):
     assert (splits.train.images == before).all()
 
 
-def test_learning_rate_warms_up_linearly_and_decays_as_a_cosine_to_zero():
-    settings = search_config(warmup_fraction=0.1)
-    rates = [learning_rate(2.0, step, 100, settings) for step in range(100)]
-    assert rates[:10] == pytest.approx([2.0 * (step + 1) / 10 for step in range(10)])
-    assert rates[10:] == pytest.approx([1 + math.cos(math.pi * step / 90) for step in range(90)])
-    assert max(rates) == 2.0
-    assert learning_rate(2.0, 100, 100, settings) == pytest.approx(0)
-
-
-def test_without_warm_up_the_peak_comes_first():
-    assert learning_rate(2.0, 0, 10, search_config(warmup_fraction=0)) == 2.0
-    assert learning_rate(2.0, 0, 1, search_config()) == 2.0
-
-
 @pytest.mark.parametrize(
     ("packages", "foreign"),
     [
         ("pipeline.finetune, pipeline.evaluation, pipeline.models", ("ray", "mlflow")),
-        ("pipeline.records, pipeline.config, pipeline.stages.state", ("ray", "mlflow", "torch", "numpy", "pyarrow")),
+        ("pipeline.records, pipeline.config", ("ray", "mlflow", "torch", "numpy", "pyarrow")),
     ],
 )
 def test_importing_a_part_pulls_in_no_more_than_it_needs(packages, foreign):

@@ -53,7 +53,7 @@ def settings(tmp_path_factory, migrated_store, session_ray):
     folder = tmp_path_factory.mktemp("import")
     shutil.copy(migrated_store, folder / "mlflow.db")
     (folder / "config.yaml").write_text(SETTINGS.format(folder=folder))
-    config = load_config(folder / "config.yaml", [], known_names())
+    config = load_config(folder / "config.yaml", [], known_names)
     torch.manual_seed(0)
     theta0 = build_classifier(config.model, 10).state_dict()
     (folder / "checkpoints").mkdir()
@@ -79,7 +79,7 @@ def rows_of(folder):
 
 
 def test_what_is_known_is_taken_and_the_rest_is_measured(finished):
-    config = load_config(finished / "config.yaml", [], known_names())
+    config = load_config(finished / "config.yaml", [], known_names)
     splits = load_splits(config.data, config.seed)
     rows = rows_of(finished)
     assert [row.gpu_hours for row in rows] == [1.5, 2.5, 0.0, 0.5]

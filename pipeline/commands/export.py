@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-
-_PROGRAM = "model.pt2"
 
 HELP: dict[str, Any] = {
     "description": "Write a soup of the latest sweep of a run as safetensors and configuration that the library of its "
@@ -40,9 +37,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool) -> None:
-    """Write the soup ``alias`` of the run ``name`` into the new folder ``out``. Raises PipelineError."""
+    """Write the soup ``alias`` of the run ``name`` into the new folder ``out``, whole or not at all.
+
+    Raises PipelineError.
+    """
     from pipeline.models import build_classifier
-    from pipeline.models.export import export_program, export_weights
+    from pipeline.models.export import export_weights
     from pipeline.registry import fetch_description, fetch_settings, fetch_soup, find_soup, find_sweep
     from pipeline.weights import load_weights, read_weights  # slow to import
 
@@ -55,12 +55,8 @@ def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool
         config = load_config(fetch_settings(sweep, Path(folder)), [], known_names)
         model = build_classifier(config.model, len(description.class_names)).eval()
         load_weights(model, read_weights(fetch_soup(soup, Path(folder))), source=f"soup '{soup.method}'")
-        if program:  # first, as it may fail
-            export_program(model, description, Path(folder) / _PROGRAM)
         try:
-            how = export_weights(model, description, out.absolute())
-            if program:
-                shutil.move(Path(folder) / _PROGRAM, out)
+            how = export_weights(model, description, out.absolute(), program=program)
         except OSError as error:
             raise ConfigError(f"--out: {out} cannot be written ({error.strerror or error})") from error
     logger.info(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.common import guarded, known_names
 from pipeline.commands.run import run_stages
 from pipeline.config import load_config
-from pipeline.search.sampling import Trial, sample_trials
+
+if TYPE_CHECKING:
+    from pipeline.search.sampling import Trial
 
 HELP: dict[str, Any] = {
     "description": "Run the search stage, as `run --stages search`. With --dry-run, print the trials that it would "
@@ -29,6 +31,8 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
 
     def job() -> None:
+        from pipeline.search.sampling import sample_trials  # slow to import
+
         config = load_config(arguments.config, arguments.overrides, known_names)
         if arguments.dry_run:
             print(trials_table(sample_trials(config.search, config.seed)))

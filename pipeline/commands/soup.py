@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.commands.common import guarded, known_names
 from pipeline.config import load_config, nearest
 from pipeline.errors import ConfigError
-from pipeline.soups import METHODS, IngredientSet, SoupInputs
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     parser.add_argument("--ingredients", required=True, type=Path, metavar="DIR", help="folder of *.safetensors files")
     parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML, as for `run`")
-    parser.add_argument("--method", default="mehl-plus", help=f"one of {', '.join(METHODS)} (default: %(default)s)")
+    parser.add_argument("--method", default="mehl-plus", help="as in `soup.methods` (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the soup, as safetensors")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the file's")
     parser.set_defaults(execute=execute)
@@ -38,12 +37,13 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def make_soup(arguments: argparse.Namespace) -> None:
     """Build ``arguments.method`` over the folder, write it, tell its accuracies and cost. Raises PipelineError."""
-    import torch
+    import torch  # these are slow to import, and `--help` does without
 
-    from pipeline.cluster import start_ray  # these are slow to import, and `--help` does without
+    from pipeline.cluster import start_ray
     from pipeline.data import load_splits
     from pipeline.evaluation import evaluate_soup, recalibration
     from pipeline.models import build_classifier
+    from pipeline.soups import METHODS, IngredientSet, SoupInputs
     from pipeline.weights import save_weights
 
     config = load_config(arguments.config, arguments.overrides, known_names)

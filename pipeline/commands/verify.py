@@ -74,7 +74,7 @@ def _check_soups(
     from pipeline.evaluation import split_accuracies
     from pipeline.models import build_classifier
     from pipeline.registry import fetch_settings, fetch_soup
-    from pipeline.soups import IngredientSet, soup_from_coefficients
+    from pipeline.soups import METHODS, IngredientSet, soup_from_coefficients
     from pipeline.weights import load_weights, read_weights
 
     config = load_config(fetch_settings(sweep, folder), [], known_names)
@@ -91,13 +91,17 @@ def _check_soups(
     theta0 = next((version.version for version in versions if version.trial_index is None), None)
     for soup in soups:
         wrong, what = [], f"soup '{soup.method}' (version {soup.version})"
+        method = METHODS.get(soup.method)
+        if method is None:
+            yield soup, [f"{what}: no method of this name is here; the run's `plugins` do not bring it any more"]
+            continue
         try:
             stored = read_weights(fetch_soup(soup, folder))
         except PipelineError as error:
             yield soup, [str(error)]
             continue
         used = [ingredient.model_version for ingredient in soup.lineage.ingredients]
-        origins = [theta0] if soup.method == "wise-ft" and theta0 is not None else []
+        origins = [theta0] if method.needs_theta0 and theta0 is not None else []
         if missing := [str(version) for version in (*used, *origins) if version not in paths]:
             wrong.append(f"{what}: cannot be made again without ingredient versions {', '.join(missing)}")
         else:

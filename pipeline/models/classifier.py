@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import ModelConfig
-from pipeline.models.backbone import Backbone, load_backbone
+from pipeline.models.backbone import Backbone, backbone_file, load_backbone
 from pipeline.records import ModelDescription
 
 
@@ -58,6 +58,7 @@ def describe_model(config: ModelConfig, image_size: int, class_names: Sequence[s
         backbone=config.backbone,
         architecture=dict(backbone.architecture),
         head_name=backbone.head_name,
+        network_module=backbone_file(config.backbone).stem,
         feature_dim=backbone.feature_dim,
         normalize_features=backbone.normalize_features,
         image_size=image_size,

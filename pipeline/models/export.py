@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, PipelineError
+from pipeline.files import filling
+from pipeline.models.backbone import backbone_module
 from pipeline.models.classifier import Classifier
 from pipeline.records import ModelDescription
 from pipeline.weights import save_weights
 
+_PROGRAM = "model.pt2"
 
-def export_weights(model: Classifier, description: ModelDescription, folder: Path) -> str:
-    """Write safetensors and configuration for the library of ``description``; returns the code that loads them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "description.json").write_text(description.model_dump_json(indent=1), encoding="utf-8")
-    return _EXPORT[description.backbone](model, description, folder)
+
+def export_weights(model: Classifier, description: ModelDescription, folder: Path, *, program: bool = False) -> str:
+    """Write files for the library of ``description`` into ``folder``, new or empty; returns the code that loads them.
+
+    With ``program`` also what `export_program` writes. Whatever goes wrong, nothing is left behind. Raises ModelError,
+    and OSError where ``folder`` cannot be written.
+    """
+    backbone = backbone_module(description.backbone)
+    with filling(folder) as partial:
+        (partial / "description.json").write_text(description.model_dump_json(indent=1), encoding="utf-8")
+        if program:
+            export_program(model, description, partial / _PROGRAM)
+        try:
+            return backbone.export(model, description, partial).replace("{folder}", str(folder))
+        except PipelineError:
+            raise
+        except Exception as error:  # of any kind: anybody may write a backbone
+            reason = str(error).partition("\n")[0]
+            raise ModelError(
+                f"backbone '{description.backbone}' cannot export its model ({type(error).__name__}: {reason})"
+            ) from error
 
 
 def export_program(model: Classifier, description: ModelDescription, path: Path) -> None:
@@ -38,81 +54,17 @@ def export_program(model: Classifier, description: ModelDescription, path: Path)
     except Exception as error:  # of many kinds
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"{path}: torch.export cannot trace the network ({reason}); export without --program"
+            f"{path.name}: torch.export cannot trace the network ({reason}); export without --program"
         ) from error
     torch.export.save(program, path)
 
 
-def _open_clip(model: Classifier, description: ModelDescription, folder: Path) -> str:
-    """A folder that open_clip loads: the soup's image tower, and a text tower that stands in for the one it needs."""
-    import open_clip
-
-    clip: nn.Module = open_clip.model.CLIP(**copy.deepcopy(description.architecture))
-    clip.set_submodule("visual", model.tower)
-    _save(clip.state_dict(), folder / "open_clip_model.safetensors")
-    _save(model.head.state_dict(), folder / "head.safetensors")
-    config = {
-        "model_cfg": description.architecture,
-        "preprocess_cfg": {
-            "mean": description.mean,
-            "std": description.std,
-            "size": description.image_size,
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
-        },
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    return (
-        f"model, _, preprocess = open_clip.create_model_and_transforms('local-dir:{folder}')\n"
-        f"head = safetensors.torch.load_file('{folder / 'head.safetensors'}')\n"
-        "logits = model.encode_image(images, normalize=True) @ head['weight'].T + head['bias']"
-    )
-
-
-def _torchvision(model: Classifier, description: ModelDescription, folder: Path) -> str:
-    _save(_with_head(model, description), folder / "model.safetensors")
-    name = description.architecture["name"]
-    return (
-        f"model = torchvision.models.get_model('{name}', num_classes={len(description.class_names)})\n"
-        f"model.load_state_dict(safetensors.torch.load_file('{folder / 'model.safetensors'}'))"
-    )
-
-
-def _timm(model: Classifier, description: ModelDescription, folder: Path) -> str:
-    """A folder as timm and the Hugging Face hub know them."""
-    _save(_with_head(model, description), folder / "model.safetensors")
-    about = vars(model.tower)["pretrained_cfg"]
-    config = {
-        "architecture": description.architecture["model_name"],
-        "num_classes": len(description.class_names),
-        "label_names": description.class_names,
-        "pretrained_cfg": {
-            "input_size": [3, description.image_size, description.image_size],
-            "fixed_input_size": about.get("fixed_input_size", False),
-            "mean": description.mean,
-            "std": description.std,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "classifier": description.head_name,
-            "num_classes": len(description.class_names),
-        },
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    return f"model = timm.create_model('local-dir:{folder}', pretrained=True)"
-
-
-def _with_head(model: Classifier, description: ModelDescription) -> dict[str, Tensor]:
+def state_with_head(model: Classifier, description: ModelDescription) -> dict[str, Tensor]:
+    """The state of a library's whole network: the tower's, and the head's under the name of the layer it replaced."""
     head = {f"{description.head_name}.{name}": value for name, value in model.head.state_dict().items()}
     return {**model.tower.state_dict(), **head}
 
 
-def _save(state: Mapping[str, Tensor], path: Path) -> None:
-    # Tied tensors are written out: the libraries ask for all names.
+def write_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file for a library, which asks for all names: tied tensors are written out."""
     save_weights({name: value.clone() for name, value in state.items()}, path, {"format": "pt"})
-
-
-_EXPORT: dict[str, Callable[[Any, ModelDescription, Path], str]] = {
-    "open_clip": _open_clip,
-    "timm": _timm,
-    "torchvision": _torchvision,
-}

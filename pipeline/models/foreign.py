@@ -49,17 +49,17 @@ def own_names(state: Mapping[str, Tensor], head_name: str | None) -> dict[str, T
 
 
 def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    tower: dict[str, Tensor] = {}
     for name, value in state.items():
         for pattern, ours in _CLIP.items():
             if match := re.fullmatch(pattern, name):
-                found[match.expand(ours)] = value
+                tower[match.expand(ours)] = value
         if match := _QUERY.fullmatch(name):
             parts = [state.get(name.replace("q_proj", f"{part}_proj"), value[:0]) for part in "qkv"]
-            found[f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat(parts)
+            tower[f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat(parts)
         if name == "visual_projection.weight":
-            found["proj"] = value.T
-    return found
+            tower["proj"] = value.T
+    return tower
 
 
 def tower_weights(state: Mapping[str, Tensor], head_name: str | None = None) -> dict[str, Tensor]:

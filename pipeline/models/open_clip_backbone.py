@@ -1,21 +1,27 @@
-"""Image towers of open_clip: by name and pretrained tag, by local weights, or from a small architecture."""
+"""Image towers of open_clip: by name and pretrained tag, by local weights, or from a small architecture.
+
+Shipped with a served soup: the top level imports nothing of this package (see `BackboneModule`).
+"""
 
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
-from pipeline.config import ModelConfig, nearest
-from pipeline.errors import ModelError
-from pipeline.models.backbone import Backbone
-from pipeline.models.foreign import tower_weights
-from pipeline.weights import load_weights
+if TYPE_CHECKING:
+    from pipeline.config import ModelConfig
+    from pipeline.models import Backbone, Classifier
+    from pipeline.records import ModelDescription
+
+REQUIREMENTS: tuple[str, ...] = ("open_clip_torch", "torchvision")
 
 # CLIP cannot be built without a text tower; where the settings give none, this one is built and dropped.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
@@ -29,17 +35,20 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
     Raises ModelError for an unknown name or tag, a tag whose weights another architecture was trained with, and
     unfitting weights.
     """
+    from pipeline.errors import ModelError
+    from pipeline.models.backbone import Backbone
+
     architecture = _architecture(config)
     tag = config.weight_tag
     trained_with = _trained_with(config.name, tag, architecture) if tag is not None else {}
     image_tower = {key: value for key, value in architecture.items() if key in _IMAGE_KEYS} | {"text_cfg": _NO_TEXT}
     has_text = "text_cfg" in architecture
     if not pretrained:
-        clip = _clip(image_tower)
+        clip = _buildable(image_tower)
     elif config.name is not None:
         clip = _by_name(config.name, tag)
     else:
-        clip = _clip({"text_cfg": _NO_TEXT, **architecture})
+        clip = _buildable({"text_cfg": _NO_TEXT, **architecture})
     if local is not None:
         text_loaded = _load_local(clip, local, source=str(config.pretrained), has_text=has_text)
         if config.head == "zero_shot" and config.contrastive is None and not text_loaded:
@@ -60,7 +69,57 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
     )
 
 
+def build(architecture: Mapping[str, Any], head_name: str | None) -> nn.Module:
+    """The image tower of open_clip's ``CLIP`` of that architecture; the head follows it, so ``head_name`` is None."""
+    return _clip(architecture).get_submodule("visual")
+
+
+def export(model: Classifier, description: ModelDescription, folder: Path) -> str:
+    """A folder that open_clip loads: the soup's image tower, and a text tower that stands in for the one it needs."""
+    from pipeline.models.export import write_tensors
+
+    clip = _clip(description.architecture)
+    clip.set_submodule("visual", model.tower)
+    write_tensors(clip.state_dict(), folder / "open_clip_model.safetensors")
+    write_tensors(model.head.state_dict(), folder / "head.safetensors")
+    config = {
+        "model_cfg": description.architecture,
+        "preprocess_cfg": {
+            "mean": description.mean,
+            "std": description.std,
+            "size": description.image_size,
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    return (
+        "model, _, preprocess = open_clip.create_model_and_transforms('local-dir:{folder}')\n"
+        "head = safetensors.torch.load_file('{folder}/head.safetensors')\n"
+        "logits = model.encode_image(images, normalize=True) @ head['weight'].T + head['bias']"
+    )
+
+
+def _clip(architecture: Mapping[str, Any]) -> nn.Module:
+    clip: nn.Module = open_clip.model.CLIP(**copy.deepcopy(dict(architecture)))  # which changes what it is given
+    return clip
+
+
+def _buildable(architecture: Mapping[str, Any]) -> nn.Module:
+    """`_clip` of an architecture that a user wrote."""
+    from pipeline.errors import ModelError
+
+    try:
+        return _clip(architecture)
+    except Exception as error:  # of any kind: open_clip does not check what it is given
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"model.architecture: open_clip cannot build it: {reason}") from error
+
+
 def _architecture(config: ModelConfig) -> dict[str, Any]:
+    from pipeline.config import nearest
+    from pipeline.errors import ModelError
+
     if config.architecture is not None:
         return copy.deepcopy(config.architecture)
     architecture = open_clip.get_model_config(config.name)
@@ -73,6 +132,9 @@ def _architecture(config: ModelConfig) -> dict[str, Any]:
 
 def _trained_with(name: str | None, tag: str, architecture: dict[str, Any]) -> dict[str, Any]:
     """What the weights of ``name`` with that tag were trained with."""
+    from pipeline.config import nearest
+    from pipeline.errors import ModelError
+
     if name is None:
         raise ModelError(f"model.pretrained: '{tag}' is a tag, but model.architecture needs the path of a weight file")
     if tag not in (tags := open_clip.list_pretrained_tags_by_model(name)):
@@ -85,16 +147,9 @@ def _trained_with(name: str | None, tag: str, architecture: dict[str, Any]) -> d
     return trained_with
 
 
-def _clip(architecture: dict[str, Any]) -> nn.Module:
-    try:
-        model: nn.Module = open_clip.model.CLIP(**copy.deepcopy(architecture))
-    except Exception as error:  # of any kind: open_clip does not check what it is given
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"model.architecture: open_clip cannot build it: {reason}") from error
-    return model
-
-
 def _by_name(name: str, tag: str | None) -> nn.Module:
+    from pipeline.errors import ModelError
+
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip reports on the root logger that it starts from random weights
     try:
@@ -114,6 +169,9 @@ def _load_local(clip: nn.Module, state: Mapping[str, Tensor], *, source: str, ha
 
     Of a whole one, a model that ``has_text`` not takes the tower. Returns whether the text tower was loaded too.
     """
+    from pipeline.models.foreign import tower_weights
+    from pipeline.weights import load_weights
+
     of_tower = [name.startswith("visual.") for name in state]
     if has_text and any(of_tower) and not all(of_tower):
         load_weights(clip, state, source=source)

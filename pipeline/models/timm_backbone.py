@@ -1,22 +1,34 @@
-"""Networks of timm (a dependency of open_clip) without their classifier."""
+"""Networks of timm (a dependency of open_clip) without their classifier.
+
+Shipped with a served soup: the top level imports nothing of this package (see `BackboneModule`).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import timm
 from torch import Tensor, nn
 
-from pipeline.config import ModelConfig, nearest
-from pipeline.errors import ModelError
-from pipeline.models.backbone import Backbone
-from pipeline.models.foreign import tower_weights
-from pipeline.weights import load_weights
+if TYPE_CHECKING:
+    from pipeline.config import ModelConfig
+    from pipeline.models import Backbone, Classifier
+    from pipeline.records import ModelDescription
+
+REQUIREMENTS: tuple[str, ...] = ("timm", "torchvision")
 
 
 def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:
     """Build the network of ``config``; raises ModelError for an unknown name, weights tag or unfitting weights."""
+    from pipeline.config import nearest
+    from pipeline.errors import ModelError
+    from pipeline.models.backbone import Backbone
+    from pipeline.models.foreign import tower_weights
+    from pipeline.weights import load_weights
+
     name, tag = config.name, config.weight_tag
     if name is None:
         raise ModelError("model.architecture: only backbone 'open_clip' takes one; give model.name")
@@ -50,3 +62,35 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
         architecture={"model_name": config.name},
         head_name=head,
     )
+
+
+def build(architecture: Mapping[str, Any], head_name: str | None) -> nn.Module:
+    """The network that ``architecture`` names to timm, with nothing in place of the layer ``head_name``."""
+    network: nn.Module = timm.create_model(**architecture, num_classes=1)
+    network.set_submodule(str(head_name), nn.Identity())
+    return network
+
+
+def export(model: Classifier, description: ModelDescription, folder: Path) -> str:
+    """A folder as timm and the Hugging Face hub know them."""
+    from pipeline.models.export import state_with_head, write_tensors
+
+    write_tensors(state_with_head(model, description), folder / "model.safetensors")
+    about = vars(model.tower)["pretrained_cfg"]
+    config = {
+        "architecture": description.architecture["model_name"],
+        "num_classes": len(description.class_names),
+        "label_names": description.class_names,
+        "pretrained_cfg": {
+            "input_size": [3, description.image_size, description.image_size],
+            "fixed_input_size": about.get("fixed_input_size", False),
+            "mean": description.mean,
+            "std": description.std,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "classifier": description.head_name,
+            "num_classes": len(description.class_names),
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    return "model = timm.create_model('local-dir:{folder}', pretrained=True)"

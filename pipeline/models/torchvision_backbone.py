@@ -1,23 +1,35 @@
-"""Classification networks of torchvision without their last linear layer."""
+"""Classification networks of torchvision without their last linear layer.
+
+Shipped with a served soup: the top level imports nothing of this package (see `BackboneModule`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.config import ModelConfig, nearest
-from pipeline.errors import ModelError
-from pipeline.models.backbone import Backbone
-from pipeline.models.foreign import tower_weights
-from pipeline.weights import load_weights
+if TYPE_CHECKING:
+    from pipeline.config import ModelConfig
+    from pipeline.models import Backbone, Classifier
+    from pipeline.records import ModelDescription
+
+REQUIREMENTS: tuple[str, ...] = ("torchvision",)
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:
     """Build the network of ``config``; raises ModelError for an unknown name, weights tag or unfitting weights."""
+    from pipeline.config import nearest
+    from pipeline.errors import ModelError
+    from pipeline.models.backbone import Backbone
+    from pipeline.models.foreign import tower_weights
+    from pipeline.weights import load_weights
+
     if config.name is None:
         raise ModelError("model.architecture: only backbone 'open_clip' takes one; give model.name")
     if config.name not in (names := torchvision.models.list_models(module=torchvision.models)):
@@ -54,4 +66,23 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
         std=config.std or tuple(transforms.std if transforms else _IMAGENET_STD),
         architecture={"name": config.name},
         head_name=last,
+    )
+
+
+def build(architecture: Mapping[str, Any], head_name: str | None) -> nn.Module:
+    """The network that ``architecture`` names to torchvision, with nothing in place of the layer ``head_name``."""
+    network: nn.Module = torchvision.models.get_model(**architecture)
+    network.set_submodule(str(head_name), nn.Identity())
+    return network
+
+
+def export(model: Classifier, description: ModelDescription, folder: Path) -> str:
+    """The state dict of torchvision's network for these classes."""
+    from pipeline.models.export import state_with_head, write_tensors
+
+    write_tensors(state_with_head(model, description), folder / "model.safetensors")
+    name, count = description.architecture["name"], len(description.class_names)
+    return (
+        f"model = torchvision.models.get_model('{name}', num_classes={count})\n"
+        "model.load_state_dict(safetensors.torch.load_file('{folder}/model.safetensors'))"
     )

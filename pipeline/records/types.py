@@ -227,15 +227,18 @@ class LineageRecord(Record):
 class ModelDescription(Record):
     """How to build the network of an ingredient or soup without this package, and what images it takes.
 
-    ``architecture`` are the arguments of open_clip's ``CLIP``, torchvision's ``get_model`` or timm's ``create_model``;
-    ``head_name`` is the layer of that network whose place the classification head has (None for CLIP: the head follows
-    the image tower, whose features are made unit vectors if ``normalize_features``). Images are ``image_size`` pixels
-    high and wide, their values in [0, 1] normalised by ``mean`` and ``std``; ``class_names`` are in label order.
+    ``architecture`` are the arguments of open_clip's ``CLIP``, torchvision's ``get_model`` or timm's ``create_model``,
+    or what another backbone builds its network from; ``head_name`` is the layer of that network whose place the
+    classification head has (None for CLIP: the head follows the image tower, whose features are made unit vectors if
+    ``normalize_features``). ``network_module`` is the module, shipped with a soup, that has ``build(architecture,
+    head_name)``; it is empty in soups from before there was one. Images are ``image_size`` pixels high and wide, their
+    values in [0, 1] normalised by ``mean`` and ``std``; ``class_names`` are in label order.
     """
 
     backbone: str
     architecture: dict[str, Any]
     head_name: str | None
+    network_module: str = ""
     feature_dim: int
     normalize_features: bool
     image_size: int

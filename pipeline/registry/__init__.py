@@ -9,8 +9,8 @@ from pipeline.registry.ingredients import (
     list_ingredients,
     read_trials,
 )
+from pipeline.registry.serving import SoupModel
 from pipeline.registry.soups import (
-    SoupModel,
     SoupVersion,
     fetch_description,
     fetch_soup,

@@ -1,13 +1,18 @@
 """What answers for a soup in ``mlflow models serve``.
 
 MLflow copies this file into the artifact beside the weights and runs the copy, so it imports nothing of this package.
+The file that builds the network, which the backbone brought, is in the artifact too, in MLflow's folder for code.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import sys
+import uuid
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlflow
@@ -32,7 +37,8 @@ class Network(nn.Module):
 
     def __init__(self, description: dict[str, Any]) -> None:
         super().__init__()
-        self.tower = _tower(description["backbone"], description["architecture"], description["head_name"])
+        module = _shipped(description["network_module"])
+        self.tower = module.build(description["architecture"], description["head_name"])
         self.head = nn.Linear(description["feature_dim"], len(description["class_names"]))
         self.normalize_features = description["normalize_features"]
         self.register_buffer("mean", torch.tensor(description["mean"]).view(1, 3, 1, 1), persistent=False)
@@ -47,22 +53,20 @@ class Network(nn.Module):
         return logits
 
 
-def _tower(backbone: str, architecture: dict[str, Any], head_name: str | None) -> nn.Module:
-    if backbone == "open_clip":
-        import open_clip
+def _shipped(name: str) -> ModuleType:
+    """The module ``name`` of the artifact, which MLflow keeps in the folder ``code``.
 
-        clip: nn.Module = open_clip.model.CLIP(**architecture)
-        return clip.get_submodule("visual")
-    if backbone == "timm":
-        import timm
-
-        network: nn.Module = timm.create_model(**architecture)
-    else:
-        import torchvision
-
-        network = torchvision.models.get_model(**architecture)
-    network.set_submodule(str(head_name), nn.Identity())
-    return network
+    It is imported from its path under a name of its own, as MLflow imports this file: two soups in one process may have
+    been shipped with different files of one name.
+    """
+    path = Path(__file__).parent / "code" / f"{name}.py"
+    own_name = f"{name}_{uuid.uuid4().hex}"
+    spec = importlib.util.spec_from_file_location(own_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path}: is no Python file")
+    module = sys.modules[own_name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class ServedSoup(PythonModel):  # type: ignore[misc]
@@ -74,13 +78,13 @@ class ServedSoup(PythonModel):  # type: ignore[misc]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         network = Network(self.description)
         weights = load_file(context.artifacts["weights"])
-        found = network.load_state_dict(weights, strict=False)
+        misfits = network.load_state_dict(weights, strict=False)
         state = network.state_dict()
         # Tied tensors are stored once, under the first of their names.
         loaded = {state[name].data_ptr() for name in weights if name in state}
-        missing = [name for name in found.missing_keys if state[name].data_ptr() not in loaded]
-        if misfits := [*found.unexpected_keys, *missing]:
-            raise MlflowException(f"weights and network differ in {misfits[0]}; install what requirements.txt says")
+        missing = [name for name in misfits.missing_keys if state[name].data_ptr() not in loaded]
+        if differing := [*misfits.unexpected_keys, *missing]:
+            raise MlflowException(f"weights and network differ in {differing[0]}; install what requirements.txt says")
         self.network = network.to(self.device).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,8 +18,7 @@ from pipeline.records import ModelDescription
 
 DESCRIPTION = "description.json"
 _SERVED = Path(__file__).with_name("served_model.py")
-_REQUIREMENTS = ("mlflow", "torch", "torchvision", "pillow", "safetensors", "numpy", "pandas")
-_LIBRARIES = {"open_clip": "open_clip_torch", "timm": "timm"}
+_REQUIREMENTS = ("mlflow", "torch", "pillow", "safetensors", "numpy", "pandas")
 _SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "image")]),
     outputs=Schema(
@@ -31,21 +31,36 @@ _SIGNATURE = ModelSignature(
 )
 
 
-def save_served_model(folder: Path, weights: Path, description: ModelDescription) -> str:
-    """Write MLflow's model ``folder`` for the safetensors file ``weights``; returns the path of the weights in it."""
-    text = folder.with_name(DESCRIPTION)
-    text.write_text(description.model_dump_json(indent=1), encoding="utf-8")
-    requirements = [*_REQUIREMENTS, *filter(None, [_LIBRARIES.get(description.backbone)])]
+@dataclass(frozen=True)
+class SoupModel:
+    """A soup's safetensors file and the network that its tensors belong to.
+
+    ``network_file`` is the Python file that builds the network; it imports nothing but ``requirements``, the names of
+    distributions, and torch.
+    """
+
+    weights: Path
+    description: ModelDescription
+    network_file: Path
+    requirements: tuple[str, ...]
+
+
+def save_served_model(folder: Path, model: SoupModel) -> str:
+    """Write MLflow's model ``folder`` for a soup; returns the path of the weights in it."""
+    description = folder.with_name(DESCRIPTION)
+    description.write_text(model.description.model_dump_json(indent=1), encoding="utf-8")
+    requirements = dict.fromkeys((*_REQUIREMENTS, *model.requirements))  # each once
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(_SERVED),
-        artifacts={"weights": str(weights), "description": str(text)},
+        code_paths=[str(model.network_file)],
+        artifacts={"weights": str(model.weights), "description": str(description)},
         signature=_SIGNATURE,
-        input_example=pd.DataFrame({"image": [_example(description.image_size)]}),
+        input_example=pd.DataFrame({"image": [_example(model.description.image_size)]}),
         # Of a local version (2.13.0+cpu) no registry knows the last part.
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in requirements],
     )
-    return f"artifacts/{weights.name}"
+    return f"artifacts/{model.weights.name}"
 
 
 def _example(size: int) -> bytes:

@@ -17,7 +17,7 @@ from pipeline.files import file_sha256
 from pipeline.records import LineageRecord, ModelDescription, SoupRecord
 from pipeline.registry.client import MlflowException, as_tags
 from pipeline.registry.ingredients import fetch_file
-from pipeline.registry.serving import DESCRIPTION, save_served_model
+from pipeline.registry.serving import DESCRIPTION, SoupModel, save_served_model
 from pipeline.registry.sweeps import Sweep
 
 _METRICS = (
@@ -40,14 +40,6 @@ class SoupVersion:
     accuracies: dict[str, float]
 
 
-@dataclass(frozen=True)
-class SoupModel:
-    """A soup's safetensors file and the network that its tensors belong to."""
-
-    weights: Path
-    description: ModelDescription
-
-
 def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: SoupModel | None) -> str:
     """Log a method's run with its figures, settings and lineage; returns the run's id.
 
@@ -67,12 +59,12 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
             client.log_param(run_id, key, value)
     client.log_text(run_id, lineage.model_dump_json(indent=1), _LINEAGE)
     if model is not None:
-        found = client.search_model_versions(f"name = '{sweep.soup_model}' and run_id = '{run_id}'", max_results=1)
-        if found:
-            number = found[0].version
+        own = client.search_model_versions(f"name = '{sweep.soup_model}' and run_id = '{run_id}'", max_results=1)
+        if own:
+            number = own[0].version
         else:
             with tempfile.TemporaryDirectory() as folder:
-                weights = save_served_model(Path(folder) / "soup", model.weights, model.description)
+                weights = save_served_model(Path(folder) / "soup", model)
                 client.log_artifacts(run_id, str(Path(folder) / "soup"), "soup")
             uri = f"{client.get_run(run_id).info.artifact_uri}/soup/{weights}"
             tags = {
@@ -102,8 +94,8 @@ def list_soups(sweep: Sweep) -> list[SoupVersion]:
     client = sweep.client()
     aliases = client.get_registered_model(sweep.soup_model).aliases
     versions = [client.get_model_version(sweep.soup_model, str(aliases[name])) for name in aliases if name != _CHAMPION]
-    found = [_soup_version(version) for version in versions if version.tags["sweep_id"] == sweep.sweep_id]
-    return sorted(found, key=lambda soup: soup.version)
+    soups = [_soup_version(version) for version in versions if version.tags["sweep_id"] == sweep.sweep_id]
+    return sorted(soups, key=lambda soup: soup.version)
 
 
 def find_soup(sweep: Sweep, alias: str) -> SoupVersion:
@@ -111,8 +103,8 @@ def find_soup(sweep: Sweep, alias: str) -> SoupVersion:
     client = sweep.client()
     aliases = client.get_registered_model(sweep.soup_model).aliases
     if alias not in aliases:
-        there = f"there are: {', '.join(sorted(aliases))}" if aliases else "it has no soups yet"
-        raise RegistryError(f"run '{sweep.name}' has no soup '{alias}'; {there}")
+        others = f"there are: {', '.join(sorted(aliases))}" if aliases else "it has no soups yet"
+        raise RegistryError(f"run '{sweep.name}' has no soup '{alias}'; {others}")
     version = client.get_model_version(sweep.soup_model, str(aliases[alias]))
     if version.tags["sweep_id"] != sweep.sweep_id:
         raise RegistryError(f"the latest sweep of run '{sweep.name}' has no soup '{alias}' yet; run its soup stage")

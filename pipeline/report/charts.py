@@ -94,7 +94,7 @@ def _draw_map(plot: HeatMap) -> go.Figure:
 
 def _add_band(figure: go.Figure, series: Series) -> None:
     """The intervals of a line as a light area behind it."""
-    red, green, blue = (int(series.colour[place : place + 2], 16) for place in (1, 3, 5))
+    red, green, blue = (int(series.colour[start : start + 2], 16) for start in (1, 3, 5))
     figure.add_scatter(
         x=[*series.x, *reversed(series.x)],
         y=[*series.high, *reversed(series.low)],

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from pipeline.records import RunResults, cost_unit
+from pipeline.records import CostRecord, RunResults, cost_unit
+from pipeline.report.cost_lines import cost_series
 from pipeline.report.formats import MISSING, between, count, percent, significant
 from pipeline.report.intervals import split_size
 from pipeline.report.markup import Column, chart, facts, paragraph, section, table
+from pipeline.report.methods import champion_of
 from pipeline.report.page import document
 from pipeline.report.plot import LinePlot, Series
-from pipeline.report.plots import cost_series
-from pipeline.report.series import champion_of
 from pipeline.report.styles import RUN_COLOURS, style
 
 _NAME = "Comparison of runs"
@@ -52,13 +52,19 @@ def _names(runs: Sequence[RunResults]) -> list[str]:
     ]
 
 
+def _labels(named: Sequence[Named]) -> dict[str, str]:
+    """The display names of the methods of all runs."""
+    return {method: label for _, results in named for method, label in results.run.labels.items()}
+
+
 def _summary(named: Sequence[Named]) -> str:
     champions = [(champion_of(results.run, results.soups), name) for name, results in named]
     known = [(champion.test_accuracy, name, champion.method) for champion, name in champions if champion is not None]
     if not known:
         return f"{count(len(named), 'run')}, none with a champion yet."
     accuracy, name, method = max(known)
-    best = f"{style(method).label} of {name} has the highest test accuracy of a champion: {percent(accuracy)} %."
+    label = style(method, _labels(named)).label
+    best = f"{label} of {name} has the highest test accuracy of a champion: {percent(accuracy)} %."
     tests = {
         (*results.run.class_names, split.size, split.indices_sha256)
         for _, results in named
@@ -73,13 +79,13 @@ def _summary(named: Sequence[Named]) -> str:
 def _runs_table(named: Sequence[Named]) -> str:
     headings = ("Test %", "95 % interval", "Trials", "Cost", "Unit")
     columns = [Column("Run", False), Column("Champion", False), *map(Column, headings)]
-    rows = []
+    labels, rows = _labels(named), []
     for name, results in named:
         champion, images = champion_of(results.run, results.soups), split_size(results.run, "test")
         rows.append(
             (
                 name,
-                style(champion.method).label if champion else MISSING,
+                style(champion.method, labels).label if champion else MISSING,
                 percent(champion.test_accuracy) if champion else MISSING,
                 between(champion.test_accuracy, images) if champion else MISSING,
                 str(len(results.ingredients)),
@@ -98,7 +104,7 @@ def _methods_table(named: Sequence[Named]) -> str:
         Column("Mean"),
         Column("SD, pp"),
     ]
-    rows = []
+    labels, rows = _labels(named), []
     for method in methods:
         accuracies = [
             next((soup.test_accuracy for soup in results.soups if soup.method == method), None) for _, results in named
@@ -107,7 +113,7 @@ def _methods_table(named: Sequence[Named]) -> str:
         everywhere = len(known) == len(named)
         rows.append(
             (
-                style(method).label,
+                style(method, labels).label,
                 *map(percent, accuracies),
                 percent(statistics.mean(known)) if everywhere else MISSING,
                 f"{100 * statistics.stdev(known):.2f}" if everywhere and len(known) > 1 else MISSING,
@@ -118,10 +124,10 @@ def _methods_table(named: Sequence[Named]) -> str:
 
 def _curves(named: Sequence[Named]) -> LinePlot:
     """The cost curve of every method that was followed: a colour per run, a marker per method."""
-    series: list[Series] = []
-    for place, (name, results) in enumerate(named):
-        colour = RUN_COLOURS[place % len(RUN_COLOURS)]
-        for line in cost_series(results.cost_accuracy, cost_unit(results.ingredients)):
+    labels, series = _labels(named), list[Series]()
+    for number, (name, results) in enumerate(named):
+        colour = RUN_COLOURS[number % len(RUN_COLOURS)]
+        for line in cost_series(results.table("cost_accuracy", CostRecord), cost_unit(results.ingredients), labels):
             series.append(replace(line, label=f"{name}: {line.label}", colour=colour, numbers=(), sides=()))
     units = {cost_unit(results.ingredients) for _, results in named}
     x_title = f"Cost so far ({' or '.join(sorted(units))})"

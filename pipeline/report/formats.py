@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipeline.records import IngredientRecord
+from pipeline.records import SoupRecord, VariantRecord
 from pipeline.report.intervals import interval
 
 MISSING = "-"
@@ -58,6 +58,11 @@ def memory(num_bytes: int | None) -> str:
     return f"{significant(size)} GiB"
 
 
+def memory_with_kind(soup: SoupRecord | VariantRecord) -> str:
+    """Peak memory of a construction and where it was taken: ``1.32 GiB GPU`` or ``120 MiB RAM``."""
+    return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}"
+
+
 def cost(hours: float, unit: str) -> str:
     """A cost in its unit (see `records.cost_unit`), small ones in words too.
 
@@ -93,15 +98,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def setting(value: object) -> str:
-    """A hyperparameter as people write it: ``3.2e-05``, ``0.1``, ``64``, ``randaugment``; ``-`` for an unknown one."""
-    if value is None:
-        return MISSING
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def augmentation(row: IngredientRecord) -> str:
-    """The augmentation in short: its name, of RandAugment with the number of operations and their magnitude."""
-    if row.augmentation != "randaugment":
-        return setting(row.augmentation)
-    return f"RandAugment n={row.randaugment_n} m={row.randaugment_m}"
+def ingredient_name(trial_index: int) -> str:
+    """What an ingredient is called: the number of its trial; theta0, which is of none, has a negative one."""
+    return "theta0" if trial_index < 0 else str(trial_index)

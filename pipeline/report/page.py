@@ -7,30 +7,10 @@ from datetime import datetime
 from html import escape
 from string import Template
 
-from plotly.offline import get_plotlyjs
-
 from pipeline.records import RunRecord, RunResults
-from pipeline.report.charts import draw, script
-from pipeline.report.markup import chart_id, facts
-from pipeline.report.overview import overview
+from pipeline.report.markup import chart_id, facts, section
 from pipeline.report.plot import Plot
-from pipeline.report.plots import plots_of
-from pipeline.report.sections import (
-    comparisons_section,
-    ingredients_section,
-    methods_section,
-    splits_section,
-    sweep_section,
-    versions_section,
-)
-from pipeline.report.studies import (
-    ablation_section,
-    coefficients_section,
-    cost_section,
-    elimination_section,
-    similarity_section,
-    wise_ft_section,
-)
+from pipeline.report.sections import SECTIONS
 from pipeline.report.stylesheet import STYLESHEET
 
 # The policy makes the promise of "no network" one that the browser keeps.
@@ -69,43 +49,49 @@ addEventListener("afterprint", () => charts.forEach(chart => Plotly.relayout(cha
 
 def page(results: RunResults) -> str:
     """The report as one self-contained HTML document."""
-    run, plots = results.run, plots_of(results)
-    sections = {
-        "overview": overview(results),
-        "methods": methods_section(run, results.soups),
-        "comparisons": comparisons_section(run, results.soups, results.comparisons),
-        "cost": cost_section(results, plots),
-        "elimination": elimination_section(results, plots),
-        "ablation": ablation_section(results, plots),
-        "coefficients": coefficients_section(results, plots),
-        "interpolation": wise_ft_section(results, plots),
-        "similarity": similarity_section(results, plots),
-        "ingredients": ingredients_section(results.ingredients, plots),
-        "sweep": sweep_section(results.ingredients),
-        "splits": splits_section(run),
-        "versions": versions_section(run),
-    }
-    return document(run.name, "Model soup report", facts(_origin(run), "facts"), sections, plots.values())
+    html: dict[str, str] = {}
+    plots: list[Plot] = []
+    for name, part in SECTIONS.items():
+        drawn = {plot.name: plot for plot in part.plots(results)}
+        plots += drawn.values()
+        if body := part.body(results, drawn):
+            anchor = part.anchor or name
+            html[anchor] = section(anchor, part.title, body)
+    return document(results.run.name, "Model soup report", facts(_origin(results.run), "facts"), html, plots)
 
 
 def document(name: str, kind: str, head: str, sections: Mapping[str, str], plots: Iterable[Plot]) -> str:
-    """A page: a heading, its sections by id (empty ones are left out), those ``plots`` that they have places for.
+    """A page: a heading, its sections (HTML) by id, those ``plots`` that they have places for.
 
     plotly.js is inlined once, and only where there is a chart.
     """
-    there = {name: text for name, text in sections.items() if text}
-    body = "\n".join(there.values())
-    statements = [script(chart_id(plot), draw(plot)) for plot in plots if f'id="{chart_id(plot)}"' in body]
-    drawing = "\n".join([*statements, _PRINT_SCRIPT])
+    body = "\n".join(sections.values())
+    charts = [plot for plot in plots if f'id="{chart_id(plot)}"' in body]
     return _PAGE.substitute(
         name=escape(name),
         kind=escape(kind),
         stylesheet=STYLESHEET,
         facts=head,
-        contents="".join(f'<li><a href="#{name}">{name.capitalize()}</a></li>' for name in there if name != "overview"),
+        contents="".join(_link(anchor) for anchor in sections if anchor != "overview"),
         sections=body,
-        scripts=f"<script>{get_plotlyjs()}</script>\n<script>{drawing}</script>" if statements else "",
+        scripts=_scripts(charts) if charts else "",
     )
+
+
+def _scripts(plots: Iterable[Plot]) -> str:
+    """plotly.js, and what it draws."""
+    # Only now: the table of methods in the terminal needs none of it.
+    from plotly.offline import get_plotlyjs
+
+    from pipeline.report.charts import draw, script
+
+    drawing = "\n".join([*(script(chart_id(plot), draw(plot)) for plot in plots), _PRINT_SCRIPT])
+    return f"<script>{get_plotlyjs()}</script>\n<script>{drawing}</script>"
+
+
+def _link(anchor: str) -> str:
+    """An entry of the list of contents."""
+    return f'<li><a href="#{anchor}">{anchor.replace("-", " ").capitalize()}</a></li>'
 
 
 def _origin(run: RunRecord) -> list[tuple[str, str]]:

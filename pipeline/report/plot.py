@@ -83,12 +83,12 @@ class HeatMap:
 
     @staticmethod
     def ticks(names: Sequence[str]) -> dict[int, str]:
-        """By place at most 24 of the names, long ones by their end alone."""
+        """By index at most 24 of the names, long ones by their end alone."""
         step = -(-len(names) // 24)
         return {
-            place: name if len(name) <= 18 else f"…{name[-17:]}"
-            for place, name in enumerate(names)
-            if place % step == 0
+            index: name if len(name) <= 18 else f"…{name[-17:]}"
+            for index, name in enumerate(names)
+            if index % step == 0
         }
 
     def span(self) -> tuple[float, float]:

@@ -1,7 +1,9 @@
-"""What each method is called and how it is drawn: Okabe-Ito colours, and a marker of its own for those who see none."""
+"""How each method is drawn: Okabe-Ito colours, and a marker of its own for those who see none."""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 GREY = "#808080"
@@ -23,23 +25,43 @@ class MethodStyle(NamedTuple):
     symbol: str
 
 
-_STYLES = {
-    "best-individual": MethodStyle("Best individual", GREY, "o", "circle"),
-    "uniform": MethodStyle("Uniform soup", "#E69F00", "s", "square"),
-    "greedy": MethodStyle("Greedy soup", "#0072B2", "o", "circle"),
-    "learned": MethodStyle("Learned-Soup", "#56B4E9", "v", "triangle-down"),
-    "learned-plus": MethodStyle("Learned-Soup+", "#56B4E9", "D", "diamond"),
-    "hl": MethodStyle("HL-Soup", "#CC79A7", "v", "triangle-down"),
-    "hl-plus": MethodStyle("HL-Soup+", "#CC79A7", "D", "diamond"),
-    "mehl": MethodStyle("MEHL-Soup", "#009E73", "^", "triangle-up"),
-    "mehl-plus": MethodStyle("MEHL-Soup+", "#D55E00", "D", "diamond"),
-    "mehl-plus-greedy": MethodStyle("MEHL-Soup+ from greedy", "#009E73", "p", "pentagon"),
-    "ensemble": MethodStyle("Ensemble", "#CC79A7", "P", "cross"),
-    "greedy-ensemble": MethodStyle("Greedy ensemble", "#CC79A7", "X", "x"),
-    "wise-ft": MethodStyle("WiSE-FT", "#E69F00", "*", "star"),
+_LOOKS = {
+    "best-individual": (GREY, "o", "circle"),
+    "uniform": ("#E69F00", "s", "square"),
+    "greedy": ("#0072B2", "o", "circle"),
+    "learned": ("#56B4E9", "v", "triangle-down"),
+    "learned-plus": ("#56B4E9", "D", "diamond"),
+    "hl": ("#CC79A7", "v", "triangle-down"),
+    "hl-plus": ("#CC79A7", "D", "diamond"),
+    "mehl": ("#009E73", "^", "triangle-up"),
+    "mehl-plus": ("#D55E00", "D", "diamond"),
+    "mehl-plus-greedy": ("#009E73", "p", "pentagon"),
+    "ensemble": ("#CC79A7", "P", "cross"),
+    "greedy-ensemble": ("#CC79A7", "X", "x"),
+    "wise-ft": ("#E69F00", "*", "star"),
 }
+# For methods that are not known here: other markers, other colours, which stand out on light and on dark.
+_MARKERS = (
+    ("h", "hexagon"),
+    ("<", "triangle-left"),
+    (">", "triangle-right"),
+    ("8", "octagon"),
+    ("d", "diamond-tall"),
+)
+_COLOURS = ("#8F6BD1", "#8A8A2A", "#A5673F", "#2A9D9D", "#D1495B", "#6A7FB0")
 
 
-def style(method: str) -> MethodStyle:
-    """How to draw a method; one that is not known here goes by its own name, in grey."""
-    return _STYLES.get(method, MethodStyle(method, GREY, "h", "hexagon"))
+def style(method: str, labels: Mapping[str, str]) -> MethodStyle:
+    """How to draw a method on a page where methods have these ``labels``; without one it goes by its own name."""
+    return MethodStyle(labels.get(method, method), *(_LOOKS.get(method) or _own_look(method, labels)))
+
+
+def _own_look(method: str, labels: Mapping[str, str]) -> tuple[str, str, str]:
+    """The look of a method that is not known here, the same on every page with the same labels.
+
+    Of methods with labels up to 30 look different from each other (5 markers times 6 colours); one without gets its
+    look by chance.
+    """
+    unknown = sorted(labels.keys() - _LOOKS.keys())
+    number = unknown.index(method) if method in unknown else zlib.crc32(method.encode())
+    return _COLOURS[number % len(_COLOURS)], *_MARKERS[number % len(_MARKERS)]

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.records import IngredientRecord, SoupRecord, VariantRecord, cost_unit
-from pipeline.report.formats import cost, count, duration, memory, percent
+from pipeline.records import IngredientRecord, SoupRecord, cost_unit
+from pipeline.report.formats import cost, count, duration, memory_with_kind, percent
 
 _HEADINGS = ("method", "validation %", "select %", "test %", "models", "build time", "peak memory")
-
-
-def memory_with_kind(soup: SoupRecord | VariantRecord) -> str:
-    """Peak memory of a construction and where it was taken: ``1.32 GiB GPU`` or ``120 MiB RAM``."""
-    return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}"
 
 
 def methods_table(soups: Sequence[SoupRecord], ingredients: Sequence[IngredientRecord], champion: str | None) -> str:

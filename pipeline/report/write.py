@@ -6,9 +6,8 @@ from pathlib import Path
 
 from pipeline.files import replacing, write_text
 from pipeline.records import RunResults
-from pipeline.report.figures import draw, save
 from pipeline.report.page import page
-from pipeline.report.plots import plots_of
+from pipeline.report.sections import plots_of
 
 
 def write_report(folder: Path, results: RunResults) -> list[Path]:
@@ -17,6 +16,8 @@ def write_report(folder: Path, results: RunResults) -> list[Path]:
     The page is one self-contained file that opens with no network. What was not studied has no figure, and the page
     says how to get the cost curve. Raises OSError where the folder cannot be written.
     """
+    from pipeline.report.figures import draw, save  # slow to import
+
     report, figures = folder / "report.html", folder / "figures"
     write_page(report, page(results))
     written = [report]

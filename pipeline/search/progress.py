@@ -11,22 +11,21 @@ from typing import Any
 from ray import tune
 from ray.util.metrics import Gauge
 
-from pipeline.records import IngredientRecord, cost_unit
+from pipeline.records import Hyperparameters, IngredientRecord, cost_unit
+from pipeline.search.progress_table import ProgressTable
 
 logger = logging.getLogger(__name__)
 
-_HEADINGS = ("trial", "lr", "decay", "epochs", "augmentation", "mixup", "smooth", "val %", "best %", "", "done", "left")
-_WIDTHS = (5, 7, 7, 6, 12, 5, 6, 8, 6, 10, 7, 7)
-
 
 class Progress(tune.Callback):  # type: ignore[misc]
-    """Tells of each ended trial of ``sweep``; ``recorded`` are those of earlier calls, out of ``total``.
+    """Tells of each ended trial of ``sweep``; ``trials`` are all that it has, ``recorded`` those of earlier calls.
 
-    ``rows`` are all that ended, ``running`` the places (``config["trial"]``) of those that are under way.
+    ``rows`` are all that ended, ``running`` the indices into ``trials`` (``config["trial"]``) of those under way.
     """
 
-    def __init__(self, recorded: Sequence[IngredientRecord], total: int, sweep: str) -> None:
-        self.rows, self._resumed, self._total = list(recorded), len(recorded), total
+    def __init__(self, recorded: Sequence[IngredientRecord], trials: Sequence[Hyperparameters], sweep: str) -> None:
+        self.rows, self._resumed, self._total = list(recorded), len(recorded), len(trials)
+        self._table = ProgressTable([trial.model_dump() for trial in trials])
         self.running: set[int] = set()
         self._start = time.monotonic()
         self._finished = Gauge("ingredients_finished", "Finished trials of the sweep.", ("sweep",))
@@ -58,27 +57,14 @@ class Progress(tune.Callback):  # type: ignore[misc]
     def tell(self, row: IngredientRecord) -> None:
         """Log the line of an ended trial."""
         if len(self.rows) == self._resumed:
-            headings = [heading or cost_unit([row]).removeprefix("CPU ") for heading in _HEADINGS]
-            logger.info("%s", _line(headings))
+            for line in self._table.head(cost_unit([row])):
+                logger.info("%s", line)
         self.rows.append(row)
         self._measure()
-        left = (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
-        augmentation = f"ra {row.randaugment_n}x{row.randaugment_m}"
-        cells = [
-            str(row.trial_index),
-            _cell(row.lr, ".1e"),
-            _cell(row.weight_decay, ".1e"),
-            _cell(row.epochs),
-            augmentation if row.augmentation == "randaugment" else _cell(row.augmentation),
-            _cell(row.mixup, ".2f"),
-            _cell(row.label_smoothing, ".2f"),
-            _cell(row.val_accuracy, ".2%").rstrip("%") if row.status == "finished" else row.status,
-            _cell(self._best_accuracy(), ".2%").rstrip("%"),
-            f"{row.gpu_hours:.3g}",
-            f"{len(self.rows)}/{self._total}",
-            f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min",
-        ]
-        logger.info("%s%s", _line(cells), f"  {row.reason}" if row.reason else "")
+        seconds = (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
+        left = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        line = self._table.row(row, self._best_accuracy(), f"{len(self.rows)}/{self._total}", left)
+        logger.info("%s%s", line, f"  {row.reason}" if row.reason else "")
 
     def _best_accuracy(self) -> float | None:
         return max((row.val_accuracy for row in self.rows if row.val_accuracy is not None), default=None)
@@ -95,11 +81,3 @@ def reason_of(error: object) -> str:
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     said = [line for line in lines[frames[-1] :] if not line[0].isspace()] if frames else lines[-1:]
     return next(iter(said or lines[-1:]), type(error).__name__).strip()[:500]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "  ".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
-
-
-def _cell(value: object, form: str = "") -> str:
-    return "-" if value is None else format(value, form)

@@ -42,7 +42,7 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
     the same call then goes on with what is left.
     """
     os.environ.update(_SETTINGS_OF_TUNE)
-    progress = Progress(recorded, len(context.trials), context.name)
+    progress = Progress(recorded, [trial.hyper for trial in context.trials], context.name)
     # Usually one round: `_fit` returns when every trial has ended. Where memory runs out it raises instead, with trials
     # left over, and the next round, an experiment of its own for Tune, runs what `progress` has not seen ended.
     concurrency: int | None = None  # as many as fit

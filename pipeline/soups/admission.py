@@ -13,16 +13,21 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import IngredientError
-from pipeline.soups.ingredients import IngredientFile, open_file, same_bits
+from pipeline.soups.ingredient_file import IngredientFile, open_file, same_bits
 
 log = logging.getLogger("pipeline.soups")
 
 Rejection = tuple[Path, str]
+# Specs of all tensors (`IngredientFile.specs`), hash of theta0, names of the classes; None where a file does not say.
 Signature = tuple[tuple[tuple[str, tuple[str, tuple[int, ...]]], ...], str | None, str | None]
 
 
 def admit(paths: Sequence[Path]) -> tuple[list[IngredientFile], list[Rejection]]:
-    """Split files into those that fit the majority and those that do not, each with a one-line reason."""
+    """Split files into those that fit the majority and those that do not, each with a one-line reason.
+
+    Headers are compared first, then every file that fits is read through once, for values that are not finite and for
+    content that another file has already.
+    """
     opened: list[IngredientFile] = []
     rejected: list[Rejection] = []
     for path in paths:
@@ -37,6 +42,7 @@ def admit(paths: Sequence[Path]) -> tuple[list[IngredientFile], list[Rejection]]
     [(common, _)] = Counter(signatures).most_common(1)
     reference = opened[signatures.index(common)]
     admitted: list[IngredientFile] = []
+    # Files are compared bit by bit only with those of the same extremes: twins have them, others hardly ever.
     fingerprints: dict[tuple[float, ...], list[IngredientFile]] = {}
     for file, signature in zip(opened, signatures, strict=True):
         reason = None if signature == common else _difference(file, reference)
@@ -59,6 +65,7 @@ def admit(paths: Sequence[Path]) -> tuple[list[IngredientFile], list[Rejection]]
 
 
 def _signature(file: IngredientFile) -> Signature:
+    """What ingredients of one soup have in common: names, dtypes and shapes, theta0, the order of classes."""
     return tuple(file.specs.items()), file.metadata.get("theta0_sha256"), _class_names(file)
 
 
@@ -74,24 +81,27 @@ def _class_names(file: IngredientFile) -> str | None:
 
 def _difference(file: IngredientFile, reference: IngredientFile) -> str:
     """The first difference between two headers, in words."""
-    there = f"in {reference.path}"
+    in_reference = f"in {reference.path}"
     for name in reference.specs:
         if name not in file.specs:
-            return f"tensor {name!r} is missing, it is {there}; leave the file out"
+            return f"tensor {name!r} is missing, it is {in_reference}; leave the file out"
     for name, (dtype, shape) in file.specs.items():
         if name not in reference.specs:
-            return f"tensor {name!r} is not {there}; leave the file out or remove the tensor"
+            return f"tensor {name!r} is not {in_reference}; leave the file out or remove the tensor"
         other_dtype, other_shape = reference.specs[name]
         if shape != other_shape:
-            return f"tensor {name!r} has shape {shape}, but {other_shape} {there}; leave the file out"
+            return f"tensor {name!r} has shape {shape}, but {other_shape} {in_reference}; leave the file out"
         if dtype != other_dtype:
-            return f"tensor {name!r} has dtype {dtype}, but {other_dtype} {there}; convert it or leave the file out"
+            return (
+                f"tensor {name!r} has dtype {dtype}, but {other_dtype} {in_reference}; convert it or leave the file out"
+            )
     ours, theirs = file.metadata.get("theta0_sha256"), reference.metadata.get("theta0_sha256")
     if ours != theirs:
         return (
-            f"theta0_sha256 is {ours}, but {theirs} {there}: fine-tuned from another initialisation; leave the file out"
+            f"theta0_sha256 is {ours}, but {theirs} {in_reference}: "
+            "fine-tuned from another initialisation; leave the file out"
         )
-    return f"class_names are {_class_names(file)}, but {_class_names(reference)} {there}; leave the file out"
+    return f"class_names are {_class_names(file)}, but {_class_names(reference)} {in_reference}; leave the file out"
 
 
 def _read_through(file: IngredientFile) -> tuple[str | None, tuple[float, ...]]:

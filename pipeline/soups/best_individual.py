@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -10,8 +11,8 @@ from pipeline.errors import SoupError
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import measured
 from pipeline.soups.rebuild import soup_from_coefficients
-from pipeline.soups.scoring import Score
-from pipeline.soups.soup import Soup, costed
+from pipeline.soups.scoring import Score, fit_scorer
+from pipeline.soups.soup import Soup, SoupInputs, costed
 
 
 def best_individual(
@@ -19,7 +20,16 @@ def best_individual(
 ) -> Soup:
     """The best ingredient, bit for bit; of equally good ones the first.
 
-    ``accuracies`` (K) save the K passes of ``score``, of which one is needed; ``history`` is the best accuracy.
+    Args:
+        ingredients: K fine-tuned models.
+        score: Measures the accuracy of weights, once for each ingredient; needed where ``accuracies`` are not known.
+        accuracies: Those of the K ingredients, if known.
+
+    Returns:
+        A soup whose ``history`` is the best accuracy.
+
+    Raises:
+        SoupError: Neither a score nor K accuracies are there.
     """
     with measured("cpu") as cost:
         known = individual_accuracies(ingredients, score, accuracies)
@@ -29,6 +39,13 @@ def best_individual(
         weights = soup_from_coefficients(ingredients, coefficients, ("model",))
     soup = Soup("best-individual", weights, coefficients, ("model",), (best,), history=(known[best],))
     return costed(soup, cost)
+
+
+def build_best_individual(inputs: SoupInputs, settings: None = None) -> Soup:
+    """`best_individual` by accuracy on the fit images, as METHODS has it."""
+    score = fit_scorer(inputs, recalibrate=False)  # an ingredient has the statistics it was trained with
+    soup = best_individual(inputs.ingredients, score, inputs.accuracies)
+    return replace(soup, epochs=score.passes)
 
 
 def individual_accuracies(

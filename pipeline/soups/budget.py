@@ -25,6 +25,7 @@ _GIB = 1 << 30
 _SLACK_BYTES, _SLACK_PART = 32 << 20, 0.1
 # Blocks smaller than this converge slowly (Theorem 3): rather store directions in a smaller type (8 as in the paper).
 _WANTED_MODELS = 8
+# Besides what a graph keeps, forward and backward pass so many tensors on, as large as the largest that is kept.
 _PASSED_ON = 3
 
 
@@ -47,27 +48,40 @@ def plan_within_budget(
 ) -> BlockPlan:
     """The largest block that keeps the peak within the budget, measured by one trial step.
 
-    Directions stay in the stored type if that leaves room for a block of eight, else bfloat16, else int8, unless
-    ``delta_dtype`` or ``block_size`` are given. Raises SoupError with the smallest budget that would do.
+    Directions stay in the stored type if a block of eight fits so, else bfloat16, else int8, unless ``delta_dtype`` or
+    ``block_size`` are given.
+
+    Args:
+        budget_gib: Bound of the peak memory.
+        block_size: Models in a block; ``auto``: as many as fit.
+        delta_dtype: Type of the directions; None: chosen here.
+        plane: Model and ingredients.
+        batch: One as they will come, for the trial step.
+        descent: How the steps will be.
+        cost: Of the whole soup: tells which kind of memory is measured.
+
+    Raises:
+        SoupError: Nothing fits; says the smallest budget that would do.
     """
-    rest = _without_directions(plane, batch, descent, cost)
-    room = budget_gib * _GIB / (1 + _SLACK_PART) - _SLACK_BYTES - rest
+    fixed_bytes = _without_directions(plane, batch, descent, cost)
+    bytes_left = budget_gib * _GIB / (1 + _SLACK_PART) - _SLACK_BYTES - fixed_bytes
     count = len(plane.ingredients)
     wanted = min(count, _WANTED_MODELS if block_size == "auto" else block_size)
-    names: list[str | None] = [delta_dtype] if delta_dtype else [None, "bfloat16", "int8"]
-    plan, per_model = BlockPlan(0, names[-1]), 0
-    for name in names:
-        per_model = direction_bytes(plane, name)
-        plan = BlockPlan(min(int(room // per_model), count), name)
+    dtypes: list[str | None] = [delta_dtype] if delta_dtype else [None, "bfloat16", "int8"]
+    plan, per_model = BlockPlan(0, dtypes[-1]), 0
+    for dtype in dtypes:
+        per_model = _direction_bytes(plane, dtype)
+        plan = BlockPlan(min(int(bytes_left // per_model), count), dtype)
         if plan.block_size >= wanted:
             break
     least = wanted if block_size != "auto" else 1
-    if room < 0 or plan.block_size < least:
-        smallest = (rest + least * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB
+    if bytes_left < 0 or plan.block_size < least:
+        smallest_gib = (fixed_bytes + least * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB
         raise SoupError(
             f"memory_budget_gib {budget_gib:g} is too small: the soup, gradients and graph take "
-            f"{rest / _GIB:.3f} GiB, a direction {per_model / _GIB:.3f} in {plan.delta_dtype or 'the stored type'}; "
-            f"{math.ceil(smallest * 1000) / 1000:g} would do for a block of {least}"
+            f"{fixed_bytes / _GIB:.3f} GiB, a direction {per_model / _GIB:.3f} in "
+            f"{plan.delta_dtype or 'the stored type'}; "
+            f"{math.ceil(smallest_gib * 1000) / 1000:g} would do for a block of {least}"
         )
     if block_size != "auto":
         plan = BlockPlan(wanted, plan.delta_dtype)
@@ -76,12 +90,12 @@ def plan_within_budget(
         budget_gib,
         plan.block_size,
         plan.delta_dtype or "the stored type",
-        (rest + plan.block_size * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB,
+        (fixed_bytes + plan.block_size * per_model + _SLACK_BYTES) * (1 + _SLACK_PART) / _GIB,
     )
     return plan
 
 
-def direction_bytes(plane: Hyperplane, delta_dtype: str | None) -> int:
+def _direction_bytes(plane: Hyperplane, delta_dtype: str | None) -> int:
     """Bytes of one direction in the type it is stored in."""
     total = 0
     for name, slot in plane.mixed.items():
@@ -96,7 +110,7 @@ def _without_directions(plane: Hyperplane, batch: Batch, descent: Descent, cost:
     On CUDA the allocator tells what a step takes. On a CPU resident memory would tell something else every time, and
     the same seed would not give the same blocks: there the tensors that the graph keeps are added up.
     """
-    activations: dict[int, int] = {}
+    activations: dict[int, int] = {}  # by address, so that a tensor that is kept twice counts once
 
     def note(tensor: Tensor) -> Tensor:
         activations[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -106,18 +120,14 @@ def _without_directions(plane: Hyperplane, batch: Batch, descent: Descent, cost:
         soup_gradient(plane.model, plane.parameters, batch, descent)
     if cost.peak_memory_kind == "cuda":
         return trial.peak_memory_bytes + _bytes(plane.mixed)
+    # The graph keeps weights too, which are there without it.
     for weight in plane.model.state_dict(keep_vars=True).values():
         activations.pop(weight.untyped_storage().data_ptr(), None)
-    # Besides what is kept, forward and backward pass a few tensors on; the largest are as large as the largest kept.
     graph = sum(activations.values()) + _PASSED_ON * max(activations.values(), default=0)
+    # In the end the soup is rebuilt from its coefficients, when gradients and graph are gone.
     rebuilt = sum(plane.ingredients.tensor(0, name).nbytes for name in plane.ingredients.names)
     return max(_bytes(plane.mixed) + _bytes(plane.parameters) + graph, rebuilt)
 
 
 def _bytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def storage_type(name: str | None) -> torch.dtype | None:
-    """The torch type of a ``delta_dtype``."""
-    return None if name is None else DELTA_DTYPES[name]

@@ -5,23 +5,42 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import IngredientError
 from pipeline.files import replacing
-from pipeline.soups.ingredients import open_file
+from pipeline.soups.ingredient_file import IngredientFile, open_file
 
 log = logging.getLogger("pipeline.soups")
+
+# What is raised by no safetensors file, one of something else, and progress of another version of this module.
+_UNREADABLE = (IngredientError, SafetensorError, KeyError, TypeError, ValueError)
+# Fields of Progress that are kept as tensors, the soup's by their names after the prefix; the others in the header.
+_TENSORS = {"alpha", "losses", "soup"}
+_SOUP = "soup/"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What ``blocks_done`` blocks came to: alpha (K, L), losses so far, the soup's mixed tensors, the block plan."""
+    """Where `mehl_soup` stands after some blocks.
+
+    Attributes:
+        blocks_done: How many of the T blocks are trained.
+        alpha: Their coefficients (K, L) in float64; see `Hyperplane`.
+        losses: One for each step so far.
+        soup: The mixed tensors of the soup, by name.
+        block_size: The b that was planned; memory measured anew might plan another.
+        delta_dtype: The type of the directions that was planned.
+        seconds: Spent on these blocks, in all attempts.
+        peak_memory_bytes: The largest of all attempts.
+    """
 
     blocks_done: int
     alpha: Tensor
@@ -29,21 +48,18 @@ class Progress:
     soup: Mapping[str, Tensor]
     block_size: int
     delta_dtype: str | None
+    seconds: float
+    peak_memory_bytes: int
 
 
 def save_progress(path: Path, identity: str, progress: Progress) -> None:
     """Replace the file at once, so that a kill leaves the old or the new progress, never half of one."""
-    tensors = {f"soup/{name}": tensor.detach().cpu() for name, tensor in progress.soup.items()}
+    tensors = {_SOUP + name: tensor.detach().cpu() for name, tensor in progress.soup.items()}
     tensors["alpha"] = progress.alpha
     tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
-    state = {
-        "identity": identity,
-        "blocks_done": progress.blocks_done,
-        "block_size": progress.block_size,
-        "delta_dtype": progress.delta_dtype,
-    }
+    header = {field.name: getattr(progress, field.name) for field in fields(progress) if field.name not in _TENSORS}
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"progress": json.dumps(state)})
+        save_file(tensors, partial, metadata={"progress": json.dumps({"identity": identity, **header})})
 
 
 def load_progress(path: Path, identity: str) -> Progress | None:
@@ -51,15 +67,37 @@ def load_progress(path: Path, identity: str) -> Progress | None:
     if not path.exists():
         return None
     try:
-        file = open_file(path)
-        state = json.loads(file.metadata["progress"])
-        if state["identity"] != identity:
+        file, header = _open(path)
+        if header.pop("identity") != identity:
             log.info("%s belongs to another soup (settings, data or ingredients differ); starting anew", path)
             return None
-        soup = {name.removeprefix("soup/"): file.tensor(name) for name in file.specs if name.startswith("soup/")}
-        losses = tuple(file.tensor("losses").tolist())
-        alpha = file.tensor("alpha").clone()
-        return Progress(state["blocks_done"], alpha, losses, soup, state["block_size"], state["delta_dtype"])
-    except (IngredientError, KeyError, ValueError) as error:
+        return Progress(
+            **header,
+            alpha=file.tensor("alpha").clone(),
+            losses=tuple(file.tensor("losses").tolist()),
+            soup={name.removeprefix(_SOUP): file.tensor(name) for name in file.specs if name.startswith(_SOUP)},
+        )
+    except _UNREADABLE as error:
         log.warning("%s cannot be read (%s); starting anew", path, error)
         return None
+
+
+def blocks_done(path: Path) -> int | None:
+    """How many blocks of a soup its ``checkpoint`` has, from the file alone.
+
+    Args:
+        path: The file; it need not be there.
+
+    Returns:
+        The number of blocks, or None where there is no progress that can be read.
+    """
+    try:
+        return int(_open(path)[1]["blocks_done"])
+    except _UNREADABLE:
+        return None
+
+
+def _open(path: Path) -> tuple[IngredientFile, dict[str, Any]]:
+    """The file with its tensors, and the identity and the plain fields of Progress from its header."""
+    file = open_file(path)
+    return file, dict(json.loads(file.metadata["progress"]))

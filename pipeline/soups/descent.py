@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.precision import Precision, arithmetic
+from pipeline.schedule import Schedule, learning_rate
 from pipeline.soups.fit_data import Batch
 from pipeline.soups.optimizers import AdamW, Optimizer, OptimizerName, Sgd
 from pipeline.soups.settings import Check
-
-Schedule = Literal["cosine", "constant"]
 
 _EPOCHS = 5  # App. B of the paper: about 1,000 iterations at batch 128 are five passes over its 26,000 images
 
@@ -93,13 +90,8 @@ class Descent:
         return Sgd() if self.optimizer == "sgd" else AdamW(self.weight_decay)
 
     def rate(self, step: int) -> float:
-        """Learning rate of step 0 to J - 1: a linear warm-up over its share of the steps, then the schedule."""
-        ramp = round(self.warmup * self.steps)
-        if step < ramp:
-            return self.learning_rate * (step + 1) / ramp
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(self.steps - ramp, 1)))
+        """Learning rate of step 0 to J - 1."""
+        return learning_rate(self.learning_rate, step, self.steps, warmup=self.warmup, schedule=self.schedule)
 
 
 def soup_gradient(
@@ -107,7 +99,17 @@ def soup_gradient(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of the batch and its gradient by the parameters it reaches: one graph, of one model.
 
-    ``micro_batch_size`` cuts the batch into parts whose gradients add up to the same.
+    ``micro_batch_size`` cuts the batch into parts whose gradients add up to the same: each part's mean loss counts by
+    its share of the images.
+
+    Args:
+        forward: From images (batch, ...) to logits (batch, classes).
+        parameters: What to differentiate by, by name.
+        batch: Images and labels (batch,).
+        descent: Arithmetic and micro-batches.
+
+    Returns:
+        The loss, still on the device, and a gradient shaped as its parameter for each that the loss depends on.
     """
     images, labels = batch
     part = descent.micro_batch_size or len(labels)
@@ -121,8 +123,8 @@ def soup_gradient(
             logits = logits.float()
         share = len(labels[chosen]) / len(labels)
         part_loss = functional.cross_entropy(logits, labels[chosen]) * share
-        found = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, found, strict=True):
+        part_gradients = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, part_gradients, strict=True):
             if gradient is not None:
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
         loss = loss + part_loss.detach()

@@ -21,12 +21,17 @@ _FAR, _BARRIER = 3.0, 0.05
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Geometry and barriers of K ingredients around ``origin`` (``theta0`` or ``mean``).
+    """Geometry and barriers of K ingredients around an origin.
 
-    ``norms`` (K) are the lengths of the directions theta_k - origin, ``angles`` (K, K) the angles between them in
-    degrees (about 90 is usual for fine-tuned models). ``accuracies`` (K) are those of the ingredients,
-    ``soup_accuracy`` that of their mean. ``barriers`` (K) is the accuracy lost half way between an ingredient and the
-    mean, against the average of its ends: above 0 there is a hill between them.
+    Attributes:
+        origin: What directions are measured from: ``theta0`` or ``mean``.
+        paths: The K files.
+        norms: Lengths (K,) of the directions theta_k - origin.
+        angles: Between them, (K, K) in degrees; about 90 is usual for fine-tuned models.
+        accuracies: Of the K ingredients.
+        soup_accuracy: Of their mean.
+        barriers: For each ingredient the accuracy lost half way to the mean, against the average of both ends: above 0
+            there is a hill between them.
     """
 
     origin: str
@@ -58,8 +63,11 @@ class Diagnosis:
 class Similarities:
     """Cosines between K ingredients, each (K, K) in float64, over all their floating-point weights.
 
-    ``weights`` are those of the weights themselves, ``from_mean`` of their directions from the mean (Eq. 3: what
-    decentralization makes of them, App. D of the MEHL-Soup paper), ``from_theta0`` from theta0, None without it.
+    Attributes:
+        weights: Between the weights themselves.
+        from_mean: Between their directions from the mean (Eq. 3: what decentralization makes of them, App. D of the
+            MEHL-Soup paper).
+        from_theta0: Between their directions from theta0; None without it.
     """
 
     weights: Tensor
@@ -68,7 +76,15 @@ class Similarities:
 
 
 def cosine_similarities(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | None = None) -> Similarities:
-    """All pairs in one pass over the files; memory does not grow with the models' size."""
+    """All pairs in one pass over the files; memory does not grow with the models' size.
+
+    Args:
+        ingredients: K fine-tuned models.
+        theta0: The weights that all of them started from, by name, if known.
+
+    Raises:
+        SoupError: theta0 lacks a tensor of the ingredients.
+    """
     products = _products(ingredients, theta0)
     return Similarities(
         weights=_cosines(_gram(products, len(ingredients), +1, 0)),
@@ -78,7 +94,11 @@ def cosine_similarities(ingredients: IngredientSet, theta0: Mapping[str, Tensor]
 
 
 def _products(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | None) -> Tensor:
-    """Inner products (K + 2, K + 2) of the directions from the mean, the mean, and theta0 seen from the mean (or 0)."""
+    """Inner products (K + 2, K + 2) of the vectors theta_k - mean (K of them), mean, and theta0 - mean (0 without).
+
+    Each vector is all floating-point weights of a model, end to end. The products are summed over pieces of them: a
+    piece holds the same few columns of all K + 2 vectors.
+    """
     count = len(ingredients)
     products = torch.zeros(count + 2, count + 2, dtype=torch.float64)
     size = max(_PIECE_ENTRIES // (count + 2), 1)
@@ -89,6 +109,7 @@ def _products(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | None) -
         for start in range(0, mean.numel(), size):
             piece = slice(start, start + size)
             rows = [ingredients.tensor(k, name).reshape(-1)[piece] for k in range(count)]
+            # (K + 2, columns): the ingredients, the mean, theta0, and then all but the mean seen from the mean.
             stacked = torch.stack([*(row.double() for row in rows), mean[piece].double(), origin[piece].double()])
             stacked[:count] -= stacked[count]
             stacked[count + 1] -= stacked[count]
@@ -96,11 +117,17 @@ def _products(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | None) -
     return products
 
 
-def _gram(products: Tensor, count: int, mean: int, theta0: int) -> Tensor:
-    """Inner products (K, K) of the directions from the mean, each with so many times the mean and theta0 added."""
-    change = torch.eye(count, count + 2, dtype=torch.float64)
-    change[:, count], change[:, count + 1] = mean, theta0
-    return change @ products @ change.t()
+def _gram(products: Tensor, count: int, times_mean: int, times_theta0: int) -> Tensor:
+    """Inner products (K, K) of the vectors theta_k - mean + times_mean * mean + times_theta0 * (theta0 - mean).
+
+    (0, 0) leaves directions from the mean, (1, 0) gives the weights theta_k, (0, -1) directions theta_k - theta0.
+    """
+    # The wanted vectors are C V, where the rows of V are those that `_products` multiplied (P = V V^T), and row k of
+    # C (K, K + 2) takes vector k once and the last two as often as asked for. Then (C V)(C V)^T = C P C^T: a change of
+    # origin needs no further pass over the weights.
+    combination = torch.eye(count, count + 2, dtype=torch.float64)
+    combination[:, count], combination[:, count + 1] = times_mean, times_theta0
+    return combination @ products @ combination.t()
 
 
 def _cosines(gram: Tensor) -> Tensor:
@@ -110,9 +137,18 @@ def _cosines(gram: Tensor) -> Tensor:
 
 
 def diagnose(ingredients: IngredientSet, score: Score, theta0: Mapping[str, Tensor] | None = None) -> Diagnosis:
-    """Measure directions from theta0, or from the mean where it is not given, and barriers to the uniform soup.
+    """Measure directions and the barriers between each ingredient and the uniform soup.
 
-    Takes 2 K + 1 passes of ``score`` over the images; memory does not grow with the models' size.
+    Memory does not grow with the models' size.
+
+    Args:
+        ingredients: K fine-tuned models.
+        score: Accuracy of weights, such as `accuracy_scorer`; called 2 K + 1 times.
+        theta0: Where directions are measured from: the weights that all ingredients started from, by name; None: their
+            mean.
+
+    Raises:
+        SoupError: theta0 lacks a tensor of the ingredients.
     """
     count = len(ingredients)
     gram = _gram(_products(ingredients, theta0), count, 0, 0 if theta0 is None else -1)

@@ -12,10 +12,14 @@ from pipeline.soups.packed import Packed
 
 
 class Directions:
-    """Directions of the b models of a block: per tensor one (b, numel) matrix.
+    """Directions theta_k - centre of the b models of a block.
 
-    ``layer_of`` gives the layer of each tensor; ``scale`` (b, L) is what each direction is multiplied by (1/norm where
-    ``unit``).
+    Attributes:
+        matrices: A matrix (b, numel) for each tensor by its name: row i is model i's direction, flattened.
+        layer_of: The layer of each tensor, an index below L.
+        members: The other way round: for each layer its tensors, by their place in ``matrices``.
+        scale: (b, L), what each direction counts by: ones, or 1/norm after `scale_to_unit_length`. Products are scaled,
+            the matrices stay as they were read.
     """
 
     def __init__(self, matrices: dict[str, Packed], layer_of: Mapping[str, int], like: Tensor, num_layers: int) -> None:
@@ -56,6 +60,7 @@ class Directions:
         return self._sum_layers(torch.stack(products, dim=1)) * self.scale
 
     def _sum_layers(self, per_tensor: Tensor) -> Tensor:
+        """From a column per tensor (b, tensors) to a column per layer (b, L): sums over each layer's tensors."""
         if self.one_tensor_per_layer:
             return per_tensor
         # Sums over index lists, not index_add_, whose order on CUDA is not fixed.

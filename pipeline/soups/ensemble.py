@@ -9,7 +9,11 @@ from pipeline.soups.soup import Soup
 
 
 def ensemble(ingredients: IngredientSet) -> Soup:
-    """All K ingredients as members of equal weight; there are no mixed weights, so ``state_dict`` is None."""
+    """All K ingredients as members of equal weight; there are no mixed weights, so ``state_dict`` is None.
+
+    Args:
+        ingredients: K fine-tuned models.
+    """
     count = len(ingredients)
     coefficients = torch.full((count, 1), 1.0 / count, dtype=torch.float64)
     return Soup("ensemble", None, coefficients, ("model",), tuple(range(count)))

@@ -25,9 +25,10 @@ _RESIDENT_FRACTION = 0.25
 
 @dataclass(frozen=True)
 class FitData:
-    """Images and labels, or a re-iterable of batches of them; batches come out on ``device``, preprocessed.
+    """Images (n, ...) and labels (n,), or a re-iterable of batches of both.
 
-    Streamed batches keep the size that they come in; ``batch_size`` below is that of tensors.
+    Batches come out on ``device``, preprocessed. Nothing here knows what an image is: rows of token ids are cut into
+    batches alike. Streamed batches keep the size that they come in; ``batch_size`` below is that of tensors.
     """
 
     source: Fit

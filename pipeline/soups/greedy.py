@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,9 +16,9 @@ from pipeline.soups.best_individual import individual_accuracies
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import measured
 from pipeline.soups.rebuild import soup_from_coefficients
-from pipeline.soups.scoring import Score
+from pipeline.soups.scoring import Score, fit_scorer
 from pipeline.soups.settings import Check
-from pipeline.soups.soup import Soup, costed, nonzero_rows
+from pipeline.soups.soup import Soup, SoupInputs, costed, nonzero_rows
 
 log = logging.getLogger("pipeline.soups")
 
@@ -57,17 +57,30 @@ def greedy_soup(
     sweeps: int = 1,
     device: str = "cpu",
 ) -> Soup:
-    """Go through the ingredients in ``order`` and average in each one that keeps (``reject``: lifts) the accuracy.
+    """Go through the ingredients and average in each one that keeps the accuracy (Recipe 1 of the model-soups paper).
 
-    ``order`` defaults to decreasing accuracy, best first. With known ``accuracies`` (K) the first sweep takes at most
-    K - 1 passes, else K (given order) or 2K - 1. ``score(state_dict, at_least)`` may return None as soon as
-    ``at_least`` is out of reach. The running sum is float64 on ``device`` (float32 where it has none). ``history``
-    holds the accuracy after each ingredient that joined.
+    With known ``accuracies`` the first sweep takes at most K - 1 passes over the images, else K (given ``order``) or
+    2K - 1. The running sum is float64 (float32 where the device has none).
+
+    Args:
+        ingredients: K fine-tuned models.
+        score: Accuracy of weights; ``score(state_dict, at_least)`` may return None as soon as that is out of reach.
+        order: The ingredients to try, by index, each at most once; None: all, by decreasing accuracy.
+        ties: Whether one that leaves accuracy as it is joins: ``accept``, or ``reject`` if it has to rise.
+        accuracies: Those of the K ingredients, if known.
+        sweeps: How often the order is gone through; from the second on an ingredient may join again.
+        device: Where candidates are averaged.
+
+    Returns:
+        A soup whose ``history`` holds the accuracy after each ingredient that joined.
+
+    Raises:
+        SoupError: ``order`` or ``accuracies`` do not fit the ingredients.
     """
     with measured(device) as cost:
         passes = 0
-        if order is None or accuracies is not None:
-            passes += 0 if accuracies is not None else len(ingredients)
+        if order is None or accuracies is not None:  # else the accuracy of the first alone is needed
+            passes = len(ingredients) if accuracies is None else 0
             accuracies = individual_accuracies(ingredients, score, accuracies)
         sequence = list(order) if order is not None else by_accuracy(accuracies or ())
         _check_order(sequence, len(ingredients))
@@ -103,6 +116,25 @@ def greedy_soup(
         "greedy", weights, coefficients, ("model",), nonzero_rows(coefficients), history=tuple(history), epochs=passes
     )
     return costed(soup, cost)
+
+
+def build_greedy(inputs: SoupInputs, settings: GreedySettings) -> Soup:
+    """`greedy_soup` by accuracy on the fit images, as METHODS has it.
+
+    Two scorers: a candidate's BatchNorm statistics are renewed before it is scored, an ingredient keeps its own.
+    """
+    score_alone, score = fit_scorer(inputs, recalibrate=False), fit_scorer(inputs)
+    accuracies = individual_accuracies(inputs.ingredients, score_alone, inputs.accuracies)
+    soup = greedy_soup(
+        inputs.ingredients,
+        score,
+        order=random_order(len(inputs.ingredients), inputs.seed) if settings.order == "random" else None,
+        ties=settings.ties,
+        accuracies=accuracies,
+        sweeps=settings.sweeps,
+        device=inputs.device,
+    )
+    return replace(soup, epochs=score_alone.passes + score.passes)
 
 
 def by_accuracy(accuracies: Sequence[float]) -> list[int]:

@@ -15,7 +15,7 @@ from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import measured
 from pipeline.soups.scoring import AccuracyScorer
 from pipeline.soups.soup import Soup, costed, nonzero_rows
-from pipeline.soups.workbench import borrowed, load_weights
+from pipeline.soups.workbench import borrowed, copy_into_model
 
 log = logging.getLogger("pipeline.soups")
 
@@ -30,22 +30,40 @@ def greedy_ensemble(
     device: str = "cpu",
     seed: int = 0,
     preprocess: Preprocess | None = None,
-    batch_size: int = SCORING_BATCH,
+    score_batch_size: int = SCORING_BATCH,
 ) -> Soup:
     """Choose members whose mean logits classify the fit images best, in the order and by the rule of the greedy soup.
 
     Memory holds one model and the sum of logits of all images, never K models' logits. Takes at most K passes where
-    ``accuracies`` (K) are known, else up to 2K. ``coefficients`` are each member's share of the mean.
+    ``accuracies`` are known, else up to 2K. Table 3 of the model-soups paper.
+
+    Args:
+        model: The architecture; keeps its mode, flags and device, not its weights.
+        ingredients: K fine-tuned models.
+        fit: Images (n, ...) and labels (n,): two tensors, or a re-iterable of batches of both in a fixed order.
+        settings: None for the defaults.
+        accuracies: Those of the K ingredients on ``fit``, if known.
+        device: Where to compute.
+        seed: Of a random order.
+        preprocess: Maps a batch of images on the device to the model's input.
+        score_batch_size: Images in a forward pass; streamed batches keep their own size.
+
+    Returns:
+        A soup without weights, whose ``coefficients`` (K, 1) are each member's share of the mean and whose ``history``
+        holds the accuracy after each one that joined.
+
+    Raises:
+        SoupError: Model, ingredients, accuracies and fit images do not fit each other.
     """
     settings = settings or GreedySettings()
     data = FitData(fit, device, preprocess)
     with measured(device) as cost, borrowed(model, device):
-        scorer = AccuracyScorer(model, data, batch_size)
+        scorer = AccuracyScorer(model, data, score_batch_size)
         if settings.order == "random":
             order = random_order(len(ingredients), seed)
         else:
             order = by_accuracy(individual_accuracies(ingredients, scorer, accuracies))
-        members = _Members(model, ingredients, data, batch_size)
+        members = _Members(model, ingredients, data, score_batch_size)
         counts = [0] * len(ingredients)
         best, history = -1, []
         for _ in range(settings.sweeps):
@@ -89,7 +107,7 @@ class _Members:
     @torch.no_grad()
     def try_with(self, k: int, needed: int) -> int | None:
         """Correct images if ``k`` joined; None as soon as ``needed`` is out of reach."""
-        load_weights(self.model, self.ingredients.state_dict(k))
+        copy_into_model(self.model, self.ingredients.state_dict(k))
         total, seen, correct = self.data.num_images, 0, 0
         self.candidate = []
         for number, (images, labels) in enumerate(self.data.ordered(self.batch_size)):

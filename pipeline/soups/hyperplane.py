@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,15 +18,25 @@ from pipeline.soups.fit_data import Batch
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LayerKind, layer_indices, layer_names
 from pipeline.soups.streaming import weighted_sum
-from pipeline.soups.workbench import load_weights, weight_slots
+from pipeline.soups.workbench import copy_into_model, weight_slots
 
 
 class Hyperplane:
-    """The soup in the model's weights and the coefficients alpha (K, L) that make it.
+    """The soup in the model's weights and the coefficients alpha that make it; a context, with the model borrowed.
 
-    ``centre`` (K) are the coefficients of the centre, by default those of the mean. Memory holds the soup, its fixed
-    part and the directions of one block. The centre is needed again for every block and lies in a temporary
-    memory-mapped file. Use it as a context, with the model borrowed.
+    Memory holds the soup, its fixed part and the directions of one block. The centre is needed again for every block
+    and lies in a temporary memory-mapped file.
+
+    Attributes:
+        layers: The L names of layers.
+        layer_of: The layer of each tensor, an index below L.
+        varying: The model's tensors that differ among the ingredients, by name: writing to them changes the soup.
+        parameters: Those of them that get a gradient, not buffers.
+        mixed: Those of them that are mixed: all, or the parameters alone where BatchNorm statistics are renewed.
+        origin: Coefficients (K, 1) of the centre: the mean's 1/K, or those given as ``centre``.
+        centre: The weights that these make, by name; the soup starts there.
+        alpha: (K, L) in float64 on the CPU: soup = centre + sum_k alpha_k (theta_k - centre) in each layer.
+        centred: False leaves out both centres on the right (App. D): soup = sum_k alpha_k theta_k.
     """
 
     def __init__(
@@ -59,7 +70,7 @@ class Hyperplane:
         self.mixed: dict[str, Tensor] = self.varying if recalibrate is None else dict(self.parameters)
         count = len(ingredients)
         self.origin = torch.tensor(centre or [1.0 / count] * count, dtype=torch.float64)[:, None]
-        # In units of the ingredients, whatever scale the directions of a block were trained in.
+        # By whole directions, whatever scale those of a block were trained in.
         self.alpha = torch.zeros(count, len(self.layers), dtype=torch.float64)
         if not centred:
             self.alpha += self.origin
@@ -70,7 +81,7 @@ class Hyperplane:
         terms = [(weight, k) for k, weight in enumerate(self.origin[:, 0].tolist()) if weight != 0]
         for name, tensor in self.centre.items():
             weighted_sum([(weight, self.ingredients.tensor(k, name)) for weight, k in terms], tensor)
-        load_weights(self.model, {**self.ingredients.state_dict(0), **self.centre})
+        copy_into_model(self.model, {**self.ingredients.state_dict(0), **self.centre})
         return self
 
     def __exit__(
@@ -79,13 +90,16 @@ class Hyperplane:
         self._folder.cleanup()
 
     def _file_backed(self) -> dict[str, Tensor]:
-        """Room for the centre in the temporary file: pages that the system may write out, unlike allocated memory."""
+        """Tensors for the centre in one temporary file, whose pages the system may write out and drop.
+
+        They lie one after the other, each from a multiple of eight bytes on, and are views of the one mapping.
+        """
         dtypes = {name: torch.promote_types(slot.dtype, torch.float32) for name, slot in self.varying.items()}
         sizes = {name: slot.numel() * dtypes[name].itemsize for name, slot in self.varying.items()}
         starts, total = {}, 0
         for name, size in sizes.items():
             starts[name] = total
-            total += -(-size // 8) * 8
+            total += math.ceil(size / 8) * 8
         path = Path(self._folder.name) / "centre"
         storage = torch.from_file(str(path), shared=True, size=max(total, 1), dtype=torch.uint8)
         return {
@@ -102,10 +116,11 @@ class Hyperplane:
     def directions(self, block: Sequence[int], dtype: torch.dtype | None = None, *, unit: bool = False) -> Directions:
         """The directions of these models, read from their files."""
         centre = self.centre if self.centred else None
-        found = load_directions(self.ingredients, block, centre, self.mixed, self.layer_of, len(self.layers), dtype)
+        layers = len(self.layers)
+        directions = load_directions(self.ingredients, block, centre, self.mixed, self.layer_of, layers, dtype)
         if unit:
-            found.scale_to_unit_length()
-        return found
+            directions.scale_to_unit_length()
+        return directions
 
     def resume(self, alpha: Tensor, soup: Mapping[str, Tensor]) -> None:
         """Go on from the coefficients (K, L) and the soup of an earlier process."""
@@ -124,14 +139,23 @@ class Hyperplane:
         unit: bool = False,
         read_ahead: Sequence[int] = (),
     ) -> list[float]:
-        """Lines 5 to 17 of Algorithm 1: J steps on the coefficients of these models; returns the J losses.
+        """Lines 5 to 17 of Algorithm 1: J steps on the coefficients of these b models; returns the J losses.
 
-        The models of ``read_ahead`` are read from disk meanwhile.
+        Args:
+            block: The models, by index.
+            batches: At least J batches of images and labels.
+            descent: How the coefficients are optimised.
+            dtype: In which their directions are stored; None: as the ingredients are.
+            unit: Whether each direction is divided by its norm within each layer.
+            read_ahead: The models to read from disk meanwhile.
         """
         rows = list(block)
         directions = self.directions(block, dtype, unit=unit)
         self.ingredients.read_ahead(read_ahead)
+        # (b, L), in the units of the scaled directions: alpha * scale is what the unscaled ones count by.
         alpha = self.alpha[rows].to(directions.scale) / directions.scale
+        # Line 6: theta_fix = soup - sum over the block of alpha_k (theta_k - centre), a tensor for each mixed one, of
+        # its shape. It holds the centre and the models outside of the block, so that no step needs to read those.
         fixed = {name: torch.empty_like(slot, requires_grad=False) for name, slot in self.mixed.items()}
         directions.mix(-alpha, self.mixed, fixed)
         losses = self._descend(alpha, directions, fixed, batches, descent)
@@ -146,23 +170,32 @@ class Hyperplane:
         batches: Iterator[Batch],
         descent: Descent,
     ) -> list[float]:
+        """Lines 7 to 17: move ``alpha`` (b, L) and the soup in place.
+
+        A step goes from the soup's gradients, one shaped as each parameter, by their inner products with the directions
+        to the gradient of alpha (b, L) (Eq. 6), and from the new alpha back to the soup: fixed + alpha times directions
+        (Eq. 8), written into the model's own tensors. The graph is always that of one model.
+        """
         optimizer = descent.new_optimizer()
         # Layers of buffers alone get no gradient and must not be moved by weight decay either.
         learned = {self.layer_of[name] for name in self.parameters}
-        still = [layer for layer in range(len(self.layers)) if layer not in learned]
-        held = alpha[:, still].clone()
+        fixed_layers = [layer for layer in range(len(self.layers)) if layer not in learned]
+        fixed_alpha = alpha[:, fixed_layers].clone()
         losses = []
         for step, batch in zip(range(descent.steps), batches, strict=False):
             loss, gradients = soup_gradient(self.model, self.parameters, batch, descent)
             losses.append(loss)
             optimizer.step(alpha, directions.project(gradients), descent.rate(step))
             del gradients  # or the next step would hold two models' worth
-            alpha[:, still] = held
+            alpha[:, fixed_layers] = fixed_alpha
             directions.mix(alpha, fixed, self.mixed)
-        return [float(loss) for loss in torch.stack(losses).cpu()]
+        return [float(loss) for loss in torch.stack(losses).cpu()]  # once for all: no step waits for the device
 
     def coefficients(self) -> Tensor:
-        """Coefficients of the ingredients themselves, (K, L) in float64 (Eq. 4); alpha as it is where not centred."""
+        """Coefficients of the ingredients themselves, (K, L) in float64 (Eq. 4); alpha as it is where not centred.
+
+        The centre is a soup too: what alpha leaves of one counts by the centre's own coefficients.
+        """
         if not self.centred:
             return self.alpha.clone()
         return self.alpha + self.origin * (1.0 - self.alpha.sum(dim=0))

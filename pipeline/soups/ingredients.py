@@ -5,64 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipeline.errors import IngredientError
+from pipeline.soups.admission import Rejection, admit
+from pipeline.soups.ingredient_file import IngredientFile, same_bits
 from pipeline.soups.streaming import weighted_sum
-
-# Integer views of the same width compare bit patterns: torch.equal alone takes -0.0 and 0.0 for the same.
-_SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-@dataclass(frozen=True)
-class IngredientFile:
-    """One open file: its tensors are views of the memory-mapped bytes, never to be written to.
-
-    ``specs`` maps a tensor's name to (dtype, shape) as the header gives them; ``metadata`` is the header's own;
-    ``extremes`` are the least and largest value of each floating-point tensor, found on admission.
-    """
-
-    path: Path
-    handle: Any
-    specs: dict[str, tuple[str, tuple[int, ...]]]
-    metadata: dict[str, str]
-    extremes: tuple[float, ...] = ()
-
-    def tensor(self, name: str) -> Tensor:
-        """The tensor, memory-mapped; read-only by convention."""
-        found: Tensor = self.handle.get_tensor(name)
-        return found
-
-
-def open_file(path: Path) -> IngredientFile:
-    """Map one safetensors file; raises IngredientError when it cannot be read."""
-    try:
-        handle: Any = safe_open(str(path), framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise IngredientError(
-            f"{path}: cannot be read as safetensors ({error}); save it again or leave it out"
-        ) from None
-    specs = {}
-    for name in sorted(handle.keys()):
-        view = handle.get_slice(name)
-        specs[name] = (str(view.get_dtype()), tuple(view.get_shape()))
-    return IngredientFile(path, handle, specs, dict(handle.metadata() or {}))
-
-
-def same_bits(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors of one dtype and shape hold the same bytes."""
-    width = _SAME_WIDTH.get(first.element_size())
-    if width is None:
-        return torch.equal(first, second)
-    return torch.equal(first.view(width), second.view(width))
 
 
 class IngredientSet:
@@ -72,12 +26,12 @@ class IngredientSet:
     memory.
     """
 
-    def __init__(self, files: Sequence[IngredientFile], rejected: Sequence[tuple[Path, str]] = ()) -> None:
+    def __init__(self, files: Sequence[IngredientFile], rejected: Sequence[Rejection] = ()) -> None:
         if not files:
             reasons = "; ".join(reason for _, reason in rejected)
             raise IngredientError(f"no ingredient to make a soup of{': ' + reasons if reasons else ''}")
         self._files = tuple(files)
-        self.rejected: list[tuple[Path, str]] = list(rejected)
+        self.rejected: list[Rejection] = list(rejected)
 
     @classmethod
     def open(
@@ -85,12 +39,16 @@ class IngredientSet:
     ) -> IngredientSet:
         """Map the files and check them against each other.
 
-        The signature (tensors, shapes, dtypes, theta0, class names) that most files share is the one to fit. With
-        ``on_mismatch="raise"`` any misfit raises an IngredientError with a line per file; with ``"skip"`` misfits are
-        left out and stand in ``rejected`` as (path, reason).
-        """
-        from pipeline.soups.admission import admit  # the checks build on the types of this module
+        The signature (tensors, shapes, dtypes, theta0, class names) that most files share is the one to fit.
 
+        Args:
+            paths: K safetensors files; their order is that of the ingredients.
+            on_mismatch: What to do about files that do not fit: ``raise``, or ``skip`` them, after which they stand in
+                ``rejected`` as (path, reason).
+
+        Raises:
+            IngredientError: No file is left, or any does not fit and ``on_mismatch`` is ``raise``; a line per file.
+        """
         files, rejected = admit([Path(path) for path in paths])
         if rejected and on_mismatch == "raise":
             raise IngredientError("\n".join(reason for _, reason in rejected))
@@ -114,7 +72,10 @@ class IngredientSet:
         return dict(self._files[k].metadata)
 
     def subset(self, indices: Iterable[int]) -> IngredientSet:
-        """These ingredients in this order (repeats allowed); shares the open files and checks nothing again."""
+        """The ingredients at these ``indices``, in this order (repeats allowed).
+
+        Shares the open files and checks nothing again.
+        """
         return IngredientSet([self._files[k] for k in indices])
 
     def tensor(self, k: int, name: str) -> Tensor:

@@ -26,12 +26,15 @@ def layer_names(tensors: Iterable[str], kind: LayerKind) -> tuple[str, ...]:
 
 
 def layer_indices(tensors: Iterable[str], layers: Sequence[str]) -> dict[str, int]:
-    """Which of ``layers`` each tensor belongs to, from the names alone; KeyError for a tensor in none of them."""
-    index = {layer: position for position, layer in enumerate(layers)}
-    found = {}
+    """Which of ``layers`` (its index) each tensor belongs to; KeyError for a tensor in none of them.
+
+    The kind of the layers need not be known: a layer is named after the tensor, after its module, or ``model``.
+    """
+    index_of = {layer: index for index, layer in enumerate(layers)}
+    layer_of_tensor = {}
     for name in tensors:
-        key = next((key for key in (name, module_of(name), "model") if key in index), None)
-        if key is None:
+        layer = next((layer for layer in (name, module_of(name), "model") if layer in index_of), None)
+        if layer is None:
             raise KeyError(name)
-        found[name] = index[key]
-    return found
+        layer_of_tensor[name] = index_of[layer]
+    return layer_of_tensor

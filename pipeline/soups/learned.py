@@ -18,16 +18,16 @@ from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
 from pipeline.soups.measure import measured
-from pipeline.soups.mehl import seeded
 from pipeline.soups.rebuild import soup_from_coefficients
+from pipeline.soups.seeding import seeded
 from pipeline.soups.settings import Check
 from pipeline.soups.soup import Soup, costed, nonzero_rows
 from pipeline.soups.workbench import borrowed
 
 log = logging.getLogger("pipeline.soups")
 
-# A step: from a batch to the loss and the gradients of the coefficients (K, L) and, by this name, of beta.
-_BETA = "beta"
+_BETA = "beta"  # its name among the parameters that a loss is differentiated by
+# From coefficients (K, L) and a batch to the loss, the coefficients' gradient (K, L) and, if it is learned, beta's.
 Step = Callable[[Tensor, Batch], tuple[Tensor, Tensor, Tensor | None]]
 
 
@@ -77,7 +77,24 @@ def learned_soup(
 ) -> Soup:
     """Learn positive coefficients that sum to one in each layer; all K ingredients are in memory at once.
 
-    ``history`` is the loss of every step. BatchNorm statistics, model and seed are treated as in `mehl_soup`.
+    Eq. 2 of the MEHL-Soup paper, App. I of the model-soups paper. Same seed, same result.
+
+    Args:
+        model: The architecture; keeps its mode, flags and device, not its weights.
+        ingredients: K fine-tuned models.
+        fit: Images (n, ...) and labels (n,): two tensors, or a re-iterable of batches of both.
+        settings: None for the defaults.
+        device: Where to compute.
+        seed: Of the order of the images.
+        preprocess: Maps a batch of images on the device to the model's input.
+        recalibrate: Sets the BatchNorm statistics of the model that it gets, once, on the mean of all ingredients. In
+            the soup returned they are mixed like weights (`recalibrated` renews them, and METHODS does).
+
+    Returns:
+        A soup whose ``history`` is the loss of every step.
+
+    Raises:
+        SoupError: Model, ingredients and fit images do not fit each other.
     """
     settings = settings or LearnedSettings()
     data = FitData(fit, device, preprocess)
@@ -116,6 +133,7 @@ def learned_soup(
 
 
 def _descend(raw: Tensor, beta: Tensor | None, step: Step, batches: Iterator[Batch], descent: Descent) -> list[float]:
+    """Move ``raw`` (K, L), the logits of the coefficients, and ``beta`` (a number) in place; returns the losses."""
     optimizers = descent.new_optimizer(), descent.new_optimizer()
     losses = []
     for number, batch in zip(range(descent.steps), batches, strict=False):
@@ -123,7 +141,8 @@ def _descend(raw: Tensor, beta: Tensor | None, step: Step, batches: Iterator[Bat
         weights = raw.softmax(dim=0)
         loss, gradient, beta_gradient = step(weights, batch)
         losses.append(loss)
-        # Through the softmax: its Jacobian is diag(w) - w w^T in each layer.
+        # `gradient` (K, L) is by the coefficients w. To the logits it goes through the softmax, whose Jacobian is
+        # diag(w) - w w^T in each layer (column).
         optimizers[0].step(raw, weights * (gradient - (weights * gradient).sum(dim=0)), rate)
         if beta is not None and beta_gradient is not None:
             with torch.no_grad():
@@ -162,19 +181,21 @@ def _released_step(plane: Hyperplane, beta: Tensor | None, descent: Descent) -> 
     leaves = [tensor for theta in thetas for tensor in theta.values()]
 
     def step(weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        held = weights.detach().requires_grad_()
+        coefficients = weights.detach().requires_grad_()
 
         def forward(images: Tensor) -> Tensor:
             mixed = {
-                name: reduce(torch.add, (held[k, plane.layer_of[name]] * theta[name] for k, theta in enumerate(thetas)))
+                name: reduce(
+                    torch.add, (coefficients[k, plane.layer_of[name]] * theta[name] for k, theta in enumerate(thetas))
+                )
                 for name in like
             }
             logits: Tensor = functional_call(plane.model, mixed, (images,))
             return logits if beta is None else beta * logits
 
-        parameters = {"coefficients": held, **({} if beta is None else {_BETA: beta})}
-        wasted = {str(position): leaf for position, leaf in enumerate(leaves)}
-        loss, gradients = soup_gradient(forward, {**wasted, **parameters}, batch, descent)
+        parameters = {"coefficients": coefficients, **({} if beta is None else {_BETA: beta})}
+        of_ingredients = {str(position): leaf for position, leaf in enumerate(leaves)}  # their gradients are not used
+        loss, gradients = soup_gradient(forward, {**of_ingredients, **parameters}, batch, descent)
         return loss, gradients["coefficients"], gradients.get(_BETA)
 
     return step

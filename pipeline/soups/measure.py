@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import resource
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal
 
@@ -19,55 +18,93 @@ _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.005
 
 
-@dataclass
 class Cost:
-    """``peak_memory_kind``: ``cuda`` (the allocator's peak) or ``anon`` (peak of RssAnon over the start)."""
+    """Seconds and peak memory of a `measured` block up to the last `update`, with those of earlier attempts added.
 
-    device: str
-    seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    peak_memory_kind: Literal["cuda", "anon"] = "anon"
+    Attributes:
+        device: What the block computes on.
+        seconds: Wall clock time.
+        peak_memory_bytes: See ``peak_memory_kind``.
+        peak_memory_kind: ``cuda`` (the allocator's peak) or ``anon`` (the peak of RssAnon over that at the start).
+    """
+
+    def __init__(self, device: str, enclosing: Cost | None = None) -> None:
+        self.device, self.enclosing = device, enclosing
+        self.seconds, self.peak_memory_bytes = 0.0, 0
+        self.peak_memory_kind: Literal["cuda", "anon"] = "cuda" if torch.device(device).type == "cuda" else "anon"
+        self._updated = time.perf_counter()
+        self._start_bytes = self._sampled_bytes = anonymous_bytes()
+        if self.peak_memory_kind == "cuda":
+            if enclosing is not None:
+                enclosing.update()  # takes the allocator's peak so far, which the next line forgets
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def update(self) -> None:
+        """Count what has been spent since the start or the last update."""
+        if self.peak_memory_kind == "cuda":
+            torch.cuda.synchronize(self.device)
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            peak = max(self._sampled_bytes, anonymous_bytes()) - self._start_bytes
+        self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
+        now = time.perf_counter()
+        self.seconds += now - self._updated
+        self._updated = now
+
+    def add_earlier(self, seconds: float, peak_memory_bytes: int) -> None:
+        """Count an earlier attempt that this one goes on from: here and in the blocks around this one."""
+        self.seconds += seconds
+        self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory_bytes)
+        if self.enclosing is not None:
+            self.enclosing.add_earlier(seconds, peak_memory_bytes)
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Look at the memory every few milliseconds meanwhile: no allocator of the CPU tells its peak."""
+        stop = threading.Event()
+
+        def sample() -> None:
+            while not stop.wait(_SAMPLE_SECONDS):
+                self._sampled_bytes = max(self._sampled_bytes, anonymous_bytes())
+
+        sampler = threading.Thread(target=sample, daemon=True)
+        sampler.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            sampler.join()
+
+
+# Blocks may be nested: METHODS measures the whole of a method, whose function measures itself.
+_INNERMOST: ContextVar[Cost | None] = ContextVar("innermost", default=None)
 
 
 @contextmanager
 def measured(device: str) -> Iterator[Cost]:
     """Measure the block; the yielded Cost is complete when it ends."""
-    cost = Cost(device)
-    start = time.perf_counter()
-    if torch.device(device).type == "cuda":
-        cost.peak_memory_kind = "cuda"
-        torch.cuda.reset_peak_memory_stats(device)
-        yield cost
-        torch.cuda.synchronize(device)
-        cost.peak_memory_bytes = torch.cuda.max_memory_allocated(device)
-    else:
-        before = anonymous_bytes()
-        peak = [before]
-        stop = threading.Event()
-        sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
-        sampler.start()
-        try:
+    cost = Cost(device, enclosing=_INNERMOST.get())
+    innermost = _INNERMOST.set(cost)
+    try:
+        with nullcontext() if cost.peak_memory_kind == "cuda" else cost.sampling():
             yield cost
-        finally:
-            stop.set()
-            sampler.join()
-        cost.peak_memory_bytes = max(peak[0], anonymous_bytes()) - before
-    cost.seconds = time.perf_counter() - start
+    finally:
+        _INNERMOST.reset(innermost)
+    cost.update()
 
 
 def anonymous_bytes() -> int:
     """Anonymous resident memory of this process: without the memory-mapped files that plain RSS counts.
 
-    Where the kernel does not tell (macOS), the largest resident set so far.
+    Where the kernel does not tell (macOS), the largest resident set so far; where nothing does (Windows), 0.
     """
     if _STATUS.exists():
-        found = re.search(r"^RssAnon:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
+        line = re.search(r"^RssAnon:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+        if line:
+            return int(line[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _sample(peak: list[int], stop: threading.Event) -> None:
-    while not stop.wait(_SAMPLE_SECONDS):
-        peak[0] = max(peak[0], anonymous_bytes())

@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 
-from pipeline.soups.budget import BlockPlan, plan_within_budget, storage_type
+from pipeline.soups.budget import BlockPlan, plan_within_budget
 from pipeline.soups.checkpoint import Progress, load_progress, save_progress
 from pipeline.soups.descent import Descent, DescentSettings
 from pipeline.soups.fit_data import Fit, FitData, Preprocess
@@ -22,8 +21,9 @@ from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
 from pipeline.soups.measure import Cost, measured
-from pipeline.soups.packed import DELTA_DTYPES, DeltaDtype
+from pipeline.soups.packed import DELTA_DTYPES, DeltaDtype, storage_type
 from pipeline.soups.rebuild import soup_from_coefficients
+from pipeline.soups.seeding import seeded
 from pipeline.soups.settings import Check
 from pipeline.soups.soup import Soup, costed, nonzero_rows
 from pipeline.soups.workbench import borrowed
@@ -92,13 +92,30 @@ def mehl_soup(
 ) -> Soup:
     """Learn one coefficient per ingredient and layer by block coordinate descent on the fit images.
 
-    Coefficients refer to the ingredients (Eq. 4) and sum to one in each layer; weights are rebuilt from them.
-    ``history`` is the loss of every step. ``centre`` (K) are the coefficients of a soup to start from and to measure
-    directions from, instead of the mean of Eq. 3. ``recalibrate`` sets the BatchNorm statistics of the soup at the
-    start of every block; in the soup returned they are mixed like weights (`recalibrated` renews them, and METHODS
-    does). ``checkpoint`` is a file that is written after every block, continued from if it belongs to the same soup,
-    and removed in the end. The model keeps its mode and flags, not its weights. Same seed, same result. Raises
-    SoupError when model and ingredients do not fit, or not into ``memory_budget_gib``.
+    Algorithm 1 of the MEHL-Soup paper. Memory holds the directions of one block and one graph, whatever K. Same seed,
+    same result.
+
+    Args:
+        model: The architecture, in float32 or float64; keeps its mode, flags and device, not its weights.
+        ingredients: K fine-tuned models.
+        fit: Images (n, ...) and labels (n,): two tensors, or a re-iterable of batches of both.
+        settings: None for the defaults, MEHL-Soup+ with blocks of 18.
+        device: Where to compute.
+        seed: Of the blocks and the order of the images.
+        preprocess: Maps a batch of images on the device to the model's input.
+        centre: Coefficients (K) of a soup to start from and to measure directions from, in place of the mean of Eq. 3.
+        checkpoint: A file that is written after every block, continued from if it belongs to the same soup, and removed
+            in the end.
+        recalibrate: Sets the BatchNorm statistics of the model that it gets, at the start of every block. In the soup
+            returned they are mixed like weights (`recalibrated` renews them, and METHODS does).
+
+    Returns:
+        A soup whose coefficients refer to the ingredients (Eq. 4) and sum to one in each layer (not without
+        ``decentralize``); its weights are rebuilt from them. ``history`` is the loss of every step. After a kill,
+        ``seconds`` and ``peak_memory_bytes`` count the blocks that earlier attempts finished.
+
+    Raises:
+        SoupError: Model, ingredients and fit images do not fit each other, or not into ``memory_budget_gib``.
     """
     settings = settings or MehlSettings()
     data = FitData(fit, device, preprocess)
@@ -118,14 +135,15 @@ def mehl_soup(
         ) as plane,
     ):
         identity = _identity(settings, seed, ingredients, data, centre)
-        done = load_progress(checkpoint, identity) if checkpoint else None
-        plan = _plan(settings, plane, data, descent, cost, done)
+        earlier = load_progress(checkpoint, identity) if checkpoint else None
+        plan = _plan(settings, plane, data, descent, cost, earlier)
         blocks = draw_blocks(len(ingredients), plan.block_size, settings.outer_iterations, seed)
-        if done is not None:
-            log.info("going on after block %d of %d from %s", done.blocks_done, len(blocks), checkpoint)
-            plane.resume(done.alpha, done.soup)
-            history += done.losses
-        for t in range(done.blocks_done if done else 0, len(blocks) if plane.mixed else 0):
+        if earlier is not None:
+            log.info("going on after block %d of %d from %s", earlier.blocks_done, len(blocks), checkpoint)
+            plane.resume(earlier.alpha, earlier.soup)
+            cost.add_earlier(earlier.seconds, earlier.peak_memory_bytes)
+            history += earlier.losses
+        for t in range(earlier.blocks_done if earlier else 0, len(blocks) if plane.mixed else 0):
             batches = data.shuffled(settings.batch_size, seeded(seed, _DATA_STREAM, t))
             plane.renew_statistics()
             # Directions live within this call alone: two blocks are never in memory.
@@ -147,7 +165,17 @@ def mehl_soup(
                 losses[-1],
             )
             if checkpoint is not None:
-                progress = Progress(t + 1, plane.alpha, tuple(history), plane.mixed, plan.block_size, plan.delta_dtype)
+                cost.update()
+                progress = Progress(
+                    blocks_done=t + 1,
+                    alpha=plane.alpha,
+                    losses=tuple(history),
+                    soup=plane.mixed,
+                    block_size=plan.block_size,
+                    delta_dtype=plan.delta_dtype,
+                    seconds=cost.seconds,
+                    peak_memory_bytes=cost.peak_memory_bytes,
+                )
                 save_progress(checkpoint, identity, progress)
         coefficients = plane.coefficients()
         weights = soup_from_coefficients(ingredients, coefficients, plane.layers)
@@ -177,17 +205,12 @@ def draw_blocks(count: int, size: int, outer_iterations: int | None, seed: int) 
     return tuple(blocks[:total])
 
 
-def seeded(seed: int, *stream: int) -> torch.Generator:
-    """A generator of its own for each purpose, so that no draw of one shifts those of another."""
-    mixed = np.random.SeedSequence((seed, *stream)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed))
-
-
 def _plan(
-    settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, cost: Cost, done: Progress | None
+    settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, cost: Cost, earlier: Progress | None
 ) -> BlockPlan:
-    if done is not None:  # memory measured today may differ; the blocks must not
-        return BlockPlan(done.block_size, done.delta_dtype)
+    """How many models a block has and how their directions are stored: as set, as the budget allows, or as before."""
+    if earlier is not None:  # memory measured today may differ; the blocks must not
+        return BlockPlan(earlier.block_size, earlier.delta_dtype)
     count = len(plane.ingredients)
     size = count if settings.block_size is None else settings.block_size
     if settings.memory_budget_gib is None or not plane.mixed:
@@ -199,4 +222,5 @@ def _plan(
 def _identity(
     settings: MehlSettings, seed: int, ingredients: IngredientSet, data: FitData, centre: Sequence[float] | None
 ) -> str:
+    """What decides how the soup comes out: progress of another one must not be gone on with."""
     return json.dumps([asdict(settings), seed, ingredients.fingerprint, data.num_images, centre])

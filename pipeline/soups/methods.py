@@ -1,41 +1,65 @@
-"""Every method by its name. A new method is one file and one line here."""
+"""Every method by its name. A new method is one file and one line here, or a line that a module of one's own adds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.soups.best_individual import best_individual, individual_accuracies
+from pipeline.soups.best_individual import build_best_individual
 from pipeline.soups.ensemble import ensemble
-from pipeline.soups.greedy import GreedySettings, greedy_soup, random_order
+from pipeline.soups.greedy import GreedySettings, build_greedy
 from pipeline.soups.greedy_ensemble import greedy_ensemble
 from pipeline.soups.learned import LearnedSettings, learned_soup
 from pipeline.soups.measure import measured
 from pipeline.soups.mehl import MehlSettings, mehl_soup
-from pipeline.soups.scoring import AccuracyScorer, accuracy_scorer
-from pipeline.soups.soup import Soup, SoupInputs, costed
+from pipeline.soups.mehl_plus_greedy import build_mehl_plus_greedy
+from pipeline.soups.soup import Builder, Soup, SoupInputs, calling, costed
 from pipeline.soups.uniform import uniform_soup
-from pipeline.soups.wise_ft import WiseFtSettings, wise_ft
+from pipeline.soups.wise_ft import WiseFtSettings, build_wise_ft
 from pipeline.soups.workbench import borrowed, recalibrated
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make a soup: called with inputs and, where it has any, settings (by default ``defaults``)."""
+    """A way to make a soup: called with inputs and, where it has any, settings.
+
+    Attributes:
+        name: In METHODS, settings, records and file names.
+        label: What people read in tables and figures.
+        build: Makes the soup from inputs and settings; for a plain function of the library, ``calling(function)``.
+        defaults: The settings, a frozen dataclass that checks itself; None for a method that has none.
+        needs_theta0: Whether coefficients need not sum to one in a layer, because theta0 has the rest.
+    """
 
     name: str
-    build: Callable[[SoupInputs, Any], Soup]
+    label: str
+    build: Builder
     defaults: Any = None
+    needs_theta0: bool = False
 
-    def settings(self, given: Mapping[str, Any]) -> Any:
-        """The defaults with the values of ``given``; None for a method without settings. Raises ValueError."""
-        return None if self.defaults is None else replace(self.defaults, **given)
+    def settings(self, overrides: Mapping[str, Any]) -> Any:
+        """The defaults with these values in place of theirs; None for a method without settings.
+
+        Args:
+            overrides: Fields of the settings and their values.
+
+        Raises:
+            ValueError: All that is wrong with the values.
+        """
+        return None if self.defaults is None else replace(self.defaults, **overrides)
 
     def __call__(self, inputs: SoupInputs, settings: Any = None) -> Soup:
         """Build the soup, BatchNorm statistics included, and measure what that cost.
 
         A soup of one ingredient keeps that ingredient's own statistics.
+
+        Args:
+            inputs: Model, ingredients, fit images and the rest.
+            settings: None for the defaults.
+
+        Returns:
+            The soup under this method's name; its cost is that of the whole call.
         """
         with measured(inputs.device) as cost, borrowed(inputs.model, inputs.device):
             soup = self.build(inputs, self.defaults if settings is None else settings)
@@ -49,115 +73,21 @@ def _is_ingredient(soup: Soup) -> bool:
     return len(soup.selected) == 1 and bool((soup.coefficients[soup.selected[0]] == 1).all())
 
 
-def _scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
-    return accuracy_scorer(
-        inputs.model,
-        inputs.fit,
-        device=inputs.device,
-        batch_size=inputs.score_batch_size,
-        preprocess=inputs.preprocess,
-        recalibrate=inputs.recalibrate if recalibrate else None,
-    )
-
-
-def _best_individual(inputs: SoupInputs, settings: None) -> Soup:
-    score = _scorer(inputs, recalibrate=False)  # an ingredient has the statistics it was trained with
-    soup = best_individual(inputs.ingredients, score, inputs.accuracies)
-    return replace(soup, epochs=score.passes)
-
-
-def _uniform(inputs: SoupInputs, settings: None) -> Soup:
-    return uniform_soup(inputs.ingredients)
-
-
-def _greedy(inputs: SoupInputs, settings: GreedySettings) -> Soup:
-    alone = _scorer(inputs, recalibrate=False)
-    accuracies = individual_accuracies(inputs.ingredients, alone, inputs.accuracies)
-    score = _scorer(inputs)
-    soup = greedy_soup(
-        inputs.ingredients,
-        score,
-        order=random_order(len(inputs.ingredients), inputs.seed) if settings.order == "random" else None,
-        ties=settings.ties,
-        accuracies=accuracies,
-        sweeps=settings.sweeps,
-        device=inputs.device,
-    )
-    return replace(soup, epochs=alone.passes + score.passes)
-
-
-def _mehl(inputs: SoupInputs, settings: MehlSettings, centre: Sequence[float] | None = None) -> Soup:
-    return mehl_soup(
-        inputs.model,
-        inputs.ingredients,
-        inputs.fit,
-        settings,
-        device=inputs.device,
-        seed=inputs.seed,
-        preprocess=inputs.preprocess,
-        centre=centre,
-        checkpoint=inputs.checkpoint,
-        recalibrate=inputs.recalibrate,
-    )
-
-
-def _mehl_from_greedy(inputs: SoupInputs, settings: MehlSettings) -> Soup:
-    greedy = METHODS["greedy"](inputs)
-    soup = _mehl(inputs, settings, centre=greedy.coefficients[:, 0].tolist())
-    return replace(soup, epochs=greedy.epochs + soup.epochs)
-
-
-def _learned(inputs: SoupInputs, settings: LearnedSettings) -> Soup:
-    return learned_soup(
-        inputs.model,
-        inputs.ingredients,
-        inputs.fit,
-        settings,
-        device=inputs.device,
-        seed=inputs.seed,
-        preprocess=inputs.preprocess,
-        recalibrate=inputs.recalibrate,
-    )
-
-
-def _ensemble(inputs: SoupInputs, settings: None) -> Soup:
-    return ensemble(inputs.ingredients)
-
-
-def _greedy_ensemble(inputs: SoupInputs, settings: GreedySettings) -> Soup:
-    return greedy_ensemble(
-        inputs.model,
-        inputs.ingredients,
-        inputs.fit,
-        settings,
-        accuracies=inputs.accuracies,
-        device=inputs.device,
-        seed=inputs.seed,
-        preprocess=inputs.preprocess,
-        batch_size=inputs.score_batch_size,
-    )
-
-
-def _wise_ft(inputs: SoupInputs, settings: WiseFtSettings) -> Soup:
-    soup = METHODS[settings.soup](inputs)
-    return wise_ft(inputs.ingredients, soup, inputs.theta0, settings.alpha)
-
-
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("best-individual", _best_individual),
-        Method("uniform", _uniform),
-        Method("greedy", _greedy, GreedySettings()),
-        Method("learned", _learned, LearnedSettings(layers="model")),
-        Method("learned-plus", _learned, LearnedSettings()),
-        Method("hl", _mehl, MehlSettings(block_size=None, layers="model")),
-        Method("hl-plus", _mehl, MehlSettings(block_size=None)),
-        Method("mehl", _mehl, MehlSettings(layers="model")),
-        Method("mehl-plus", _mehl, MehlSettings()),
-        Method("mehl-plus-greedy", _mehl_from_greedy, MehlSettings()),
-        Method("ensemble", _ensemble),
-        Method("greedy-ensemble", _greedy_ensemble, GreedySettings()),
-        Method("wise-ft", _wise_ft, WiseFtSettings()),
+        Method("best-individual", "Best individual", build_best_individual),
+        Method("uniform", "Uniform soup", calling(uniform_soup)),
+        Method("greedy", "Greedy soup", build_greedy, GreedySettings()),
+        Method("learned", "Learned-Soup", calling(learned_soup), LearnedSettings(layers="model")),
+        Method("learned-plus", "Learned-Soup+", calling(learned_soup), LearnedSettings()),
+        Method("hl", "HL-Soup", calling(mehl_soup), MehlSettings(block_size=None, layers="model")),
+        Method("hl-plus", "HL-Soup+", calling(mehl_soup), MehlSettings(block_size=None)),
+        Method("mehl", "MEHL-Soup", calling(mehl_soup), MehlSettings(layers="model")),
+        Method("mehl-plus", "MEHL-Soup+", calling(mehl_soup), MehlSettings()),
+        Method("mehl-plus-greedy", "MEHL-Soup+ from greedy", build_mehl_plus_greedy, MehlSettings()),
+        Method("ensemble", "Ensemble", calling(ensemble)),
+        Method("greedy-ensemble", "Greedy ensemble", calling(greedy_ensemble), GreedySettings()),
+        Method("wise-ft", "WiSE-FT", build_wise_ft, WiseFtSettings(), needs_theta0=True),
     )
 }

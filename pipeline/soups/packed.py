@@ -16,16 +16,26 @@ DELTA_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": to
 _CPU_COLUMNS, _CUDA_COLUMNS = 1 << 16, 1 << 20
 
 
+def storage_type(name: str | None) -> torch.dtype | None:
+    """The torch type of a ``delta_dtype``."""
+    return None if name is None else DELTA_DTYPES[name]
+
+
 @dataclass(frozen=True)
 class Packed:
-    """``rows`` (b, numel) in the stored type; with int8, row k stands for ``quantum[k] * rows[k]``."""
+    """A matrix in the stored type, which is unpacked to the full one a few columns at a time.
+
+    Attributes:
+        rows: (b, numel).
+        quantum: With int8 (b,): row k stands for ``quantum[k] * rows[k]``. None for other types.
+    """
 
     rows: Tensor
     quantum: Tensor | None
 
     @classmethod
     def empty(cls, count: int, like: Tensor, dtype: torch.dtype) -> Packed:
-        """Room for ``count`` flattened tensors shaped as ``like``, on its device."""
+        """A matrix to fill with ``count`` flattened tensors shaped as ``like``, on its device."""
         rows = torch.empty(count, like.numel(), dtype=dtype, device=like.device)
         quantum = torch.ones(count, dtype=like.dtype, device=like.device) if dtype == torch.int8 else None
         return cls(rows, quantum)
@@ -42,6 +52,7 @@ class Packed:
             row[columns].copy_(piece if step is None else (piece / step).round_())
 
     def _direction(self, values: Tensor, centre: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """values - centre, a few columns at a time."""
         for columns in self._pieces():
             yield columns, values[columns] if centre is None else values[columns] - centre[columns]
 

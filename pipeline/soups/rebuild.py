@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import SoupError
-from pipeline.soups.ingredients import IngredientSet, same_bits
+from pipeline.soups.ingredient_file import same_bits
+from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import layer_indices
 from pipeline.soups.streaming import weighted_sum
 
@@ -19,12 +20,24 @@ def soup_from_coefficients(
     layers: Sequence[str],
     theta0: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """The weights sum_k c_k^l theta_k^l, in the ingredients' own dtypes.
+    """The weights sum_k c_k^l theta_k^l, in the ingredients' own dtypes (Eq. 4 of the MEHL-Soup paper).
 
-    ``coefficients`` is (K, L), its columns named by ``layers``. Sums run in float64 and leave out zero coefficients, so
-    a one-hot column gives back that ingredient bit for bit. Tensors equal in all ingredients are copied. Integer
-    tensors are those of the ingredient with the largest coefficients. With ``theta0`` (WiSE-FT) each layer gets
-    (1 - sum_k c_k^l) theta0^l besides. Raises SoupError when shapes or layers do not fit the ingredients.
+    Sums run in float64 and leave out zero coefficients, so a one-hot column gives back that ingredient bit for bit.
+    Tensors equal in all ingredients are copied. Integer tensors are those of the ingredient with the largest
+    coefficients.
+
+    Args:
+        ingredients: K fine-tuned models.
+        coefficients: (K, L), a column per layer.
+        layers: The L names of the columns: of tensors, of modules, or ``model`` alone.
+        theta0: The weights that all ingredients started from, by name; each layer then gets
+            (1 - sum_k c_k^l) theta0^l besides (WiSE-FT).
+
+    Returns:
+        A state dict on the CPU.
+
+    Raises:
+        SoupError: Shapes, layers or theta0 do not fit the ingredients.
     """
     if coefficients.shape != (len(ingredients), len(layers)):
         raise SoupError(
@@ -37,14 +50,14 @@ def soup_from_coefficients(
         layer_of = layer_indices(mixed, layers)
     except KeyError as error:
         raise SoupError(f"tensor {error} is in none of the {len(layers)} layers; take those of the same soup") from None
-    largest = int(weights.sum(dim=1).argmax())
+    heaviest = int(weights.sum(dim=1).argmax())
     soup = {}
     for name in ingredients.names:
         if name in layer_of:
             origin = None if theta0 is None else theta0[name]
             soup[name] = _combine(ingredients, name, weights[:, layer_of[name]].tolist(), origin)
         else:
-            soup[name] = ingredients.tensor(largest, name).clone()
+            soup[name] = ingredients.tensor(heaviest, name).clone()
     return soup
 
 
@@ -66,6 +79,7 @@ def mixed_tensors(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | Non
 
 
 def _combine(ingredients: IngredientSet, name: str, column: Sequence[float], origin: Tensor | None) -> Tensor:
+    """One tensor of the soup: its layer's ``column`` (K) of coefficients, and what they lack to one of ``origin``."""
     terms = [(weight, ingredients.tensor(k, name)) for k, weight in enumerate(column) if weight != 0]
     if origin is not None and (rest := 1.0 - sum(column)) != 0:
         terms.insert(0, (rest, origin.cpu()))

@@ -11,22 +11,36 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
-from pipeline.soups.workbench import borrowed, load_weights
+from pipeline.soups.soup import SoupInputs
+from pipeline.soups.workbench import borrowed, copy_into_model
 
 
 class Score(Protocol):
     """Accuracy in [0, 1] of a model with these weights, or None once ``at_least`` is out of reach."""
 
     def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float | None:
-        """Score the weights."""
+        """Score the weights.
+
+        Args:
+            state_dict: The weights.
+            at_least: A lower accuracy is of no use to the caller: the score may end early with None.
+        """
 
 
 @dataclass
 class AccuracyScorer:
-    """A `Score` on given images; ``passes`` counts how often it went over them, cut-off passes by their part.
+    """A `Score` on given images, which looks at the hard ones first.
 
     Images that earlier weights got wrong come first: a worse candidate then shows it within the images that are ever
     wrong, not at the end. Accuracy does not depend on the order. Streamed batches come as they are.
+
+    Attributes:
+        model: The architecture; keeps its mode and flags, not its weights.
+        data: The images and labels.
+        batch_size: Images in a forward pass.
+        recalibrate: Sets BatchNorm statistics of the loaded model before every pass; None keeps those of the weights.
+        passes: How often it went over the images so far; a pass that ended early counts by its part.
+        mistakes: How often each image (n,) was classified wrongly so far.
     """
 
     model: nn.Module
@@ -38,7 +52,12 @@ class AccuracyScorer:
 
     @torch.no_grad()
     def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float | None:
-        """Accuracy of these weights; None as soon as the images left cannot lift it to ``at_least``."""
+        """Accuracy of these weights; None as soon as the images left cannot lift it to ``at_least``.
+
+        Args:
+            state_dict: The weights.
+            at_least: The accuracy that is asked for; None: any.
+        """
         total = self.data.num_images
         needed = 0 if at_least is None else smallest_count(at_least, total)
         if self.mistakes is None:
@@ -47,17 +66,17 @@ class AccuracyScorer:
         in_order = self.data.resident is not None
         seen, correct = 0, 0
         with borrowed(self.model, self.data.device):
-            load_weights(self.model, state_dict)
+            copy_into_model(self.model, state_dict)
             if self.recalibrate is not None:
                 self.recalibrate(self.model)
                 self.model.eval()
             for images, labels in self.data.ordered(self.batch_size, order):
-                if correct + total - seen < needed:
+                if correct + total - seen < needed:  # even if all that are left were right
                     break
-                right = (self.model(images).argmax(dim=-1) == labels).cpu()
-                correct += int(right.sum())
+                is_correct = (self.model(images).argmax(dim=-1) == labels).cpu()
+                correct += int(is_correct.sum())
                 if in_order:
-                    self.mistakes[order[seen : seen + len(labels)]] += ~right
+                    self.mistakes[order[seen : seen + len(labels)]] += ~is_correct
                 seen += len(labels)
         self.passes += seen / total
         return None if correct + total - seen < needed else correct / total
@@ -72,11 +91,32 @@ def accuracy_scorer(
     preprocess: Preprocess | None = None,
     recalibrate: Callable[[nn.Module], None] | None = None,
 ) -> AccuracyScorer:
-    """A score for `greedy_soup` and others: accuracy on the fit images, which stay decoded on the device.
+    """A score for `greedy_soup` and others: accuracy on the fit images, which stay on the device.
 
-    ``recalibrate`` (BatchNorm statistics) is called on the loaded model before every pass.
+    Args:
+        model: The architecture; keeps its mode, flags and device, not its weights.
+        fit: Images (n, ...) and labels (n,): two tensors, or a re-iterable of batches of both.
+        device: Where to compute.
+        batch_size: Images in a forward pass; streamed batches keep their own size.
+        preprocess: Maps a batch of images on the device to the model's input.
+        recalibrate: Sets BatchNorm statistics of the loaded model before every pass; None keeps those of the weights.
+
+    Raises:
+        SoupError: ``fit`` has no images, not one label for each, or can be read only once.
     """
     return AccuracyScorer(model, FitData(fit, device, preprocess), batch_size, recalibrate)
+
+
+def fit_scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
+    """The `accuracy_scorer` of a method's inputs; without ``recalibrate`` it keeps the statistics of what it scores."""
+    return accuracy_scorer(
+        inputs.model,
+        inputs.fit,
+        device=inputs.device,
+        batch_size=inputs.score_batch_size,
+        preprocess=inputs.preprocess,
+        recalibrate=inputs.recalibrate if recalibrate else None,
+    )
 
 
 def smallest_count(at_least: float, total: int) -> int:

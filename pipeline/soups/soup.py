@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,19 @@ from pipeline.soups.measure import Cost
 class SoupInputs:
     """Everything that a method may draw on.
 
-    ``model`` is the architecture: methods load weights into it and give back its mode, flags and device, but not its
-    weights. ``fit`` are the validation images learned from, ``accuracies`` those of the ingredients on ``fit`` if known
-    (they save K passes). ``recalibrate`` sets BatchNorm statistics on the loaded model before every score and for each
-    returned soup. ``preprocess`` maps a batch of images on the device to the model's input. ``theta0`` are the weights
-    that all ingredients started from. ``checkpoint`` is a file in which a method that takes long keeps its progress.
+    Attributes:
+        model: The architecture: methods load weights into it and give back its mode, flags and device, but not its
+            weights.
+        ingredients: K fine-tuned models.
+        fit: The validation images (n, ...) and labels (n,) to learn from: two tensors, or a re-iterable of batches.
+        accuracies: Those of the K ingredients on ``fit``, if known; they save K passes.
+        device: Where to compute.
+        seed: Of everything that is drawn.
+        recalibrate: Sets BatchNorm statistics on the loaded model, before every score and for each returned soup.
+        theta0: The weights that all ingredients started from, by name.
+        preprocess: Maps a batch of images on the device to the model's input.
+        checkpoint: A file in which a method that takes long keeps its progress.
+        score_batch_size: Images in a forward pass that only scores.
     """
 
     model: nn.Module
@@ -43,11 +52,19 @@ class SoupInputs:
 class Soup:
     """A finished soup, or the members of an ensemble.
 
-    ``coefficients`` is (K, L) in float64, its columns named by ``layers``; applied to the ingredients by
-    `soup_from_coefficients` they give ``state_dict`` bit for bit (before BatchNorm recalibration). ``state_dict`` is
-    None for ensembles, whose coefficients weigh logits. ``selected`` are the ingredients with a coefficient other than
-    zero. ``blocks`` are the models of each outer iteration, ``history`` the loss of every step or the accuracy of every
-    accepted soup. ``epochs`` counts passes over the fit images, scoring included.
+    Attributes:
+        method: The name in METHODS.
+        state_dict: The weights on the CPU; None for ensembles.
+        coefficients: (K, L) in float64. Applied to the ingredients by `soup_from_coefficients` they give ``state_dict``
+            bit for bit (before BatchNorm recalibration); those of an ensemble weigh logits.
+        layers: The L names of the columns.
+        selected: The ingredients with a coefficient other than zero, ascending.
+        blocks: The models of each outer iteration; empty for methods without blocks.
+        history: The loss of every step, or the accuracy of every accepted soup.
+        seconds: Wall clock time; of all attempts, where it went on from a checkpoint.
+        epochs: Passes over the fit images, scoring included.
+        peak_memory_bytes: The largest of all attempts.
+        peak_memory_kind: ``cuda`` (the allocator's peak) or ``anon`` (the peak of RssAnon over that at the start).
     """
 
     method: str
@@ -63,6 +80,33 @@ class Soup:
     peak_memory_kind: Literal["cuda", "anon"] = "anon"
 
 
+Builder: TypeAlias = Callable[[SoupInputs, Any], Soup]
+
+
+def calling(function: Callable[..., Soup]) -> Builder:
+    """A builder that calls ``function`` with what its signature asks for.
+
+    Each parameter that has the name of a field of `SoupInputs` gets that field, a parameter ``settings`` the settings;
+    all others keep their defaults.
+
+    Args:
+        function: Makes the soup, such as `mehl_soup`.
+
+    Returns:
+        What a `Method` takes as ``build``.
+    """
+    parameters = inspect.signature(function).parameters
+    wanted = [field.name for field in fields(SoupInputs) if field.name in parameters]
+
+    def build(inputs: SoupInputs, settings: Any) -> Soup:
+        arguments = {name: getattr(inputs, name) for name in wanted}
+        if "settings" in parameters:
+            arguments["settings"] = settings
+        return function(**arguments)
+
+    return build
+
+
 def costed(soup: Soup, cost: Cost) -> Soup:
     """The soup with the seconds and the peak memory that a finished `measured` block found."""
     return replace(
@@ -74,7 +118,11 @@ def costed(soup: Soup, cost: Cost) -> Soup:
 
 
 def nonzero_rows(coefficients: Tensor) -> tuple[int, ...]:
-    """Ingredients with any coefficient other than zero; all of them where nothing is mixed (L = 0)."""
+    """Ingredients with any coefficient other than zero; all of them where nothing is mixed (L = 0).
+
+    Args:
+        coefficients: (K, L).
+    """
     if coefficients.shape[1] == 0:
         return tuple(range(coefficients.shape[0]))
     return tuple(torch.nonzero((coefficients != 0).any(dim=1)).flatten().tolist())

@@ -13,7 +13,8 @@ _PIECE = 1 << 18  # 2 MiB of float64: stays in cache while the ingredients pass 
 def weighted_sum(terms: Sequence[tuple[float, Tensor]], out: Tensor) -> Tensor:
     """Write sum_i weight_i tensor_i into the contiguous CPU tensor ``out``, rounded once; returns it.
 
-    A single term of weight 1 is copied bit for bit.
+    Pieces of the flattened tensors are summed one after the other: scratch is two pieces of float64, whatever the
+    number and the size of the tensors. A single term of weight 1 is copied bit for bit.
     """
     flat = out.view(-1)
     sources = [(weight, tensor.reshape(-1)) for weight, tensor in terms]

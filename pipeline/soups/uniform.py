@@ -11,7 +11,11 @@ from pipeline.soups.soup import Soup, costed
 
 
 def uniform_soup(ingredients: IngredientSet) -> Soup:
-    """The mean of all K ingredients, each with coefficient 1/K; looks at no image."""
+    """The mean of all K ingredients, each with coefficient 1/K; looks at no image (Eq. 1 of the MEHL-Soup paper).
+
+    Args:
+        ingredients: K fine-tuned models.
+    """
     with measured("cpu") as cost:
         count = len(ingredients)
         coefficients = torch.full((count, 1), 1.0 / count, dtype=torch.float64)

@@ -16,7 +16,7 @@ def borrowed(model: nn.Module, device: str) -> Iterator[None]:
     """The model on ``device`` in eval mode; modes, requires_grad flags and device are restored, weights are not."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    original_device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         model.to(device)
         model.eval()
@@ -26,18 +26,18 @@ def borrowed(model: nn.Module, device: str) -> Iterator[None]:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-        model.to(home)
+        model.to(original_device)
 
 
 def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own tensor behind each name of an ingredient.
+    """The model's own tensor behind each name of an ingredient: what is written to them is the model's weights.
 
-    Tied tensors are stored once and fill every place that shares them. Raises SoupError when the model lacks a tensor,
+    Tied tensors are stored once and fill every name that shares them. Raises SoupError when the model lacks a tensor,
     has another shape, has tensors that nothing fills, or is stored in a way that cannot be written in place.
     """
     own = model.state_dict(keep_vars=True)
     slots: dict[str, Tensor] = {}
-    owners: dict[int, str] = {}
+    owners: dict[int, str] = {}  # address of a tensor -> the stored name that fills it
     for name, tensor in tensors.items():
         if name not in own:
             raise SoupError(
@@ -66,8 +66,16 @@ def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy an ingredient or a soup into the model, in place."""
+def copy_into_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy an ingredient or a soup into the caller's model, in place: dtype and device stay the model's.
+
+    Args:
+        model: Of the architecture that the tensors are of.
+        tensors: Weights by name, tied ones once.
+
+    Raises:
+        SoupError: They do not fit the model; names the tensor.
+    """
     for name, slot in weight_slots(model, tensors).items():
         slot.copy_(tensors[name])
 
@@ -75,9 +83,19 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def recalibrated(
     model: nn.Module, state_dict: Mapping[str, Tensor], recalibrate: Callable[[nn.Module], None], device: str
 ) -> dict[str, Tensor]:
-    """The soup with the buffers that ``recalibrate`` sets on the loaded model (BatchNorm statistics)."""
+    """The soup with its BatchNorm statistics renewed.
+
+    Args:
+        model: The architecture; keeps its mode and flags, not its weights.
+        state_dict: The soup's weights.
+        recalibrate: Sets the buffers of the model that it gets, which holds the soup.
+        device: Where to compute.
+
+    Returns:
+        The same tensors, but for the model's buffers, which are copies in the dtypes of ``state_dict``.
+    """
     with borrowed(model, device):
-        load_weights(model, state_dict)
+        copy_into_model(model, state_dict)
         recalibrate(model)
         model.eval()
         buffers = dict(model.named_buffers(remove_duplicate=False))

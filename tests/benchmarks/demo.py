@@ -18,7 +18,8 @@ from pathlib import Path
 
 from recording import RESULTS, record
 
-from pipeline.records import RunRecord, SoupRecord
+from pipeline.records import SoupRecord
+from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,7 @@ def main() -> None:
             subprocess.run([sys.executable, *command, f"output={output}"], cwd=ROOT, check=True)
             seconds.append(round(time.perf_counter() - start, 1))
         soups = read_table(output / "soups.parquet", SoupRecord)
-        run = RunRecord.model_validate_json((output / "run.json").read_text(encoding="utf-8"))
+        run = read_run(RunFolder(output))
         shutil.copyfile(output / "figures" / "cost_accuracy.svg", RESULTS / "demo.svg")
     record(
         "demo",

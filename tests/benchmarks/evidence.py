@@ -39,6 +39,7 @@ from pipeline.records import (
     cost_unit,
     cumulative_gpu_hours,
 )
+from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 from pipeline.report.figures import save
 from pipeline.report.styles import style
@@ -64,6 +65,22 @@ SETTINGS = {
         "inner_iterations": [32, 480],
         "direction_scale": ["unit"],
     },
+}
+# What the tables and figures call the methods; the records of the runs that are kept do not say.
+LABELS = {
+    "best-individual": "Best individual",
+    "uniform": "Uniform soup",
+    "greedy": "Greedy soup",
+    "learned": "Learned-Soup",
+    "learned-plus": "Learned-Soup+",
+    "hl": "HL-Soup",
+    "hl-plus": "HL-Soup+",
+    "mehl": "MEHL-Soup",
+    "mehl-plus": "MEHL-Soup+",
+    "mehl-plus-greedy": "MEHL-Soup+ from greedy",
+    "ensemble": "Ensemble",
+    "greedy-ensemble": "Greedy ensemble",
+    "wise-ft": "WiSE-FT",
 }
 BASELINES = ("greedy", "best-individual", "uniform", "ensemble", "greedy-ensemble")
 
@@ -141,7 +158,7 @@ def read_sweep(folder: Path) -> Sweep:
     costs = study(folder / "cost_accuracy.parquet", CostRecord)
     paths = {predictions_of(row.method) for row in soups} | {str(row.predictions) for row in costs}
     return Sweep(
-        run=RunRecord.model_validate_json((folder / "run.json").read_text(encoding="utf-8")),
+        run=read_run(RunFolder(folder)),
         ingredients=read_table(folder / "ingredients.parquet", IngredientRecord),
         soups={row.method: row for row in soups},
         costs=costs,
@@ -259,20 +276,20 @@ def markdown(sweeps: Sequence[Sweep], effects: Effects) -> str:
         rows.append(
             (
                 means["test_accuracy"],
-                f"| {style(method).label} | {100 * means['val_accuracy']:.2f} | {100 * means['select_accuracy']:.2f} "
+                f"| {LABELS[method]} | {100 * means['val_accuracy']:.2f} | {100 * means['select_accuracy']:.2f} "
                 f"| {100 * means['test_accuracy']:.2f} | {per_epoch} | {means['epochs']:.0f} "
                 f"| {means['construction_seconds']:.0f} s | {memory:.0f} MiB |",
             )
         )
     lines += [line for _, line in sorted(rows, reverse=True)]
     for method, over in effects.items():
-        lines += ["", f"| {style(method).label} against | test accuracy, pp (95 % interval) | per sweep | McNemar p |"]
+        lines += ["", f"| {LABELS[method]} against | test accuracy, pp (95 % interval) | per sweep | McNemar p |"]
         lines += ["|---|---|---|---|"]
         for baseline, found in over.items():
             per_sweep = ", ".join(f"{value:+.2f}" for value in found["per_sweep"])
             tests = ", ".join(f"{value:.2g}" for value in found["mcnemar_p"])
             interval = f"{found['estimate']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
-            lines.append(f"| {style(baseline).label} | {interval} | {per_sweep} | {tests} |")
+            lines.append(f"| {LABELS[baseline]} | {interval} | {per_sweep} | {tests} |")
     return "\n".join(lines)
 
 
@@ -291,7 +308,7 @@ def effects_figure(effects: Effects) -> Figure:
     axes = figure.add_subplot()
     baselines = list(next(iter(effects.values())))[::-1]
     for number, (method, over) in enumerate(effects.items()):
-        look = style(method)
+        look = style(method, LABELS)
         for place, baseline in enumerate(baselines):
             found, height = over[baseline], place + 0.2 - 0.4 * number
             axes.plot([found["low"], found["high"]], [height, height], color=look.colour, linewidth=2)
@@ -299,7 +316,7 @@ def effects_figure(effects: Effects) -> Figure:
             label = look.label if place == 0 else None
             axes.plot(found["estimate"], height, look.marker, color=look.colour, markersize=8, label=label)
     axes.axvline(0, color="#404040", linewidth=1)
-    axes.set_yticks(range(len(baselines)), [f"over {style(name).label}" for name in baselines])
+    axes.set_yticks(range(len(baselines)), [f"over {LABELS[name]}" for name in baselines])
     axes.set_xlabel("Gain in test accuracy, percentage points (line: 95 % interval, dots: sweeps)", fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
@@ -311,7 +328,7 @@ def cost_figure(sweeps: Sequence[Sweep]) -> Figure:
     figure = Figure(figsize=(6.8, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for method in dict.fromkeys(row.method for row in sweeps[0].costs):
-        look = style(method)
+        look = style(method, LABELS)
         lines = [
             sorted((row for row in sweep.costs if row.method == method), key=lambda row: row.num_ingredients)
             for sweep in sweeps

@@ -15,11 +15,12 @@ import pytest
 from data_samples import data_config, encoded, flat_image, write_folders, write_parquet
 from PIL import Image
 
-from pipeline.data import load_splits, prepare
+from pipeline.data import SOURCES, load_splits, prepare
 from pipeline.data.decode import decode
 from pipeline.data.preparation import _write_set
 from pipeline.data.sources.parquet import _chunks
 from pipeline.errors import DataError
+from pipeline.testing import check_source
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -247,6 +248,27 @@ def test_cifar_as_torchvision_keeps_it(store, tmp_path, monkeypatch, classes):
     select = len(splits.select)
     assert np.array_equal(splits.select.images, images[order[:select]])
     assert np.array_equal(splits.fit.images, images[order[select : select + len(splits.fit)]])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_keeps_its_contract(name, store, tmp_path, monkeypatch):
+    folders = {"train": tmp_path / "train", "test": tmp_path / "test"}
+    match name:
+        case "parquet":
+            settings = {part: write_parquet(path.with_suffix(".parquet"), [0, 1] * 5) for part, path in folders.items()}
+        case "image_folder":
+            settings = {part: write_folders(path, {"cat": 2, "dog": 3}) for part, path in folders.items()}
+        case "cifar10" | "cifar100":
+            cifar_copy(tmp_path / "root", int(name.removeprefix("cifar")), monkeypatch)
+            settings = {"root": tmp_path / "root"}
+        case "imagenet":
+            monkeypatch.setattr("pipeline.data.sources.imagenet._NUM_CLASSES", 2)
+            for part in ("train", "val"):
+                write_folders(tmp_path / "root" / part, {"n00": 2, "n01": 2})
+            settings = {"root": tmp_path / "root"}
+        case _:
+            settings = {}
+    check_source(SOURCES[name], data_config(source=name, store=store, image_size=8, **settings))
 
 
 def test_cifar_that_cannot_be_downloaded_says_what_to_do(store, tmp_path, monkeypatch):

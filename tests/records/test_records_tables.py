@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
+from samples import ingredient
 
 from pipeline.errors import DataError
 from pipeline.records import (
@@ -35,7 +36,7 @@ def test_an_empty_table_has_all_columns_with_their_types(tmp_path, kind):
     write_table(path, [], kind)
     assert read_table(path, kind) == []
     schema = pq.read_schema(path)
-    assert schema.names == list(kind.model_fields)
+    assert schema.names == [*kind.model_fields, *kind.extra_columns]
     assert pa.null() not in schema.types
 
 
@@ -55,12 +56,24 @@ def test_ingredients_have_outcome_columns_before_hyperparameters(tmp_path):
     assert names[-len(Hyperparameters.model_fields) :] == list(Hyperparameters.model_fields)
 
 
+def test_hyperparameters_of_a_trainers_own_are_read_as_they_stand(tmp_path):
+    own = {"momentum": 0.9, "layers": 3, "frozen": True, "rule": "sam", "unknown": None}
+    rows = [ingredient(0, **own), ingredient(1, **own | {"momentum": 1, "layers": None})]
+    path = tmp_path / "ingredients.parquet"
+    write_table(path, rows, IngredientRecord)
+    read = read_table(path, IngredientRecord)
+    assert [row.hyperparameters for row in read] == [row.hyperparameters for row in rows]
+    assert list(read[0].hyperparameters) == [*Hyperparameters.model_fields, *own]
+    types = [pq.read_schema(path).field(name).type for name in own]
+    assert types == [pa.float64(), pa.int64(), pa.bool_(), pa.string(), pa.string()]
+
+
 def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
     path = tmp_path / "cost.parquet"
     write_table(path, [cost(4)], CostRecord)
 
     def fail(table, file):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr("pipeline.records.tables.pq.write_table", fail)

@@ -28,7 +28,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("kind", COLUMNS, ids=lambda kind: kind.__name__)
 def test_columns_are_those_of_the_design_in_order(kind):
-    assert list(kind.model_fields) == COLUMNS[kind].split()
+    assert [*kind.model_fields, *kind.extra_columns] == COLUMNS[kind].split()
 
 
 def test_cost_counts_failed_trials_up_to_the_last_finished_one():
@@ -52,8 +52,21 @@ def test_one_trial_without_a_gpu_makes_core_hours_of_all():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"status": "lost"}, {"val_accuracy": float("nan")}, {"unknown": 1}, {"sha256": 1}], ids=str
+    "wrong",
+    [{"status": "lost"}, {"val_accuracy": float("nan")}, {"sha256": 1}, {"own": [1]}, {"own": float("inf")}],
+    ids=str,
 )
 def test_rows_are_validated(wrong):
     with pytest.raises(ValidationError):
         ingredient(0, **wrong)
+
+
+def test_a_record_of_fixed_columns_takes_no_others():
+    with pytest.raises(ValidationError):
+        CoefficientRecord(trial_index=0, layer="model", coefficient=1.0, unknown=1)
+
+
+@pytest.mark.parametrize("wrong", [{"lr": -1}, {"epochs": 0}, {"augmentation": "wild"}, {"ema_decay": 1}], ids=str)
+def test_known_hyperparameters_are_checked_in_a_row_too(wrong):
+    with pytest.raises(ValidationError):
+        ingredient(0).model_validate({**ingredient(0).model_dump(), **wrong})

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from samples import ingredient, model_config
+from samples import ingredient, model_config, served_soup
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256
-from pipeline.models import describe_model
 from pipeline.records import (
+    RECORDS_VERSION,
     CostRecord,
     EpochRecord,
     IngredientRecord,
@@ -26,7 +26,6 @@ from pipeline.records import (
 )
 from pipeline.registry import (
     IngredientRecorder,
-    SoupModel,
     Sweep,
     connect,
     describe,
@@ -105,7 +104,7 @@ def soup_record(method="greedy", **values):
 
 
 def soup_model(path):
-    return SoupModel(path, describe_model(model_config(), 8, ("cat", "dög")))
+    return served_soup(path, model_config(), 8, ("cat", "dög"))
 
 
 def versions(sweep, model):
@@ -545,3 +544,19 @@ def test_a_new_database_is_made_with_its_folder(tmp_path):
     path = tmp_path / "new" / "folder" / "mlflow.db"
     connect(f"sqlite:///{path}")
     assert path.exists()
+
+
+def test_a_sweep_of_a_newer_program_is_refused_in_a_line(sweep, store_uri):
+    assert find_sweep(store_uri, sweep.name).sweep_id == sweep.sweep_id
+    client = sweep.client()
+    assert client.get_run(sweep.run_id).data.tags["records_version"] == str(RECORDS_VERSION)
+    client.delete_tag(sweep.run_id, "records_version")  # as the first version had it
+    assert find_sweep(store_uri, sweep.name).sweep_id == sweep.sweep_id
+    client.set_tag(sweep.run_id, "records_version", str(RECORDS_VERSION + 1))
+    for ask in (
+        lambda: find_sweep(store_uri, sweep.name),
+        lambda: open_sweep(store_uri, sweep.name, sweep.sweep_id, None, {}),
+    ):
+        with pytest.raises(RegistryError, match=rf"version {RECORDS_VERSION + 1}, and this program knows") as caught:
+            ask()
+        assert len(str(caught.value).splitlines()) == 1

@@ -1,6 +1,5 @@
 """A soup as MLflow serves it, in the process: from the folder alone, with the logits of the classifier."""
 
-import io
 import json
 
 import mlflow
@@ -8,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from elsewhere import logits_elsewhere, png
 from mlflow.exceptions import MlflowException
-from PIL import Image
-from samples import CLIP, DIGIT_NAMES, digit_images, model_config
+from samples import CLIP, DIGIT_NAMES, add_outside_backbone, digit_images, model_config, served_soup
 
 from pipeline.data.decode import decode
-from pipeline.models import build_classifier, describe_model
+from pipeline.models import build_classifier
 from pipeline.registry.serving import save_served_model
 from pipeline.weights import save_weights, unique_state
 
@@ -23,14 +22,13 @@ BACKBONES = {
     "with text tower": ({"architecture": CLIP}, 8),
     "torchvision": ({"backbone": "torchvision", "name": "resnet18"}, 32),
     "timm": ({"backbone": "timm", "name": "resnet10t"}, 32),
+    "outside": ({"backbone": "mine", "architecture": {"width": 4}}, 8),
 }
 
 
-def png(pixels):
-    """A PNG file of uint8 pixels (3, H, W) or (H, W)."""
-    file = io.BytesIO()
-    Image.fromarray(pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(file, "png")
-    return file.getvalue()
+@pytest.fixture(autouse=True)
+def _outside(monkeypatch, tmp_path):
+    add_outside_backbone(monkeypatch, tmp_path)
 
 
 def served(folder, settings, size):
@@ -39,8 +37,8 @@ def served(folder, settings, size):
     config = model_config(**settings)
     model = build_classifier(config, 10).eval()
     save_weights(unique_state(model), folder / "model.safetensors", {})
-    described = describe_model(config, size, DIGIT_NAMES)
-    assert save_served_model(folder / "soup", folder / "model.safetensors", described) == "artifacts/model.safetensors"
+    soup = served_soup(folder / "model.safetensors", config, size)
+    assert save_served_model(folder / "soup", soup) == "artifacts/model.safetensors"
     return model, mlflow.pyfunc.load_model(str(folder / "soup"))
 
 
@@ -54,6 +52,24 @@ def test_answers_as_the_classifier(tmp_path, settings, size):
     torch.testing.assert_close(torch.tensor(answer["logits"].tolist()), expected, atol=1e-5, rtol=1e-5)
     assert list(answer["label"]) == [DIGIT_NAMES[index] for index in expected.argmax(1)]
     np.testing.assert_allclose(answer["probability"], expected.softmax(1).amax(1), rtol=1e-4)
+
+
+def test_answers_where_this_package_is_not(tmp_path):
+    model, _ = served(tmp_path, *BACKBONES["open_clip"])
+    logits = logits_elsewhere(str(tmp_path / "soup"), [png(image) for image in IMAGES.images[:3]], tmp_path)
+    with torch.inference_mode():
+        torch.testing.assert_close(logits, model(IMAGES.tensors()[0][:3]), atol=1e-5, rtol=1e-5)
+
+
+def test_soups_in_one_process_keep_to_the_files_that_they_were_shipped_with(tmp_path, monkeypatch):
+    add_outside_backbone(monkeypatch, tmp_path, "theirs", ("nn.ReLU()", "nn.Tanh()"))
+    for name in ("mine", "theirs"):
+        (tmp_path / f"of {name}").mkdir()
+        model, soup = served(tmp_path / f"of {name}", {"backbone": name, "architecture": {"width": 4}}, 8)
+        answer = soup.predict(pd.DataFrame({"image": [png(IMAGES.images[0])]}))
+        expected = model(torch.from_numpy(IMAGES.images[:1]))
+        torch.testing.assert_close(torch.tensor(answer["logits"].tolist()), expected, atol=1e-5, rtol=1e-5)
+    assert {path.name for path in tmp_path.glob("of */soup/code/*.py")} == {"backbone.py"}
 
 
 def test_any_image_is_prepared_as_for_training(tmp_path):
@@ -81,7 +97,7 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path):
     state = dict(unique_state(build_classifier(config, 10)))
     del state["tower.ln_post.bias"]
     save_weights(state, tmp_path / "model.safetensors", {})
-    save_served_model(tmp_path / "soup", tmp_path / "model.safetensors", describe_model(config, 8, DIGIT_NAMES))
+    save_served_model(tmp_path / "soup", served_soup(tmp_path / "model.safetensors", config, 8))
     with pytest.raises(MlflowException, match=r"differ in tower\.ln_post\.bias; install what"):
         mlflow.pyfunc.load_model(str(tmp_path / "soup"))
 
@@ -90,6 +106,7 @@ def test_the_folder_needs_neither_pickle_nor_this_package(tmp_path):
     served(tmp_path, *BACKBONES["open_clip"])
     names = {str(path.relative_to(tmp_path / "soup")) for path in (tmp_path / "soup").rglob("*") if path.is_file()}
     assert {"MLmodel", "served_model.py", "artifacts/model.safetensors", "artifacts/description.json"} <= names
+    assert "code/open_clip_backbone.py" in names
     assert not [name for name in names if name.endswith((".pkl", ".pt", ".bin"))]
     requirements = (tmp_path / "soup" / "requirements.txt").read_text().splitlines()
     assert "pipeline" not in (tmp_path / "soup" / "served_model.py").read_text()

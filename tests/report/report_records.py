@@ -5,6 +5,7 @@ import random
 from itertools import combinations
 
 from pipeline.records import (
+    RECORDS_VERSION,
     CoefficientRecord,
     ComparisonRecord,
     CostRatioRecord,
@@ -19,11 +20,21 @@ from pipeline.records import (
     cumulative_gpu_hours,
 )
 
+LABELS = {
+    "best-individual": "Best individual",
+    "uniform": "Uniform soup",
+    "greedy": "Greedy soup",
+    "hl": "HL-Soup",
+    "mehl": "MEHL-Soup",
+    "mehl-plus": "MEHL-Soup+",
+    "ensemble": "Ensemble",
+}
 SPLITS = {"pretrain": 300, "train": 500, "fit": 400, "select": 100, "test": 497}
 
 
 def a_run(**changes) -> RunRecord:
     values = {
+        "records_version": RECORDS_VERSION,
         "name": "digits",
         "sweep_id": "20260730-0a1b2c",
         "seed": 0,
@@ -37,6 +48,7 @@ def a_run(**changes) -> RunRecord:
         "theta0_gpu_hours": 0.0031,
         "theta0_test_accuracy": 0.6137,
         "champion": "mehl-plus",
+        "labels": LABELS,
     }
     return RunRecord(**(values | changes))
 
@@ -176,6 +188,12 @@ def the_results(**changes) -> RunResults:
         "run": a_run(),
         "ingredients": ingredients,
         "soups": the_soups(),
+        "coefficients": {  # the ensemble has none
+            **{method: the_coefficients(("model",), 0) for method in ("best-individual", "uniform", "greedy", "mehl")},
+            "mehl-plus": the_coefficients(("a", "b", "c"), 0.2),
+        },
+    }
+    studies = {
         "cost_accuracy": the_costs(ingredients),
         "cost_ratios": [a_ratio()],
         "comparisons": the_comparisons(),
@@ -189,12 +207,9 @@ def the_results(**changes) -> RunResults:
             SimilarityRecord(trial_index=i, other_index=j, weights=0.998, from_mean=-0.1, from_theta0=0.2)
             for i, j in combinations(range(6), 2)
         ],
-        "coefficients": {
-            "greedy": the_coefficients(("model",), 0),
-            "mehl-plus": the_coefficients(("a", "b", "c"), 0.2),
-        },
     }
-    return RunResults(**(values | changes))
+    own = {name: value for name, value in changes.items() if name in values}
+    return RunResults(**(values | own), studies=studies | {k: v for k, v in changes.items() if k not in own})
 
 
 def a_variant(method: str, setting: str, value, **changes) -> VariantRecord:

@@ -4,9 +4,11 @@ from report_records import a_failure, an_ingredient, the_results
 
 from pipeline.records import CostRecord
 from pipeline.report import charts, figures
-from pipeline.report.plot import HeatMap
-from pipeline.report.plots import plots_of
-from pipeline.report.series import cost_lines, order_bands, trials
+from pipeline.report.cost_lines import cost_lines, order_bands
+from pipeline.report.ingredients import trials
+from pipeline.report.plot import HeatMap, LinePlot, Series
+from pipeline.report.sections import plots_of
+from pipeline.report.styles import GREY, style
 
 
 def a_point(method: str, number: int, accuracy: float, order_seed: int | None = None) -> CostRecord:
@@ -60,10 +62,16 @@ def test_the_file_says_the_same_as_the_page(name):
 
 
 def test_hovering_over_a_trial_shows_its_hyperparameters():
-    rows = [an_ingredient(0, lr=3.2e-5), a_failure(1, "<b>bad</b>")]
+    rows = [an_ingredient(0, lr=3.2e-5, ema_decay=0.999, adapter="<i>LoRA</i>"), a_failure(1, "<b>bad</b>")]
     figure = charts.draw(plots_of(the_results(ingredients=rows, cost_accuracy=[]))["ingredients"])
     assert [trace.name for trace in figure.data] == ["Validation", "Test", "No ingredient", "Champion (test)"]
-    assert "lr 3.2e-05, weight decay 0.01" in figure.data[0].customdata[0]
+    assert figure.data[0].customdata[0].split("<br>")[3:] == [
+        "learning rate 3.2e-05, weight decay 0.01",
+        "epochs 8, batch size 64",
+        "label smoothing 0.05, mixup 0",
+        "augmentation RandAugment n=2 m=9, seed 0",
+        "EMA decay 0.999, adapter &lt;i&gt;LoRA&lt;/i&gt;",
+    ]
     assert "&lt;b&gt;bad" in figure.data[2].customdata[0]
     assert figure.data[2].y[0] < min(figure.data[0].y)
 
@@ -90,3 +98,17 @@ def test_trials_are_put_in_search_order():
     assert [row.trial_index for row in rows.finished] == [0, 2]
     assert [row.trial_index for row in rows.without] == [1]
     assert 0 <= rows.floor < 0.9
+
+
+def test_methods_from_elsewhere_have_a_label_a_colour_and_a_marker_of_their_own():
+    labels = {"greedy": "Gierig", **{f"mine-{number}": f"Mine {number}" for number in range(30)}}
+    assert style("greedy", labels) == ("Gierig", *style("greedy", {})[1:])
+    looks = {name: style(name, labels) for name in labels}
+    assert looks["mine-3"].label == "Mine 3"
+    assert len({look[1:] for look in looks.values()}) == len(labels)
+    assert {look.colour for name, look in looks.items() if name != "greedy"}.isdisjoint({looks["greedy"].colour, GREY})
+    assert style("mine-3", dict(reversed(labels.items()))) == looks["mine-3"]
+    assert style("mine-3", {}).label == "mine-3"
+    assert len({style(f"mine-{number}", {})[1:] for number in range(10)}) > 5
+    figures.draw(LinePlot("all", "", "", "", [Series(*look, x=[0], y=[0]) for look in looks.values()]))
+    charts.draw(LinePlot("all", "", "", "", [Series(*look, x=[0], y=[0]) for look in looks.values()]))

@@ -1,7 +1,6 @@
-import numpy as np
 import pytest
 
-from pipeline.report.formats import between, cost, cost_scale, count, duration, memory, percent, setting, significant
+from pipeline.report.formats import between, cost, cost_scale, count, duration, memory, percent, significant
 from pipeline.report.intervals import interval
 
 
@@ -49,13 +48,22 @@ def test_the_unit_of_a_column_follows_its_largest_cost(hours, unit, text):
 def test_small_helpers():
     assert (percent(0.94567), percent(None)) == ("94.57", "-")
     assert (count(1, "trial"), count(1600, "image")) == ("1 trial", "1,600 images")
-    assert (setting(3.2e-5), setting(0.1), setting(64), setting(0.0)) == ("3.2e-05", "0.1", "64", "0")
 
 
-def test_the_interval_is_that_of_resampled_images():
-    draws = np.random.default_rng(0).binomial(1000, 0.93, 100_000) / 1000
-    assert interval(0.93, 1000) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=1e-3)
-    assert interval(1.0, 100) == pytest.approx((0.025 ** (1 / 100), 1.0))  # else it had no width
-    assert (between(0.9, 50), between(0.9, None)) == ("82.00 to 98.00", "-")
+@pytest.mark.parametrize("images", [1, 2, 50, 497])
+def test_a_higher_accuracy_has_a_higher_interval(images):
+    intervals = [interval(right / images, images) for right in range(images + 1)]
+    for low_or_high in zip(*intervals, strict=True):
+        assert list(low_or_high) == sorted(set(low_or_high))
+    for right, (low, high) in enumerate(intervals):
+        assert 0 <= low <= right / images <= high <= 1
+        assert low < high
+
+
+def test_the_interval_is_wilsons():
+    # Wilson (1927): the accuracies p with |p - 0.93| <= z sqrt(p (1 - p) / n).
+    for end in interval(0.93, 1000):
+        assert abs(end - 0.93) == pytest.approx(1.959964 * (end * (1 - end) / 1000) ** 0.5)
+    assert (between(0.9, 50), between(0.9, None)) == ("78.64 to 95.65", "-")
     with pytest.raises(ValueError, match="at least one image"):
         interval(0.9, 0)

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -18,8 +20,12 @@ from report_records import (
     the_soups,
 )
 
-from pipeline.records import RunResults
-from pipeline.report import comparison_page, methods_table, page, write_report
+from pipeline.records import Record, RunResults
+from pipeline.records.folder import RunFolder, read_results, write_run
+from pipeline.records.tables import write_table
+from pipeline.report import SECTIONS, Section, comparison_page, methods_table, page, write_report
+from pipeline.report.markup import chart, paragraph
+from pipeline.report.plot import LinePlot, Series
 
 HOSTILE = "</script><img src=https://evil.example/x onerror=alert(1)>&\"'"
 
@@ -144,6 +150,26 @@ def test_cost_is_named_after_the_device(device, unit, other):
     assert f"{unit} hours" in methods_table(the_soups(), ingredients, None)
 
 
+def test_the_sweep_has_a_column_for_each_hyperparameter_that_differs_and_names_the_others_once():
+    rows = [an_ingredient(i, lr=10.0**-i, ema_decay=0.9 * i, adapter=("wide", "slim")[i], seed=7) for i in range(2)]
+    text = text_of(a_page(ingredients=rows))
+    assert (
+        "The same in all trials: weight decay 0.01, epochs 8, batch size 64, label smoothing 0.05, mixup 0, "
+        "augmentation RandAugment n=2 m=9, seed 7."
+    ) in text
+    assert "Test % Learning rate EMA decay Adapter Attempts Images seen" in text
+    assert " 1 finished 91.00 90.00 90.00 0.1 0.9 slim 1 4,000 " in text
+
+
+def test_imported_checkpoints_have_no_hyperparameters_to_show():
+    rows = [row.model_copy(update={"device": "imported"}) for row in a_sweep(3)]
+    for row in rows:
+        row.__pydantic_extra__.update(dict.fromkeys(row.hyperparameters))
+    text = text_of(a_page(ingredients=rows))
+    assert "Test % Attempts Images seen" in text
+    assert "The same in all trials" not in text
+
+
 def test_several_kinds_of_gpu_have_their_cost_apart():
     kinds = ("NVIDIA A100", "NVIDIA H200", "NVIDIA H200", "NVIDIA A100 and NVIDIA H200")
     rows = [an_ingredient(index, device=kind, gpu_hours=2.0) for index, kind in enumerate(kinds)]
@@ -242,6 +268,26 @@ def test_what_was_not_studied_has_no_section():
     assert {"elimination", "ablation", "interpolation", "similarity", "coefficients"} <= whole
 
 
+def test_methods_without_coefficients_are_ensembles_whatever_they_are_called():
+    told = "An ensemble runs all its selected models for every prediction"
+    assert told in text_of(a_page())
+    assert told not in text_of(a_page(soups=[soup for soup in the_soups() if soup.method != "ensemble"]))
+    assert told in text_of(a_page(soups=[*the_soups()[:3], a_soup("mine")]))
+
+
+def test_methods_go_by_the_labels_in_the_records():
+    run = a_run(champion="mine", labels={"mine": "Mine & Yours"})
+    text = text_of(a_page(run=run, soups=[a_soup("mine"), a_soup("other")]))
+    assert "Mine &amp; Yours is the champion" in text
+    assert " other 96.00 " in text
+    both = [
+        the_results(run=run, soups=[a_soup("mine")]),
+        the_results(run=a_run(labels={"other": "Other"}), soups=[a_soup("mine"), a_soup("other")]),
+    ]
+    compared = text_of(comparison_page(both).replace(get_plotlyjs(), ""))
+    assert "Mine &amp; Yours 94.50 94.50 94.50 0.00 Other - 94.50" in compared
+
+
 def test_ablations_are_in_order_and_seeds_are_summed_up():
     text = text_of(a_page())
     assert re.search(
@@ -281,3 +327,39 @@ def test_several_runs_stand_side_by_side():
     assert again.count(f"one ({one.run.sweep_id})") >= 4
     assert '"name":"one: MEHL-Soup+"' in html
     assert '"name":"two' not in html
+
+
+class MineRecord(Record):
+    question: str
+    answer: float
+
+
+def test_a_section_may_come_from_elsewhere(monkeypatch, tmp_path):
+    def plots(results):
+        rows = results.table("mine", MineRecord)
+        series = Series("Answer", "#D1495B", "o", "circle", x=range(len(rows)), y=[row.answer for row in rows])
+        return [LinePlot("answers", "Answers by question", "Question", "Answer", [series])] if rows else []
+
+    def body(results, plots):
+        return paragraph("What I asked & got.") + chart(plots["answers"]) if plots else ""
+
+    monkeypatch.setitem(SECTIONS, "mine", Section("My own question", body, plots))
+    folder = RunFolder(tmp_path)
+    write_run(folder, a_run())
+    assert 'id="mine"' not in page(read_results(tmp_path, {"mine": MineRecord}))
+
+    write_table(
+        folder.table("mine"), [MineRecord(question="a", answer=1), MineRecord(question="b", answer=2)], MineRecord
+    )
+    paths = write_report(tmp_path, read_results(tmp_path, {"mine": MineRecord}))
+    assert [path.name for path in paths] == ["report.html", "answers.png", "answers.svg"]
+    html = folder.report.read_text().replace(get_plotlyjs(), "")
+    assert '<li><a href="#mine">Mine</a></li>' in html
+    assert '<section id="mine"><h2>My own question</h2><p>What I asked &amp; got.</p><figure>' in html
+    assert 'Plotly.newPlot("answers-chart"' in html
+
+
+def test_the_table_of_the_command_line_is_quick_to_import():
+    slow = ("torch", "ray", "mlflow", "plotly", "matplotlib", "scipy")
+    code = f"import sys, pipeline.report; print([name for name in {slow} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

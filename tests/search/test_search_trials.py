@@ -8,7 +8,7 @@ import pytest
 import ray
 import search_samples
 import torch
-from samples import digit_splits, ingredient, search_config
+from samples import digit_splits, hyperparameters, ingredient, search_config
 from search_samples import FolderRecorder
 
 from pipeline.errors import SearchError
@@ -22,6 +22,7 @@ from pipeline.search.tuner import run_trials
 from pipeline.weights import load_weights, read_weights, unique_state
 
 EPOCHS = 2
+FOUR = [hyperparameters(lr=10.0**-number) for number in range(2, 6)]
 
 
 def context(tmp_path, num_trials, faults=None, **settings):
@@ -142,9 +143,10 @@ def test_a_rejected_trial_is_not_tried_again(troubled):
 
 def test_progress_is_a_table_that_counts_to_the_end(troubled):
     _, rows, messages = troubled
-    headings, *lines = [message for message in messages if not message.startswith("search: ")]
-    assert headings.split()[:4] == ["trial", "lr", "decay", "epochs"]
-    assert "core hours" in headings
+    assert sum(message.startswith("search: the same in all trials: epochs 2, ") for message in messages) == 1
+    above, headings, *lines = [message for message in messages if not message.startswith("search: ")]
+    assert above.split() == ["learning", "weight", "label", "core"]
+    assert headings.split()[:4] == ["trial", "rate", "decay", "smoothing"]
     assert len(lines) == 6
     assert all(re.search(r" \d/6 +\d+ (s|min)$", line[: len(headings)]) for line in lines)
     assert lines[-1][: len(headings)].split()[-3:] == ["6/6", "0", "s"]
@@ -153,7 +155,7 @@ def test_progress_is_a_table_that_counts_to_the_end(troubled):
 
 
 def test_a_resumed_sweep_counts_what_was_recorded_before(caplog):
-    progress = Progress([ingredient(0, val_accuracy=0.95), ingredient(1)], total=4, sweep="resumed")
+    progress = Progress([ingredient(0, val_accuracy=0.95), ingredient(1)], FOUR, sweep="resumed")
     with caplog.at_level(logging.INFO, "pipeline.search.progress"):
         progress.tell(ingredient(2, val_accuracy=0.5))
     cells = caplog.messages[-1].split()
@@ -161,7 +163,7 @@ def test_a_resumed_sweep_counts_what_was_recorded_before(caplog):
 
 
 def test_prometheus_finds_the_sweep_at_rays_exporter(session_ray):
-    progress = Progress([ingredient(0, val_accuracy=0.75)], total=4, sweep="watched")
+    progress = Progress([ingredient(0, val_accuracy=0.75)], FOUR, sweep="watched")
     progress.tell(ingredient(1, status="failed", val_accuracy=None, gpu_hours=0.25))
     (port,) = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
     wanted, deadline = {"ray_ingredients_finished": 1.0, "ray_gpu_hours": 0.75, "ray_best_accuracy": 0.75}, 60

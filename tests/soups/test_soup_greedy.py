@@ -7,7 +7,7 @@ import torch
 from soup_models import fit_images
 
 from pipeline.errors import SoupError
-from pipeline.soups import accuracy_scorer, best_individual, greedy_soup, load_weights
+from pipeline.soups import accuracy_scorer, best_individual, copy_into_model, greedy_soup
 
 
 class Counting:
@@ -83,7 +83,7 @@ def test_early_end_is_exact(model, ingredients, fit, batch_size):
     for k in range(len(ingredients)):
         state = ingredients.state_dict(k)
         accuracy = score(state)
-        load_weights(model, state)
+        copy_into_model(model, state)
         model.eval()
         assert accuracy == float((model(fit[0]).argmax(1) == fit[1]).double().mean())
         assert score(state, at_least=accuracy) == accuracy
@@ -96,7 +96,7 @@ def test_early_end_is_exact(model, ingredients, fit, batch_size):
 def test_images_that_were_wrong_come_first_and_end_a_worse_candidate_early(model, ingredients):
     """One image in four is hard: wrong for all; a candidate that is wrong there alone is seen through at once."""
     images, _ = fit_images(64)
-    load_weights(model, ingredients.state_dict(0))
+    copy_into_model(model, ingredients.state_dict(0))
     labels = model.eval()(images).argmax(1).detach()
     labels[-16:] = (labels[-16:] + 1) % 4  # the hard ones, at the very end
     score = accuracy_scorer(model, (images, labels), batch_size=4)

@@ -190,7 +190,7 @@ def test_settings_of_methods_can_be_overridden_field_by_field():
 
 
 def test_greedy_ensemble_chooses_by_mean_logits(model, ingredients, fit):
-    ensemble = greedy_ensemble(model, ingredients, fit, GreedySettings(ties="reject"), batch_size=7)
+    ensemble = greedy_ensemble(model, ingredients, fit, GreedySettings(ties="reject"), score_batch_size=7)
     assert list(ensemble.history) == sorted(set(ensemble.history))
     model.eval()
     logits = 0

@@ -6,11 +6,14 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from soup_models import Classifier, fine_tuned, fit_images, opened, save
 from torch import nn
 
 from pipeline.errors import SoupError
-from pipeline.soups import IngredientSet, MehlSettings, accuracy_scorer, mehl_soup
+from pipeline.soups import METHODS, IngredientSet, MehlSettings, SoupInputs, accuracy_scorer, blocks_done, mehl_soup
+from pipeline.soups.measure import measured
 
 WIDTH = 1200  # 4 layers of 5.8 MB: large enough that arrays outweigh the interpreter
 
@@ -122,8 +125,10 @@ def test_a_killed_soup_goes_on_from_its_last_finished_block(tmp_path, fit, forwa
 
     checkpoint = tmp_path / "progress" / "soup.safetensors"
     model.forwards_left = forwards
+    assert blocks_done(checkpoint) is None
     with pytest.raises(Killed):
         mehl_soup(model, ingredients, fit, settings, seed=3, checkpoint=checkpoint)
+    assert blocks_done(checkpoint) == (forwards // 4 or None)
     left = 16 - forwards // 4 * 4
     model.forwards_left = left  # enough for the blocks that are not finished, and no more
     resumed = mehl_soup(model, ingredients, fit, settings, seed=3, checkpoint=checkpoint)
@@ -146,6 +151,74 @@ def test_progress_of_another_soup_is_not_gone_on_with(tmp_path, fit):
         model.forwards_left = None
         soup = mehl_soup(model, ingredients, fit, settings, seed=0, checkpoint=checkpoint)
         assert torch.equal(soup.coefficients, mehl_soup(model, ingredients, fit, settings, seed=0).coefficients)
+
+
+def edit_progress(path, **changes):
+    """Change what the header of a checkpoint says; returns what it said."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["progress"])
+    save_file(load_file(path), path, {"progress": json.dumps(header | changes)})
+    return header
+
+
+def test_cost_counts_all_attempts(tmp_path, fit):
+    model, checkpoint = KilledModel(), tmp_path / "soup.safetensors"
+    ingredients = opened(tmp_path / "ingredients", model, 5)
+    inputs = SoupInputs(model=model, ingredients=ingredients, fit=fit, checkpoint=checkpoint)
+    settings = MehlSettings(block_size=2, inner_iterations=2)
+
+    def killed_after(forwards):
+        model.forwards_left = forwards
+        with pytest.raises(Killed):
+            METHODS["mehl-plus"](inputs, settings)
+        model.forwards_left = None
+
+    killed_after(3)
+    first = edit_progress(checkpoint, seconds=1000.0, peak_memory_bytes=2**40)  # as if that block had been larger
+    assert 0 < first["seconds"] < 1000
+    assert first["peak_memory_bytes"] >= 0
+    killed_after(3)
+    second = edit_progress(checkpoint)
+    assert second["blocks_done"] == 2
+    assert 1000 < second["seconds"] < 1100
+    assert second["peak_memory_bytes"] == 2**40
+    soup = METHODS["mehl-plus"](inputs, settings)
+    assert second["seconds"] < soup.seconds < 1100
+    assert soup.peak_memory_bytes == 2**40
+
+
+@pytest.mark.parametrize("content", ["none", "noise", "weights", "older"])
+def test_a_checkpoint_that_cannot_be_read_is_made_anew(tmp_path, fit, content):
+    model, checkpoint = KilledModel(), tmp_path / "soup.safetensors"
+    ingredients = opened(tmp_path / "ingredients", model, 5)
+    settings = MehlSettings(block_size=2, inner_iterations=1)
+    if content == "noise":
+        checkpoint.write_bytes(b"not safetensors")
+    elif content == "weights":
+        save_file(model.state_dict(), checkpoint)
+    elif content == "older":  # of a version that knew another field
+        model.forwards_left = 1
+        with pytest.raises(Killed):
+            mehl_soup(model, ingredients, fit, settings, checkpoint=checkpoint)
+        model.forwards_left = None
+        edit_progress(checkpoint, images=7)
+    assert blocks_done(checkpoint) == (1 if content == "older" else None)
+    soup = mehl_soup(model, ingredients, fit, settings, checkpoint=checkpoint)
+    assert torch.equal(soup.coefficients, mehl_soup(model, ingredients, fit, settings).coefficients)
+
+
+def test_the_peak_on_cuda_is_that_of_all_nested_parts(monkeypatch):
+    allocator = {"peak": 0}
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: allocator.update(peak=0))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: allocator["peak"])
+    with measured("cuda") as whole:
+        allocator["peak"] = 9
+        with measured("cuda") as part:
+            allocator["peak"] = 4
+    assert (whole.peak_memory_bytes, part.peak_memory_bytes) == (9, 4)
+    assert whole.seconds >= part.seconds > 0
+    assert whole.peak_memory_kind == "cuda"
 
 
 def test_a_fixed_block_size_that_does_not_fit_is_refused(model, ingredients, fit):

@@ -35,16 +35,21 @@ class Head:
     session: Path
     env: dict[str, str]
 
-    def submit_command(self, *arguments: str, settings: dict[str, str] | None = None) -> list[str]:
+    def submit_command(
+        self, *arguments: str, settings: dict[str, str] | None = None, command: Sequence[str] = ("pipeline/run.py",)
+    ) -> list[str]:
         """What a user types to submit the pipeline."""
         extra = () if settings is None else ("--runtime-env-json", json.dumps({"env_vars": settings}))
         submit = [str(RAY), "job", "submit", "--address", self.address, "--working-dir", ".", *extra]
-        return [*submit, "--", "python", "pipeline/run.py", *arguments]
+        return [*submit, "--", "python", *command, *arguments]
 
     def submit(self, *arguments: str, settings: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-        """Submit and wait."""
-        command = self.submit_command(*arguments, settings=settings)
-        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=900)
+        """Submit from a clone of this project, and wait."""
+        return self.submit_from(ROOT, self.submit_command(*arguments, settings=settings))
+
+    def submit_from(self, folder: Path, command: Sequence[str]) -> subprocess.CompletedProcess:
+        """Give the command in ``folder``, which is the job's working directory, and wait."""
+        return subprocess.run(command, cwd=folder, env=self.env, capture_output=True, text=True, timeout=900)
 
     def working_copies(self) -> list[Path]:
         """The unpacked working directories of jobs."""

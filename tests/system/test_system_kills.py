@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from program import CONFIG, SMALL, Background, Finished, environment, the_sweep, wait_for
 
 from pipeline.records import IngredientRecord
 from pipeline.registry import list_ingredients, read_trials
+from pipeline.soups import blocks_done
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 
@@ -48,6 +51,19 @@ def an_epoch_is_done(output: Path, recorded: list[IngredientRecord]) -> bool:
     known = {row.trial_index for row in recorded}
     saved = (output / "trials").glob("*/trial-*/epoch-*.pt")
     return any(int(path.parent.name.removeprefix("trial-")) not in known for path in saved)
+
+
+def third_block_of_a_soup(output: Path) -> int | None:
+    """How many blocks of the unfinished soup are done, once that are two."""
+    done = [blocks_done(path) for path in (output / "unfinished-soups").glob("*.safetensors")]
+    return next((number for number in done if number is not None and number >= 2), None)
+
+
+def processes(running: Background, name: str) -> list[psutil.Process]:
+    """Those of the program and all that it started whose title begins so."""
+    family = [psutil.Process(process_id) for process_id in running.session()]
+    everything = {child for process in family for child in (process, *process.children(recursive=True))}
+    return [process for process in everything if " ".join(process.cmdline()).startswith(name)]
 
 
 def finish(running: Background) -> str:
@@ -96,8 +112,22 @@ def test_killed_in_the_search_and_again_while_souping(start, warm_home):
     assert list(json.loads((run.output / "state.json").read_text())["done"]) == ["search"]
     assert not (run.output / "soups.parquet").exists()
 
-    with start(3) as running:
+    # Blocks of one model and some seconds; the soup task alone is killed, in the third of them or later.
+    blocks = "soup.settings={mehl-plus: {block_size: 1, inner_iterations: 200}}"
+    with start(3, blocks) as running:
+        finished_blocks = wait_for(lambda: third_block_of_a_soup(run.output), "two blocks of a soup")
+        (task,) = processes(running, "ray::_build_soups")
+        task.kill()
+        assert running.process.wait(timeout=300) == 2, running.output()
+        assert "error: a soup task was lost" in running.output()
+        assert "give the same command again to go on" in running.output()
+
+    with start(4, blocks) as running:
         said = finish(running)
+    goes_on = re.search(r"soup: mehl-plus goes on after block (\d)", said)
+    assert int(goes_on[1]) >= finished_blocks >= 2
+    assert not (run.output / "unfinished-soups").exists()
+    assert "soup: mehl:" not in said, "a soup that was finished is not built again"
     assert "best %" not in said
     assert run.ingredients() == rows == read_trials(run.sweep())
     check_versions(run, rows)

@@ -1,0 +1,59 @@
+"""Which methods differ beyond chance: the champion against every other one on the same test images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.records import ComparisonRecord, RunResults
+from pipeline.report.formats import significant
+from pipeline.report.markup import Column, paragraph, table
+from pipeline.report.plot import Plot
+from pipeline.report.section import Section
+from pipeline.report.styles import style
+
+
+def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    run, comparisons = results.run, results.table("comparisons", ComparisonRecord)
+    pairs = [(soup.method, pair) for soup in results.soups if (pair := against(comparisons, run.champion, soup.method))]
+    if not pairs:
+        how = "The methods have not been compared: run the study stage (--stages study,report) with more than one."
+        return paragraph(how)
+    headings = ("Gain, pp", "95 % interval", "Wins", "Losses", "p", "p, corrected")
+    columns = [Column("Against", False), *map(Column, headings)]
+    rows = [
+        (
+            style(method, run.labels).label,
+            f"{100 * pair.difference:+.2f}",
+            f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f}",
+            str(pair.wins),
+            str(pair.losses),
+            significant(pair.p_value),
+            significant(pair.p_adjusted),
+        )
+        for method, pair in pairs
+    ]
+    champion = style(run.champion, run.labels).label if run.champion else ""
+    introduction = paragraph(
+        f"What {champion} gains in test accuracy over every other method, on the same images: wins are those that "
+        "it alone gets right. The interval resamples the images. p is of the exact McNemar test, corrected for all "
+        f"{len(comparisons)} pairs of methods (Benjamini and Yekutieli); comparisons.parquet holds them all."
+    )
+    return introduction + table("The champion against each method", columns, rows, source="comparisons.parquet")
+
+
+def against(comparisons: Sequence[ComparisonRecord], method: str | None, baseline: str) -> ComparisonRecord | None:
+    """The comparison of two methods, seen from ``method``; None where they were not compared."""
+    for row in comparisons:
+        if (row.method, row.baseline) == (method, baseline):
+            return row
+        if (row.baseline, row.method) == (method, baseline):
+            return row.model_copy(
+                update={
+                    **{"method": row.baseline, "baseline": row.method, "difference": -row.difference},
+                    **{"low": -row.high, "high": -row.low, "wins": row.losses, "losses": row.wins},
+                }
+            )
+    return None
+
+
+SECTION = Section("Comparisons", _body)

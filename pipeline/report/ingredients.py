@@ -1,0 +1,124 @@
+"""The trials of the sweep as points in search order, and why some gave no ingredient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+from pipeline.records import IngredientRecord, RunResults, cost_unit
+from pipeline.records.hyperparameters import named, shown
+from pipeline.report.formats import cost, percent
+from pipeline.report.markup import chart, paragraph
+from pipeline.report.methods import champion_of
+from pipeline.report.plot import LinePlot, Plot, Series
+from pipeline.report.section import Section
+from pipeline.report.styles import GREY, TEST_COLOUR, VALIDATION_COLOUR, style
+
+_NAME = "ingredients"
+
+
+class Trials(NamedTuple):
+    """The trials in search order: those that gave an ingredient and those that did not.
+
+    ``floor`` is the accuracy at which the latter are marked, below all others.
+    """
+
+    finished: list[IngredientRecord]
+    without: list[IngredientRecord]
+    floor: float
+
+
+def trials(ingredients: Sequence[IngredientRecord]) -> Trials:
+    """Sort the trials into those with an ingredient and those without."""
+    rows = sorted(ingredients, key=lambda row: row.trial_index)
+    finished = [row for row in rows if row.status == "finished"]
+    values = [v for row in finished for v in (row.val_accuracy, row.test_accuracy) if v is not None] or [0.0]
+    span = max(values) - min(values)
+    floor = max(0.0, min(values) - max(0.1 * span, 0.005))
+    return Trials(finished, [row for row in rows if row.status != "finished"], floor)
+
+
+def _plots(results: RunResults) -> list[Plot]:
+    return [_in_search_order(results)] if results.ingredients else []
+
+
+def _in_search_order(results: RunResults) -> LinePlot:
+    """Every trial in search order; those without an ingredient are marked below all others."""
+    rows, unit = trials(results.ingredients), cost_unit(results.ingredients)
+    series = []
+    for label, name, marker, symbol, colour in (
+        ("Validation", "val_accuracy", "s", "square-open", VALIDATION_COLOUR),
+        ("Test", "test_accuracy", "o", "circle", TEST_COLOUR),
+    ):
+        known = [row for row in rows.finished if getattr(row, name) is not None]
+        accuracies = [getattr(row, name) for row in known]
+        series.append(_trial_points(label, colour, marker, symbol, known, accuracies, unit))
+    if rows.without:
+        floor = [rows.floor] * len(rows.without)
+        series.append(_trial_points("No ingredient", GREY, "x", "x-thin", rows.without, floor, unit))
+    champion = champion_of(results.run, results.soups)
+    if champion is not None:
+        look, indices = style(champion.method, results.run.labels), [row.trial_index for row in results.ingredients]
+        ends = [min(indices) - 0.5, max(indices) + 0.5]
+        level = [100 * champion.test_accuracy] * 2
+        line = Series("Champion (test)", look.colour, "", "circle", ends, level, line="dash", points=False)
+        series.append(line)
+    what = "Validation and test accuracy of every trial in search order"
+    return LinePlot(
+        _NAME, what, "Trial, in search order", "Accuracy (%)", series, whole_x=True, source="ingredients.parquet"
+    )
+
+
+def _trial_points(
+    label: str,
+    colour: str,
+    marker: str,
+    symbol: str,
+    rows: Sequence[IngredientRecord],
+    accuracies: Sequence[float],
+    unit: str,
+) -> Series:
+    return Series(
+        label, colour, marker, symbol,
+        x=[row.trial_index for row in rows],
+        y=[100 * accuracy for accuracy in accuracies],
+        line=None,
+        hover=[_trial_hover(row, unit) for row in rows],
+    )  # fmt: skip
+
+
+def _trial_hover(row: IngredientRecord, unit: str) -> str:
+    """What a trial came to, what it cost and its hyperparameters, in plotly's markup."""
+    lines = [f"<b>Trial {row.trial_index}</b>, {row.status}"]
+    if row.status == "finished":
+        lines.append(f"validation {percent(row.val_accuracy)} %, test {percent(row.test_accuracy)} %")
+    elif row.reason:
+        lines.append(escape(row.reason if len(row.reason) <= 60 else f"{row.reason[:57]}..."))
+    if row.device == "imported":
+        return "<br>".join([*lines, cost(row.gpu_hours, unit), "imported"])
+    known = [name for name in shown(row.hyperparameters) if row.hyperparameters[name] is not None]
+    pairs = [known[start : start + 2] for start in range(0, len(known), 2)]
+    return "<br>".join(
+        [*lines, cost(row.gpu_hours, unit), *(escape(named(row.hyperparameters, pair)) for pair in pairs)]
+    )
+
+
+def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    if not results.ingredients:
+        return paragraph("No trial has run yet: run the search stage (--stages search).")
+    rows = trials(results.ingredients)
+    content = [
+        paragraph("Every trial of the sweep. Touch a point, or hover over it, for its hyperparameters."),
+        chart(plots[_NAME]),
+    ]
+    if rows.without:
+        items = "".join(
+            f"<li>Trial {row.trial_index} ({row.status}): {escape(row.reason or 'no reason recorded')}</li>"
+            for row in rows.without
+        )
+        content.append(f"<h3>Trials without an ingredient</h3><ul>{items}</ul>")
+    return "".join(content)
+
+
+SECTION = Section("Ingredients", _body, _plots)

@@ -1,0 +1,70 @@
+"""Soups that were measured with one thing varied: as points of a figure, and as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.records import RunResults, VariantRecord
+from pipeline.report.formats import between, duration, memory_with_kind, percent
+from pipeline.report.intervals import interval, split_size
+from pipeline.report.markup import Column, table
+from pipeline.report.plot import Series
+from pipeline.report.styles import MethodStyle, style
+
+TEST = "Test accuracy (%)"
+ACCURACIES = ("Validation %", "Select %", "Test %", "95 % interval")
+
+
+def accuracy_series(
+    look: MethodStyle,
+    x: Sequence[float],
+    accuracies: Sequence[float],
+    images: int | None,
+    *,
+    band: bool = False,
+) -> Series:
+    """Test accuracies with their intervals, where the number of images is known."""
+    intervals = [interval(accuracy, images) for accuracy in accuracies] if images else []
+    return Series(
+        *look,
+        x=list(x),
+        y=[100 * accuracy for accuracy in accuracies],
+        low=[100 * low for low, _ in intervals],
+        high=[100 * high for _, high in intervals],
+        band=band,
+    )  # fmt: skip
+
+
+def by_method(rows: Sequence[VariantRecord]) -> dict[str, list[VariantRecord]]:
+    """The rows of each method, by the number that varies."""
+    methods = dict.fromkeys(row.method for row in rows)
+    return {
+        method: sorted((row for row in rows if row.method == method), key=lambda row: float(row.value))
+        for method in methods
+    }
+
+
+def variants_table(
+    results: RunResults, rows: Sequence[VariantRecord], heading: str, caption: str, source: str, default: str = "run"
+) -> str:
+    """A table of soups of which one thing varies; ``default`` names the run's own value."""
+    images = split_size(results.run, "test")
+    shifts = [f"{name} %" for name in rows[0].shift_accuracies]
+    headings = (heading, *ACCURACIES, *shifts, "Selected", "Construction", "Peak memory")
+    columns = [Column("Method", False), *map(Column, headings)]
+    cells = [
+        (
+            style(row.method, results.run.labels).label,
+            f"{row.value} ({default})" if row.is_default else row.value,
+            percent(row.val_accuracy),
+            percent(row.select_accuracy),
+            percent(row.test_accuracy),
+            between(row.test_accuracy, images),
+            *map(percent, row.shift_accuracies.values()),
+            f"{row.num_selected} of {row.num_ingredients}",
+            duration(row.construction_seconds),
+            memory_with_kind(row),
+        )
+        for row in rows
+    ]
+    return table(caption, columns, cells, source=source)

@@ -1,0 +1,32 @@
+"""What each image was used for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.records import RunResults
+from pipeline.report.markup import Column, table
+from pipeline.report.plot import Plot
+from pipeline.report.section import Section
+
+_SPLIT_USES = {
+    "pretrain": "makes the starting point that all trials share",
+    "train": "fine-tunes every trial",
+    "fit": "scores the trials and teaches the soups (validation accuracy)",
+    "select": "chooses the champion",
+    "test": "reported, never used for a choice",
+}
+
+_SHIFT_USE = "another test set: reported, never used for a choice"
+
+
+def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    columns = [Column("Split", False), Column("Images"), Column("Used for", False), Column("SHA-256 of indices", False)]
+    rows = [
+        (split.name, f"{split.size:,}", _SPLIT_USES.get(split.name, _SHIFT_USE), split.indices_sha256[:12])
+        for split in results.run.splits
+    ]
+    return table("What each image was used for", columns, rows, source="run.json")
+
+
+SECTION = Section("Splits", _body)

@@ -1,0 +1,48 @@
+"""All trials with their hyperparameters and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.records import RunResults, cost_unit, title_of
+from pipeline.records.hyperparameters import compared, named, shown
+from pipeline.report.formats import MISSING, cost_scale, memory, percent
+from pipeline.report.markup import Column, paragraph, table
+from pipeline.report.plot import Plot
+from pipeline.report.section import Section
+
+
+def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
+    ingredients = results.ingredients
+    if not ingredients:
+        return paragraph("No trial has run yet.")
+    trials = [row.hyperparameters for row in ingredients]
+    differing, shared = compared(trials)
+    scale = cost_scale(max(row.gpu_hours for row in ingredients), cost_unit(ingredients))
+    columns = [
+        Column("Trial"),
+        Column("Status", numeric=False),
+        *map(Column, ("Validation %", "Select %", "Test %")),
+        *(Column(title_of(name), not any(isinstance(trial.get(name), str) for trial in trials)) for name in differing),
+        *map(Column, ("Attempts", "Images seen", "Peak memory", f"Cost ({scale.unit})")),
+    ]
+    rows = [
+        (
+            str(row.trial_index),
+            row.status,
+            percent(row.val_accuracy),
+            percent(row.select_accuracy),
+            percent(row.test_accuracy),
+            *(shown(row.hyperparameters).get(name, MISSING) for name in differing),
+            str(row.attempts),
+            f"{row.images_seen:,}",
+            memory(row.peak_memory_bytes),
+            scale.text(row.gpu_hours),
+        )
+        for row in sorted(ingredients, key=lambda row: row.trial_index)
+    ]
+    same = paragraph(f"The same in all trials: {named(trials[0], shared)}.") if shared else ""
+    return same + table("All trials, in search order", columns, rows, source="ingredients.parquet")
+
+
+SECTION = Section("Sweep", _body)

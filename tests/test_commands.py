@@ -1,0 +1,65 @@
+"""The command line as a whole: what it loads before it answers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.commands import COMMANDS, main
+
+HEAVY = ("torch", "ray", "mlflow", "plotly", "matplotlib", "pandas", "scipy")
+
+
+def loaded(code: str) -> set[str]:
+    """Which of the heavy libraries a new process has loaded after ``code``."""
+    tell = f"print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}\n{tell}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("asked", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_loads_no_heavy_library(asked):
+    code = f"""
+from pipeline.commands import main
+try:
+    main({asked!r})
+except SystemExit as ended:
+    assert not ended.code
+"""
+    assert loaded(code) == set()
+
+
+def test_help_of_all_commands_needs_none_of_their_modules():
+    code = "from pipeline.commands import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    check = "assert not [name for name in sys.modules if name.startswith('pipeline.commands.')]"
+    assert loaded(f"{code}\n{check}") == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pipeline.studies",
+        "pipeline.records.folder",
+        "pipeline.report",
+        "pipeline.stages.state",
+        "pipeline.soup_requests",
+    ],
+)
+def test_records_and_studies_load_no_heavy_library(module):
+    assert loaded(f"import {module}") & {"torch", "ray", "mlflow"} == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: soup-pipeline {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_names_the_others(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["soop"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'soop'" in capsys.readouterr().err
