@@ -83,8 +83,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     parts = [_load(file) for file in _files(path)]
     state = {name: value for part in parts for name, value in part.items()} if len(parts) > 1 else parts[0]
-    while isinstance(state, dict) and (inner := next((state[key] for key in _WRAPPERS if key in state), None)):
-        state = inner
+    while isinstance(state, dict) and (wrapped := next((state[key] for key in _WRAPPERS if key in state), None)):
+        state = wrapped
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelError(f"{path}: holds no state dict (names to tensors)")
     while prefix := _common_prefix(state):

@@ -5,11 +5,13 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import open_clip
 import pytest
 import torch
-from samples import CLIP
+from pydantic import Field
+from samples import CLIP, ingredient
 
 from pipeline.commands import main
 from pipeline.commands.common import known_names
@@ -19,9 +21,10 @@ from pipeline.data import load_splits
 from pipeline.errors import ConfigError
 from pipeline.evaluation import accuracy, predict
 from pipeline.models import build_classifier
-from pipeline.records import CostRecord, IngredientRecord, RunRecord, SoupRecord
+from pipeline.records import CostRecord, Hyperparameters, IngredientRecord, RunRecord, SoupRecord
 from pipeline.records.tables import read_table
 from pipeline.registry import find_sweep, list_ingredients
+from pipeline.stages.imported import _changed_names
 from pipeline.weights import save_weights
 
 SETTINGS = """
@@ -320,3 +323,50 @@ def test_mistakes_in_the_accuracy_file(tmp_path, text, said):
         read_accuracy_file(tmp_path / "known.csv", [Path("/models/a.pt")])
     assert said in str(caught.value)
     assert str(tmp_path / "known.csv") in str(caught.value) or "unknown column" in said
+
+
+class Own(Hyperparameters):
+    """Of a trainer that has some hyperparameters of its own."""
+
+    layer_decay: float = Field(0.5, gt=0, le=1)
+    frozen_layers: int = 0
+    optimizer: Literal["adamw", "lion"] = "adamw"
+
+
+def test_hyperparameters_of_a_trainers_own_are_columns_of_their_types(tmp_path):
+    text = "path,optimizer,layer_decay,lr,frozen_layers\na.pt,lion,0.75,1e-4,3\nb.pt,,,,\n"
+    (tmp_path / "known.csv").write_text(text)
+    a, b = Path("/models/a.pt"), Path("/models/b.pt")
+    columns_of = read_accuracy_file(tmp_path / "known.csv", [a, b], Own)
+    assert columns_of == {a: {"optimizer": "lion", "layer_decay": 0.75, "lr": "1e-4", "frozen_layers": 3}, b: {}}
+    assert type(columns_of[a]["frozen_layers"]) is int
+    with pytest.raises(ConfigError, match="unknown column 'optimizer'"):
+        read_accuracy_file(tmp_path / "known.csv", [a, b])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,layer_decay\na.pt,2", "line 2, column 'layer_decay': Input should be less than or equal to 1, got '2'"),
+        ("path,layer_decay\na.pt,nan", "column 'layer_decay': Input should be a finite number, got 'nan'"),
+        ("path,frozen_layers\na.pt,few", "column 'frozen_layers': Input should be a valid integer"),
+        ("path,optimizer\na.pt,sgd", "column 'optimizer': Input should be 'adamw' or 'lion', got 'sgd'"),
+        ("path,layer_decay,lr\na.pt,1,-1", "column 'lr': Input should be greater than or equal to 0, got '-1'"),
+        ("path,layer_decai\na.pt,1", "unknown column 'layer_decai'; did you mean 'layer_decay'?"),
+    ],
+)
+def test_mistakes_in_a_trainers_own_columns(tmp_path, text, said):
+    (tmp_path / "known.csv").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_accuracy_file(tmp_path / "known.csv", [Path("/models/a.pt")], Own)
+    assert said in str(caught.value)
+
+
+def test_a_hyperparameter_that_is_given_later_is_a_change():
+    """Also one of a trainer's own, which the registered record has not."""
+    row = ingredient(0).model_copy(update={"lr": 0.5})
+    registered = ingredient(0)
+    assert _changed_names(registered, None) == []
+    assert _changed_names(registered, registered) == []
+    given = IngredientRecord.model_validate({**row.model_dump(), "layer_decay": 0.75})
+    assert _changed_names(given, registered) == ["lr", "layer_decay"]

@@ -9,9 +9,9 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.commands.common import guarded, known_names
 from pipeline.config import load_config, nearest
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 _HUGGING_FACE = ("config.json", "open_clip_config.json")  # mark a folder that is one checkpoint
+# Of the file of --accuracy-file, besides the path and the hyperparameters that a trainer has of its own.
 _COLUMNS = (
     "val_accuracy",
     "select_accuracy",
@@ -46,7 +47,7 @@ command goes on where it stopped, and with more checkpoints it adds them.""",
 the file of --accuracy-file: CSV with a column `path` (a checkpoint, or its file name) and any of
   val_accuracy, select_accuracy, test_accuracy   fractions on the splits of the settings; measured where missing
   gpu_hours                                      what the fine-tuning cost, for the cost curve
-  lr, weight_decay, epochs, ...                  hyperparameters, for the tables
+  lr, weight_decay, epochs, ...                  hyperparameters (of `search.trainer`), for the tables
 
 example:
   python -m pipeline import /models/model_*.pt --config mine.yaml --accuracy-file costs.csv
@@ -84,25 +85,32 @@ def import_run(arguments: argparse.Namespace) -> None:
     checkpoints = [path for path in checkpoints if path != theta0]
     if not checkpoints:
         raise ConfigError("PATH: name a checkpoint or a folder of checkpoints")
-    known = {} if arguments.accuracy_file is None else read_accuracy_file(arguments.accuracy_file, checkpoints)
 
-    from pipeline.registry import connect, store_errors  # slow to import
+    from pipeline.finetune import TRAINERS  # slow to import, as are the others
+
+    columns_of: dict[Path, dict[str, Any]] = {}
+    if arguments.accuracy_file is not None:
+        hyperparameters = TRAINERS[config.search.trainer].hyperparameters
+        columns_of = read_accuracy_file(arguments.accuracy_file, checkpoints, hyperparameters)
+
+    from pipeline.registry import connect, store_errors
     from pipeline.stages.imported import import_checkpoints
     from pipeline.stages.running import open_run
 
     connect(str(config.registry.tracking_uri))
-    state, moved = open_state(config, fresh=arguments.fresh)
-    if moved is not None:
-        logger.info("the earlier run is kept in %s", moved)
+    state, moved_to = open_state(config, fresh=arguments.fresh)
+    if moved_to is not None:
+        logger.info("the earlier run is kept in %s", moved_to)
     if not state.imported and RunFolder(config.output).run.exists():
         raise ConfigError(f"output: {config.output} holds a sweep of trials; give the imported run another folder")
     added = [path for path in checkpoints if str(path) not in state.imported]
-    if unpaid := [path for path in added if "gpu_hours" not in known.get(path, {})]:
-        logger.info("import: %d of %d checkpoints have no gpu_hours and count as free", len(unpaid), len(added))
-    everything = [*map(Path, state.imported), *added]
-    rows = [_row(index, known.get(path, {})) for index, path in enumerate(everything)]
+    if without_cost := [path for path in added if "gpu_hours" not in columns_of.get(path, {})]:
+        logger.info("import: %d of %d checkpoints have no gpu_hours and count as free", len(without_cost), len(added))
+    # The index of a checkpoint is its position among all that this run ever imported, so new ones come last.
+    all_checkpoints = [*map(Path, state.imported), *added]
+    rows = [_row(index, columns_of.get(path, {})) for index, path in enumerate(all_checkpoints)]
     with store_errors(str(config.registry.tracking_uri)):
-        import_checkpoints(open_run(config, state), everything, rows, theta0)
+        import_checkpoints(open_run(config, state), all_checkpoints, rows, theta0)
     state.done["search"] = fingerprints(config)["search"]
     save_state(RunFolder(config.output), state)
     command = ["python", "pipeline/run.py", "--config", arguments.config, *settings]
@@ -111,18 +119,18 @@ def import_run(arguments: argparse.Namespace) -> None:
 
 def find_checkpoints(paths: Sequence[Path]) -> list[Path]:
     """The checkpoints that ``paths`` name, absolute: those of a folder by name, 2 before 10. Raises ConfigError."""
-    found: list[Path] = []
+    checkpoints: list[Path] = []
     for path in (path.expanduser().absolute() for path in paths):
         if not path.exists():
             raise ConfigError(f"{path}: there is no such file or folder")
         if path.is_file() or _is_checkpoint(path):
-            found.append(path)
+            checkpoints.append(path)
         else:
-            inside = sorted(filter(_is_checkpoint, path.iterdir()), key=_natural)
-            if not inside:
+            in_folder = sorted(filter(_is_checkpoint, path.iterdir()), key=_natural)
+            if not in_folder:
                 raise ConfigError(f"{path}: holds no checkpoint ({', '.join(_SUFFIXES)}, or Hugging Face folders)")
-            found += inside
-    return list(dict.fromkeys(found))
+            checkpoints += in_folder
+    return list(dict.fromkeys(checkpoints))
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -132,11 +140,20 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
+    # Digits compare as numbers, what is between them as text: model_2 before model_10.
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
-def read_accuracy_file(file: Path, checkpoints: Sequence[Path]) -> dict[Path, dict[str, str]]:
-    """What the CSV ``file`` says of each checkpoint, empty cells left out. Raises ConfigError with line and column."""
+def read_accuracy_file(
+    file: Path, checkpoints: Sequence[Path], hyperparameters: type[Hyperparameters] = Hyperparameters
+) -> dict[Path, dict[str, Any]]:
+    """What the CSV ``file`` says of each checkpoint, empty cells left out.
+
+    Its columns may be all that `IngredientRecord` takes of ``hyperparameters``, those that it knows and those that a
+    trainer has of its own. Raises ConfigError with line and column.
+    """
+    own = _own_hyperparameters(hyperparameters)
+    known_columns = (*_COLUMNS, *own)
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened)
@@ -146,33 +163,63 @@ def read_accuracy_file(file: Path, checkpoints: Sequence[Path]) -> dict[Path, di
     columns = reader.fieldnames or []
     if "path" not in columns:
         raise ConfigError(f"--accuracy-file: {file} has no column 'path'")
-    if unknown := [name for name in columns if name not in ("path", *_COLUMNS)]:
-        raise ConfigError(f"--accuracy-file: unknown column '{unknown[0]}'; {nearest(unknown[0], _COLUMNS)}")
-    by_name: dict[str, list[Path]] = {}
+    if unknown := [name for name in columns if name not in ("path", *known_columns)]:
+        raise ConfigError(f"--accuracy-file: unknown column '{unknown[0]}'; {nearest(unknown[0], known_columns)}")
+    # A line may name its checkpoint by path, by file name or without its suffix, as long as that fits one checkpoint.
+    paths_by_name: dict[str, list[Path]] = {}
     for path in checkpoints:
         for name in {str(path), path.name, path.stem}:
-            by_name.setdefault(name, []).append(path)
-    found: dict[Path, dict[str, str]] = {}
+            paths_by_name.setdefault(name, []).append(path)
+    columns_of: dict[Path, dict[str, Any]] = {}
     for number, line in enumerate(lines, 2):
         name = line["path"] or ""
-        matches = by_name.get(name, []) or by_name.get(str((file.parent / name).absolute()), [])
-        if len(matches) != 1 or matches[0] in found:
-            why = "names none of the checkpoints"
+        matches = paths_by_name.get(name, []) or paths_by_name.get(str((file.parent / name).absolute()), [])
+        if len(matches) != 1 or matches[0] in columns_of:
+            reason = "names none of the checkpoints"
             if matches:
-                why = "was named before" if len(matches) == 1 else f"may be {' or '.join(map(str, matches))}"
-            raise ConfigError(f"--accuracy-file: {file}, line {number}: '{name}' {why}")
-        found[matches[0]] = {name: value for name, value in line.items() if name in _COLUMNS and value}
+                reason = "was named before" if len(matches) == 1 else f"may be {' or '.join(map(str, matches))}"
+            raise ConfigError(f"--accuracy-file: {file}, line {number}: '{name}' {reason}")
+        cells = {name: text for name, text in line.items() if name in known_columns and text}
+        columns_of[matches[0]] = _checked(cells, own, f"{file}, line {number}")
+    return columns_of
+
+
+def _own_hyperparameters(hyperparameters: type[Hyperparameters]) -> dict[str, TypeAdapter[Any]]:
+    """By name what makes values, checked as the field says, of the texts of a trainer's own hyperparameters."""
+    fields: dict[str, Any] = {  # with its constraints, as `TypeAdapter` takes a type
+        name: Annotated[field.annotation, field]
+        for name, field in hyperparameters.model_fields.items()
+        if name not in Hyperparameters.model_fields
+    }
+    return {name: TypeAdapter(field, config=hyperparameters.model_config) for name, field in fields.items()}
+
+
+def _checked(cells: Mapping[str, str], own: Mapping[str, TypeAdapter[Any]], line: str) -> dict[str, Any]:
+    """The cells of a line as `_row` takes them: a record checks what it knows and keeps the others as they stand.
+
+    So those get their type here. Raises ConfigError that names ``line`` and column.
+    """
+    values: dict[str, Any] = dict(cells)
+    for name in [name for name in cells if name in own]:
         try:
-            _row(0, found[matches[0]])
+            values[name] = own[name].validate_strings(cells[name])
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = f"{file}, line {number}, column '{problem['loc'][0]}'"
-            raise ConfigError(f"--accuracy-file: {where}: {problem['msg']}, got '{problem['input']}'") from error
-    return found
+            raise _bad_cell(error, line, name) from error
+    try:
+        _row(0, values)
+    except ValidationError as error:
+        raise _bad_cell(error, line, error.errors()[0]["loc"][0]) from error
+    return values
 
 
-def _row(index: int, known: Mapping[str, str]) -> IngredientRecord:
-    values: dict[str, Any] = {"gpu_hours": 0.0, "images_seen": 0, **known}
+def _bad_cell(error: ValidationError, line: str, column: object) -> ConfigError:
+    problem = error.errors()[0]
+    where = f"{line}, column '{column}'"
+    return ConfigError(f"--accuracy-file: {where}: {problem['msg']}, got '{problem['input']}'")
+
+
+def _row(index: int, columns: Mapping[str, Any]) -> IngredientRecord:
+    values: dict[str, Any] = {"gpu_hours": 0.0, "images_seen": 0, **columns}
     return IngredientRecord(
         trial_index=index, status="finished", attempts=1, device="imported", theta0_sha256=None, **values
     )

@@ -148,7 +148,8 @@ def _centres(length: int, device: torch.device) -> Tensor:
 
 
 def _randaugment_round(images: Tensor, magnitude: int, generator: torch.Generator) -> Tensor:
-    # Which images share an operation and its sign decides about the calls below, so the host must know.
+    # Every image draws an operation and a sign; the images that drew the same go through it together, in one call.
+    # Which these are decides about the calls below, so the host must know.
     device = generator.device
     operation_of_image = torch.randint(len(_OPERATIONS), (len(images),), generator=generator, device=device).cpu()
     sign = (torch.randint(2, (len(images),), generator=generator, device=device) * 2 - 1).cpu()

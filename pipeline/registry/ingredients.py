@@ -150,8 +150,8 @@ def read_trials(sweep: Sweep) -> list[IngredientRecord]:
             max_results=1000,
             page_token=token,
         )
-        tagged = (run.data.tags.get("record") for run in page)
-        rows += [IngredientRecord.model_validate_json(record) for record in tagged if record is not None]
+        records = (run.data.tags.get("record") for run in page)  # None: the trial is under way
+        rows += [IngredientRecord.model_validate_json(record) for record in records if record is not None]
         token = page.token
         if not token:
             return sorted(rows, key=lambda row: row.trial_index)

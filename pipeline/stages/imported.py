@@ -178,9 +178,9 @@ def _changed_names(row: IngredientRecord, registered: IngredientRecord | None) -
         return []
     # A cost or a number of images of 0 stands for one that was not given.
     columns = row.model_dump(exclude={"attempts", "model_version"}, exclude_none=True)
-    known = {name: value for name, value in columns.items() if value or name == "seed"}
+    columns = {name: value for name, value in columns.items() if value or name == "seed"}
     earlier = registered.model_dump()
-    return [name for name, value in known.items() if value != earlier.get(name)]
+    return [name for name, value in columns.items() if value != earlier.get(name)]
 
 
 def _check(context: _Context, path: Path) -> Iterator[_Checked]:

@@ -62,14 +62,15 @@ def _chunks(files: list[Path], setting: str) -> list[Chunk]:
                 f"data.{setting}: {path} cannot be read as a Parquet file ({reason}); replace it"
             ) from error
         _check_columns(path, metadata.schema.to_arrow_schema(), setting)
-        first = 0
+        # A chunk stays within a row group, since row groups are what can be read without what is before them.
+        group_start = 0
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
             for offset in range(0, rows, CHUNK_SIZE):
                 count = min(CHUNK_SIZE, rows - offset)
-                chunks.append(Chunk(start, count, _RowReader(path, group, offset, count, first + offset)))
+                chunks.append(Chunk(start, count, _RowReader(path, group, offset, count, group_start + offset)))
                 start += count
-            first += rows
+            group_start += rows
     if not chunks:
         raise DataError(f"data.{setting}: {files[0]} has no rows; name a file with images")
     return chunks
@@ -104,7 +105,7 @@ class _RowReader:
     row_group: int
     offset: int  # first row within the row group
     count: int
-    first: int  # first row within the file
+    file_row: int  # first row within the file
 
     def __call__(self) -> Iterator[RawImage]:
         with pq.ParquetFile(self.path) as file:
@@ -113,11 +114,12 @@ class _RowReader:
                 if row >= self.offset + self.count:
                     break
                 if row >= self.offset:
-                    where = f"{self.path}, row {self.first + row - self.offset}"
+                    where = f"{self.path}, row {self.file_row + row - self.offset}"
                     yield RawImage(pixels.as_py(), label.as_py(), where)
 
 
 def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Scalar, pa.Scalar]]:
+    """Each row of a row group: its number there, its encoded image, its label."""
     row = 0
     for batch in batches:
         image = batch.column("image")
