@@ -3,7 +3,7 @@
 from pipeline.report.compare import comparison_page
 from pipeline.report.page import page
 from pipeline.report.section import Section
-from pipeline.report.sections import SECTIONS, section_tables
+from pipeline.report.sections import SECTIONS
 from pipeline.report.text import methods_table
 from pipeline.report.write import write_page, write_report
 
@@ -13,7 +13,6 @@ __all__ = [
     "comparison_page",
     "methods_table",
     "page",
-    "section_tables",
     "write_page",
     "write_report",
 ]

@@ -82,4 +82,4 @@ def _number_or_end(value: str) -> float:
         return math.inf
 
 
-SECTION = Section("Ablation", _body, _plots, tables={"ablation": VariantRecord})
+SECTION = Section("Ablation", _body, _plots)

@@ -56,4 +56,4 @@ def against(comparisons: Sequence[ComparisonRecord], method: str | None, baselin
     return None
 
 
-SECTION = Section("Comparisons", _body, tables={"comparisons": ComparisonRecord})
+SECTION = Section("Comparisons", _body)

@@ -164,6 +164,5 @@ SECTION = Section(
     "Cost against accuracy",
     _body,
     _plots,
-    tables={"cost_accuracy": CostRecord, "cost_ratios": CostRatioRecord},
     anchor="cost",
 )

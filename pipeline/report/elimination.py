@@ -43,4 +43,4 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     return "".join(content)
 
 
-SECTION = Section("Without the best ingredients", _body, _plots, tables={_NAME: VariantRecord})
+SECTION = Section("Without the best ingredients", _body, _plots)

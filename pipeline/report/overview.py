@@ -187,8 +187,4 @@ def _money(run: RunRecord, ingredients: Sequence[IngredientRecord]) -> str:
     return f" ({significant(total)} at {significant(run.price_per_gpu_hour)} per {unit})"
 
 
-SECTION = Section(
-    "Overview",
-    _body,
-    tables={"comparisons": ComparisonRecord, "cost_accuracy": CostRecord, "cost_ratios": CostRatioRecord},
-)
+SECTION = Section("Overview", _body)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from pipeline.records import Record, RunResults
+from pipeline.records import RunResults
 from pipeline.report.plot import Plot
 
 
@@ -18,13 +18,11 @@ class Section:
     """A section under the heading ``title``.
 
     ``body`` is its HTML, made of the pieces in `markup`; "" leaves the section out. The figures that ``plots`` draws
-    are handed to it by name, to be placed with `markup.chart`; they are written as files too. ``tables`` are the tables
-    of studies that both read from the records. ``anchor`` is its id on the page and, with a capital, how the list of
-    contents calls it, where that is not the name in `SECTIONS`.
+    are handed to it by name, to be placed with `markup.chart`; they are written as files too. ``anchor`` is its id on
+    the page and, with a capital, how the list of contents calls it, where that is not the name in `SECTIONS`.
     """
 
     title: str
     body: Callable[[RunResults, Mapping[str, Plot]], str]
     plots: Callable[[RunResults], list[Plot]] = _none
-    tables: Mapping[str, type[Record]] = field(default_factory=dict)
     anchor: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.records import Record, RunResults
+from pipeline.records import RunResults
 from pipeline.report import (
     ablation,
     coefficients,
@@ -41,8 +41,3 @@ SECTIONS: dict[str, Section] = {
 def plots_of(results: RunResults) -> dict[str, Plot]:
     """The figures of all sections by name, in the order of the page."""
     return {plot.name: plot for section in SECTIONS.values() for plot in section.plots(results)}
-
-
-def section_tables() -> dict[str, type[Record]]:
-    """The tables of studies that the sections read, for `read_results`."""
-    return {name: kind for section in SECTIONS.values() for name, kind in section.tables.items()}

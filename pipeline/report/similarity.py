@@ -61,4 +61,4 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     return paragraph(text) + chart(plots[_NAME])
 
 
-SECTION = Section("How alike the ingredients are", _body, _plots, tables={_NAME: SimilarityRecord})
+SECTION = Section("How alike the ingredients are", _body, _plots)

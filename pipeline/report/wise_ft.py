@@ -67,6 +67,5 @@ SECTION = Section(
     "Between the starting point and the soups",
     _body,
     _plots,
-    tables={_NAME: VariantRecord},
     anchor="interpolation",
 )

@@ -5,7 +5,7 @@ from pipeline.commands import main
 from pipeline.records import CoefficientRecord, IngredientRecord, SoupRecord
 from pipeline.records.folder import RunFolder, read_results, write_run
 from pipeline.records.tables import write_table
-from pipeline.report import section_tables
+from pipeline.studies import study_tables
 
 
 @pytest.fixture
@@ -20,21 +20,21 @@ def written_run(tmp_path):
         for method, rows in results.coefficients.items():
             write_table(folder.coefficients(method), rows, CoefficientRecord)
         for table, rows in results.studies.items():
-            write_table(folder.table(table), rows, section_tables()[table])
+            write_table(folder.table(table), rows, study_tables()[table])
         return folder.root
 
     return write
 
 
 def test_what_a_run_left_is_read_back(written_run):
-    assert read_results(written_run("one"), section_tables()) == the_results(run=a_run(name="one"))
+    assert read_results(written_run("one"), study_tables()) == the_results(run=a_run(name="one"))
 
 
 def test_a_run_that_has_only_begun_has_results_too(written_run):
     folder = written_run("one")
     for path in folder.rglob("*.parquet"):
         path.unlink()
-    results = read_results(folder, section_tables())
+    results = read_results(folder, study_tables())
     assert (results.soups, results.coefficients, results.studies) == ([], {}, {})
 
 

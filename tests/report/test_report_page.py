@@ -23,7 +23,7 @@ from report_records import (
 from pipeline.records import Record, RunResults
 from pipeline.records.folder import RunFolder, read_results, write_run
 from pipeline.records.tables import write_table
-from pipeline.report import SECTIONS, Section, comparison_page, methods_table, page, section_tables, write_report
+from pipeline.report import SECTIONS, Section, comparison_page, methods_table, page, write_report
 from pipeline.report.markup import chart, paragraph
 from pipeline.report.plot import LinePlot, Series
 
@@ -343,16 +343,16 @@ def test_a_section_may_come_from_elsewhere(monkeypatch, tmp_path):
     def body(results, plots):
         return paragraph("What I asked & got.") + chart(plots["answers"]) if plots else ""
 
-    monkeypatch.setitem(SECTIONS, "mine", Section("My own question", body, plots, tables={"mine": MineRecord}))
+    monkeypatch.setitem(SECTIONS, "mine", Section("My own question", body, plots))
     folder = RunFolder(tmp_path)
     write_run(folder, a_run())
-    assert section_tables()["mine"] is MineRecord
-    assert 'id="mine"' not in page(read_results(tmp_path, section_tables()))
+    tables = {"mine": MineRecord}
+    assert 'id="mine"' not in page(read_results(tmp_path, tables))
 
     write_table(
         folder.table("mine"), [MineRecord(question="a", answer=1), MineRecord(question="b", answer=2)], MineRecord
     )
-    paths = write_report(tmp_path, read_results(tmp_path, section_tables()))
+    paths = write_report(tmp_path, read_results(tmp_path, tables))
     assert [path.name for path in paths] == ["report.html", "answers.png", "answers.svg"]
     html = folder.report.read_text().replace(get_plotlyjs(), "")
     assert '<li><a href="#mine">Mine</a></li>' in html
