@@ -43,7 +43,8 @@ from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 from pipeline.report.figures import save
 from pipeline.report.styles import style
-from pipeline.studies import correct_on_test
+from pipeline.soups import METHODS as SOUP_METHODS
+from pipeline.studies.base import correct_on_test
 from pipeline.studies.statistics import Curve, accuracy_difference, cost_ratio, mcnemar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,21 +68,7 @@ SETTINGS = {
     },
 }
 # What the tables and figures call the methods; the records of the runs that are kept do not say.
-LABELS = {
-    "best-individual": "Best individual",
-    "uniform": "Uniform soup",
-    "greedy": "Greedy soup",
-    "learned": "Learned-Soup",
-    "learned-plus": "Learned-Soup+",
-    "hl": "HL-Soup",
-    "hl-plus": "HL-Soup+",
-    "mehl": "MEHL-Soup",
-    "mehl-plus": "MEHL-Soup+",
-    "mehl-plus-greedy": "MEHL-Soup+ from greedy",
-    "ensemble": "Ensemble",
-    "greedy-ensemble": "Greedy ensemble",
-    "wise-ft": "WiSE-FT",
-}
+LABELS = {name: method.label for name, method in SOUP_METHODS.items()}
 BASELINES = ("greedy", "best-individual", "uniform", "ensemble", "greedy-ensemble")
 
 Row = TypeVar("Row", bound=Record)

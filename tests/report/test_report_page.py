@@ -346,12 +346,13 @@ def test_a_section_may_come_from_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setitem(SECTIONS, "mine", Section("My own question", body, plots))
     folder = RunFolder(tmp_path)
     write_run(folder, a_run())
-    assert 'id="mine"' not in page(read_results(tmp_path, {"mine": MineRecord}))
+    tables = {"mine": MineRecord}
+    assert 'id="mine"' not in page(read_results(tmp_path, tables))
 
     write_table(
         folder.table("mine"), [MineRecord(question="a", answer=1), MineRecord(question="b", answer=2)], MineRecord
     )
-    paths = write_report(tmp_path, read_results(tmp_path, {"mine": MineRecord}))
+    paths = write_report(tmp_path, read_results(tmp_path, tables))
     assert [path.name for path in paths] == ["report.html", "answers.png", "answers.svg"]
     html = folder.report.read_text().replace(get_plotlyjs(), "")
     assert '<li><a href="#mine">Mine</a></li>' in html
