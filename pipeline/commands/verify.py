@@ -46,9 +46,9 @@ def verify(name: str, tracking_uri: str) -> None:
     sweep = find_sweep(tracking_uri, name)
     with tempfile.TemporaryDirectory() as folder:
         versions = list_ingredients(sweep)
-        there, damaged = fetch_intact(versions, Path(folder))
+        files, damaged = fetch_intact(versions, Path(folder))
         problems = [str(error) for error in damaged.values()]
-        paths = {version.version: there[version.trial_index] for version in versions if version.trial_index in there}
+        paths = {version.version: files[version.trial_index] for version in versions if version.trial_index in files}
         logger.info("ingredients: %d of %d have the recorded SHA-256", len(paths), len(versions))
         soups = list_soups(sweep)
         for soup, wrong in _check_soups(sweep, soups, versions, paths, Path(folder)):

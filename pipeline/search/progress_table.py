@@ -23,17 +23,17 @@ class ProgressTable:
         self._first, texts = trials[0], [_cells(trial) for trial in trials]
         # The columns besides: the trial, and what it came to.
         self._outcome = {"val %": 8, "best %": 6, "hours": 8, "done": max(4, 2 * len(str(len(trials))) + 1), "left": 7}
-        room = _WIDTH - len("trial") - sum(len(_GAP) + width for width in self._outcome.values())
+        columns_left = _WIDTH - len("trial") - sum(len(_GAP) + width for width in self._outcome.values())
         self._widths: dict[str, int] = {}
         self._left_out: list[str] = []
         for name in differing:
             if name == "seed":
                 continue
             width = max(map(len, [*_in_two(in_words(name)), *(cells.get(name, "") for cells in texts)]))
-            if room < len(_GAP) + width:
+            if columns_left < len(_GAP) + width:
                 self._left_out.append(name)
             else:
-                room -= len(_GAP) + width
+                columns_left -= len(_GAP) + width
                 self._widths[name] = width
 
     def head(self, unit: str) -> list[str]:

@@ -26,12 +26,12 @@ def compare_methods(correct: Mapping[str, NDArray[np.bool_]]) -> list[Comparison
     pairs = list(combinations(correct, 2))
     p_values = [mcnemar(correct[one], correct[other]) for one, other in pairs]
     adjusted = false_discovery_control(p_values, method="by") if pairs else []
-    found = []
+    comparisons = []
     for (one, other), p_value, p_adjusted in zip(pairs, p_values, adjusted, strict=True):
         wins = int((correct[one] & ~correct[other]).sum())
         losses = int((correct[other] & ~correct[one]).sum())
         interval = paired_interval(wins, losses, len(correct[one]))
-        found.append(
+        comparisons.append(
             ComparisonRecord(
                 method=one,
                 baseline=other,
@@ -44,7 +44,7 @@ def compare_methods(correct: Mapping[str, NDArray[np.bool_]]) -> list[Comparison
                 p_adjusted=float(p_adjusted),
             )
         )
-    return found
+    return comparisons
 
 
 def _rows(inputs: StudyInputs, answers: Mapping[str, Any]) -> Mapping[str, Sequence[Record]]:

@@ -72,7 +72,7 @@ def cost_points(inputs: StudyInputs) -> list[CostPoint]:
 def _in_order(ingredients: Sequence[IngredientRecord], order_seed: int | None) -> list[IngredientRecord]:
     if order_seed is None:
         return list(ingredients)
-    return [ingredients[place] for place in np.random.default_rng(order_seed).permutation(len(ingredients))]
+    return [ingredients[index] for index in np.random.default_rng(order_seed).permutation(len(ingredients))]
 
 
 def _point(
@@ -117,16 +117,16 @@ def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.b
 
 def with_gains(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRecord]:
     """The points, each with the interval of its gain over the one before it in the same curve."""
-    found: list[CostRecord] = []
+    rows: list[CostRecord] = []
     for point in points:
-        before = found[-1] if found else None
+        before = rows[-1] if rows else None
         if before is not None and (before.method, before.order_seed) == (point.method, point.order_seed):
             now, then = correct[str(point.predictions)], correct[str(before.predictions)]
             gain = paired_interval(int((now & ~then).sum()), int((then & ~now).sum()), len(now))
-            found.append(point.model_copy(update={"gain_low": gain.low, "gain_high": gain.high}))
+            rows.append(point.model_copy(update={"gain_low": gain.low, "gain_high": gain.high}))
         else:
-            found.append(point)
-    return found
+            rows.append(point)
+    return rows
 
 
 def _curves(points: Sequence[CostRecord], method: str, correct: Mapping[str, NDArray[np.bool_]]) -> list[Curve]:

@@ -49,6 +49,7 @@ from pipeline.studies.statistics import Curve, accuracy_difference, cost_ratio, 
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "cifar10-small-vit"
+DATA = ROOT.parent / "shared" / "data"
 RECORDS = RESULTS / "evidence"
 _KEPT = ("run.json", "config.yaml", "*.parquet", "coefficients/*.parquet", "predictions/**/*.parquet")
 METHODS = ("mehl-plus", "mehl-plus-greedy")
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument(
         "--records", type=Path, default=RECORDS, help="folder of what is kept of them (default: %(default)s)"
     )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of CIFAR-10 and the starting weights")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the config's")
     options = parser.parse_args()
@@ -102,7 +104,7 @@ def main() -> None:
     for seed, folder in zip(options.seeds, folders, strict=True):
         ablation = json.dumps(SETTINGS if seed == options.seeds[-1] else RATES)
         asked = [f"seed={seed}", f"name={folder.name}", f"study.ablation={ablation}"]
-        measure(CONFIG, options.runs, folder, *asked, *options.overrides)
+        measure(CONFIG, options.runs, folder, *asked, *files(options.data), *options.overrides)
     sweeps = [read_sweep(folder) for folder in folders]
     effects = effects_of(sweeps)
     record("evidence", config=CONFIG, effects_pp=effects, **pooled(sweeps))  # first: the rest changes the checkout
@@ -111,6 +113,14 @@ def main() -> None:
         save(figure, "svg", RESULTS / f"{name}.svg")
     write_readme(ROOT / "README.md", markdown(sweeps, effects))
     report(folders, options.runs / "evidence.html")
+
+
+def files(data: Path) -> list[str]:
+    """Where the config's data and starting weights are, as settings."""
+    return [
+        *(f"data.{part}={data.absolute() / f'cifar10_{part}.parquet'}" for part in ("train", "test")),
+        f"model.pretrained={data.absolute() / 'theta0-small-vit.safetensors'}",
+    ]
 
 
 def measure(config: str, runs: Path, records: Path, *arguments: str) -> None:

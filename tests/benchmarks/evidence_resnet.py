@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from evidence import RECORDS, ROOT, effects_of, keep, markdown, pooled, read_sweep, run
+from evidence import DATA, RECORDS, effects_of, keep, markdown, pooled, read_sweep, run
 from recording import record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,7 +34,7 @@ START = (
 def main() -> None:
     """Measure, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of CIFAR-10's files")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of CIFAR-10's files")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: %(default)s)")
     options = parser.parse_args()
     records = RECORDS / CONFIG
