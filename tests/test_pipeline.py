@@ -191,9 +191,10 @@ def open_ingredients(finished) -> IngredientSet:
 def test_tables_have_the_columns_of_the_design(finished, file, kind):
     path = finished.output / file
     names = pq.read_schema(path).names
-    assert [name for name in names if not name.endswith("_accuracy") or name in kind.model_fields] == list(
-        kind.model_fields
-    )
+    assert [name for name in names if not name.endswith("_accuracy") or name in kind.model_fields] == [
+        *kind.model_fields,
+        *kind.extra_columns,
+    ]
     assert read_table(path, kind)
 
 
