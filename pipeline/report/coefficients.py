@@ -90,9 +90,9 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     rows = [(style(method, results.run.labels).label, *_spread(rows)) for method, rows in learned.items()]
     content = [
         paragraph(
-            "Within a layer the coefficients of all ingredients sum to one; where a method mixes in the starting point, "
-            "that has the rest. Outside 0 to 1 a soup extrapolates: it "
-            "goes away from an ingredient. The spread is the standard deviation."
+            "Within a layer the coefficients of all ingredients sum to one; where a method mixes in the starting "
+            "point, that has the rest. Outside 0 to 1 a soup extrapolates: it goes away from an ingredient. The spread "
+            "is the standard deviation."
         ),
         table("Mixing coefficients by method", columns, rows, source="coefficients/METHOD.parquet"),
         *map(chart, plots.values()),
