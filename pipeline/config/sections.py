@@ -197,7 +197,8 @@ class SearchConfig(Section):
     """How often a crashed trial is tried again, from its last saved epoch."""
     storage: Annotated[str, AfterValidator(_storage)] | None = None
     """Where unfinished trials keep their last epoch and their cost, so that they go on on another node: a folder that
-    all nodes see, or a URI that pyarrow.fs or fsspec opens (`s3://bucket/path`); default: `trials` in `output`."""
+    all nodes see, or a URI that pyarrow.fs or fsspec opens (`s3://bucket/path`); default: `trials` in `output`. Such a
+    folder keeps the blocks of unfinished soups too, which with a URI go on on the same node alone."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises before its cosine decay."""
     gradient_clip: float = Field(1.0, gt=0)
