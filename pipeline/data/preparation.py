@@ -23,7 +23,7 @@ from pipeline.data.decode import decode
 from pipeline.data.quiet import quiet_ray_data
 from pipeline.data.sources import SOURCES, Chunk, RawImage, RawImages, image_folder, parquet
 from pipeline.data.sources.base import required
-from pipeline.data.store import MARKER, Prepared, image_column, schema, write_marker
+from pipeline.data.store import MARKER, TEST, TRAIN, Prepared, image_column, schema, write_marker
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def _make(data: DataConfig, set_name: str, raw: RawImages, store: Path) -> None:
 
 
 def _write(data: DataConfig, set_name: str, raw: RawImages, folder: Path) -> Prepared:
-    num_train = _write_set(raw.train, data, set_name, folder / "train.parquet") if raw.train else 0
-    num_test = None if raw.test is None else _write_set(raw.test, data, set_name, folder / "test.parquet")
+    num_train = _write_set(raw.train, data, set_name, folder / TRAIN) if raw.train else 0
+    num_test = None if raw.test is None else _write_set(raw.test, data, set_name, folder / TEST)
     logger.info("prepared %d images of %s in %s", num_train + (num_test or 0), set_name, data.store)
     return Prepared(num_train, num_test, raw.class_names, raw.folder_names)
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pipeline.config import DataConfig
 from pipeline.data.images import ImageSet, Splits
 from pipeline.data.preparation import prepare, prepare_shift
-from pipeline.data.store import Indices, Prepared, read_images, read_labels, read_marker
+from pipeline.data.store import TEST, TRAIN, Indices, Prepared, read_images, read_labels, read_marker
 from pipeline.data.streaming import StreamedImages
 from pipeline.errors import DataError
 from pipeline.records import SplitRecord
@@ -35,9 +35,9 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
     """
     store = prepare(data)
     prepared = read_marker(store)
-    labels = {"train": read_labels(store / "train.parquet")}
+    labels = {"train": read_labels(store / TRAIN)}
     if prepared.num_test is not None:
-        labels["test"] = read_labels(store / "test.parquet")
+        labels["test"] = read_labels(store / TEST)
     class_names = _class_names(data, prepared, labels)
     indices = cut(data, prepared.num_train, prepared.num_test, seed)
     if data.memory_gib is not None:
@@ -48,12 +48,10 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
     if prepared.num_test is not None:
         not_from_train.add("test")
     from_train = {name: rows for name, rows in indices.items() if name not in not_from_train}
-    sets = dict(
-        zip(from_train, read_images(store / "train.parquet", data.image_size, list(from_train.values())), strict=True)
-    )
+    sets = dict(zip(from_train, read_images(store / TRAIN, data.image_size, list(from_train.values())), strict=True))
     if prepared.num_test is not None:
-        (sets["test"],) = read_images(store / "test.parquet", data.image_size, [indices["test"]])
-    train = StreamedImages(store / "train.parquet", data.image_size, indices["train"]) if streamed else sets["train"]
+        (sets["test"],) = read_images(store / TEST, data.image_size, [indices["test"]])
+    train = StreamedImages(store / TRAIN, data.image_size, indices["train"]) if streamed else sets["train"]
     records = [_record(name, indices[name]) for name in _NAMES if name in indices]
     folders = prepared.folder_names or prepared.class_names or data.class_names
     shifts = {name: _shift(data, name, folders, len(class_names)) for name in data.shifts}
@@ -66,7 +64,7 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
 def _shift(data: DataConfig, name: str, folder_names: Sequence[str] | None, num_classes: int) -> ImageSet:
     """Another test set, whole and in its own order."""
     store = prepare_shift(data, name, folder_names)
-    (images,) = read_images(store / "test.parquet", data.image_size, [np.arange(read_marker(store).num_test or 0)])
+    (images,) = read_images(store / TEST, data.image_size, [np.arange(read_marker(store).num_test or 0)])
     _check_range(f"shifts.{name}", str(data.shifts[name]), images.labels, num_classes)
     return images
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.images import ImageSet
 
-MARKER = "prepared.json"
+MARKER, TRAIN, TEST = "prepared.json", "train.parquet", "test.parquet"
 
 Indices = npt.NDArray[np.int64]
 

@@ -12,7 +12,7 @@ from pipeline.errors import ModelError, PipelineError
 from pipeline.files import filling
 from pipeline.models.backbone import backbone_module
 from pipeline.models.classifier import Classifier
-from pipeline.records import ModelDescription
+from pipeline.records import DESCRIPTION_FILE, ModelDescription
 from pipeline.weights import save_weights
 
 _PROGRAM = "model.pt2"
@@ -26,7 +26,7 @@ def export_weights(model: Classifier, description: ModelDescription, folder: Pat
     """
     backbone = backbone_module(description.backbone)
     with filling(folder) as partial:
-        (partial / "description.json").write_text(description.model_dump_json(indent=1), encoding="utf-8")
+        (partial / DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1), encoding="utf-8")
         if program:
             export_program(model, description, partial / _PROGRAM)
         try:

@@ -1,6 +1,7 @@
 """The typed records that pass between the stages, their tables, and what lies where in the folder of a run."""
 
 from pipeline.records.types import (
+    DESCRIPTION_FILE,
     RECORDS_VERSION,
     Augmentation,
     CoefficientRecord,
@@ -32,6 +33,7 @@ from pipeline.records.types import (
 )
 
 __all__ = [
+    "DESCRIPTION_FILE",
     "RECORDS_VERSION",
     "Augmentation",
     "CoefficientRecord",

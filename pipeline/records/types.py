@@ -224,6 +224,9 @@ class LineageRecord(Record):
     ingredients: list[SoupIngredient]
 
 
+DESCRIPTION_FILE = "description.json"  # of a `ModelDescription`, beside the weights that it belongs to
+
+
 class ModelDescription(Record):
     """How to build the network of an ingredient or soup without this package, and what images it takes.
 

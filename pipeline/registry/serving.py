@@ -14,9 +14,8 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 from PIL import Image
 
-from pipeline.records import ModelDescription
+from pipeline.records import DESCRIPTION_FILE, ModelDescription
 
-DESCRIPTION = "description.json"
 _SERVED = Path(__file__).with_name("served_model.py")
 _REQUIREMENTS = ("mlflow", "torch", "pillow", "safetensors", "numpy", "pandas")
 _SIGNATURE = ModelSignature(
@@ -47,7 +46,7 @@ class SoupModel:
 
 def save_served_model(folder: Path, model: SoupModel) -> str:
     """Write MLflow's model ``folder`` for a soup; returns the path of the weights in it."""
-    description = folder.with_name(DESCRIPTION)
+    description = folder.with_name(DESCRIPTION_FILE)
     description.write_text(model.description.model_dump_json(indent=1), encoding="utf-8")
     requirements = dict.fromkeys((*_REQUIREMENTS, *model.requirements))  # each once
     mlflow.pyfunc.save_model(

@@ -14,10 +14,10 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256
-from pipeline.records import LineageRecord, ModelDescription, SoupRecord
+from pipeline.records import DESCRIPTION_FILE, LineageRecord, ModelDescription, SoupRecord
 from pipeline.registry.client import MlflowException, as_tags
 from pipeline.registry.ingredients import fetch_file
-from pipeline.registry.serving import DESCRIPTION, SoupModel, save_served_model
+from pipeline.registry.serving import SoupModel, save_served_model
 from pipeline.registry.sweeps import Sweep
 
 _METRICS = (
@@ -125,7 +125,7 @@ def _soup_version(version: ModelVersion) -> SoupVersion:
 
 def fetch_description(soup: SoupVersion) -> ModelDescription:
     """The network that the soup's tensors belong to; raises RegistryError."""
-    return ModelDescription.model_validate_json(_text(f"{soup.uri.rpartition('/')[0]}/{DESCRIPTION}"))
+    return ModelDescription.model_validate_json(_text(f"{soup.uri.rpartition('/')[0]}/{DESCRIPTION_FILE}"))
 
 
 def _text(uri: str) -> str:

@@ -12,9 +12,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 
 from pipeline.errors import RegistryError
 from pipeline.records import RECORDS_VERSION, CostRecord, SplitRecord
+from pipeline.records.folder import RunFolder
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
 
 _PATIENCE = 600.0  # seconds; a trial's hours are worth more
+_SETTINGS, _FIGURES = RunFolder(Path()).settings.name, RunFolder(Path()).figures.name
 _VERSION = "records_version"  # a tag of the sweep's run
 _DIGEST_LENGTH = 36  # MLflow's limit
 
@@ -167,7 +169,7 @@ def log_settings(sweep: Sweep, path: Path) -> None:
 def fetch_settings(sweep: Sweep, folder: Path) -> Path:
     """A local copy of the settings of the sweep, ``config.yaml``; raises RegistryError."""
     try:
-        return Path(sweep.client().download_artifacts(sweep.run_id, "config.yaml", str(folder)))
+        return Path(sweep.client().download_artifacts(sweep.run_id, _SETTINGS, str(folder)))
     except (MlflowException, OSError) as error:
         reason = redact(sweep.tracking_uri, str(error))
         raise RegistryError(f"the settings of run '{sweep.name}' cannot be read ({reason})") from error
@@ -199,7 +201,7 @@ def finish_sweep(
     measured = [Metric(key, value, timestamp=now, step=0) for key, value in metrics.items() if value is not None]
     client.log_batch(sweep.run_id, metrics=measured)
     for file in files:
-        client.log_artifact(sweep.run_id, str(file), "figures" if file.parent.name == "figures" else None)
+        client.log_artifact(sweep.run_id, str(file), _FIGURES if file.parent.name == _FIGURES else None)
     for key, value in as_tags(tags).items():
         client.set_tag(sweep.run_id, key, value)
     client.set_terminated(sweep.run_id)
