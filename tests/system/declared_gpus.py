@@ -50,9 +50,9 @@ def run_trial(config, context):
 
 
 def build(context, requests, cpus):
-    for request in requests:
+    for name, request in requests.items():
         stay("soup", 1)
-        yield request
+        yield name, request
 
 
 def main() -> None:
@@ -68,8 +68,8 @@ def main() -> None:
     tuner.run_trial = run_trial
     tuner.run_trials(context, [], "sweep")
     soup_task._build_soups = build
-    found = dict(soup_task.build_soups(SimpleNamespace(device="cuda"), list("abcd")[:SOUPS], cpus=1, tasks=2))
-    assert found == dict(enumerate("abcd"))
+    requests = {name: f"soup {name}" for name in "abcd"[:SOUPS]}
+    assert dict(soup_task.build_soups(SimpleNamespace(device="cuda"), requests, cpus=1, tasks=2)) == requests
 
 
 if __name__ == "__main__":

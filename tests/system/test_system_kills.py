@@ -113,8 +113,8 @@ def test_killed_in_the_search_and_again_while_souping(start, warm_home):
     assert not (run.output / "soups.parquet").exists()
 
     # Blocks of one model and some seconds; the soup task alone is killed, in the third of them or later.
-    blocks = "soup.settings={mehl-plus: {block_size: 1, inner_iterations: 200}}"
-    with start(3, blocks) as running:
+    blocks = ("soup.settings={mehl-plus: {block_size: 1, inner_iterations: 100}}", "study.ablation={}")
+    with start(3, *blocks) as running:
         finished_blocks = wait_for(lambda: third_block_of_a_soup(run.output), "two blocks of a soup")
         (task,) = processes(running, "ray::_build_soups")
         task.kill()
@@ -122,7 +122,7 @@ def test_killed_in_the_search_and_again_while_souping(start, warm_home):
         assert "error: a soup task was lost" in running.output()
         assert "give the same command again to go on" in running.output()
 
-    with start(4, blocks) as running:
+    with start(4, *blocks) as running:
         said = finish(running)
     goes_on = re.search(r"soup: mehl-plus goes on after block (\d)", said)
     assert int(goes_on[1]) >= finished_blocks >= 2
