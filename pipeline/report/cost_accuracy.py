@@ -99,7 +99,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             f"how many. Further right is dearer (all trials so far, failed ones too, in {unit}), higher is better."
         ),
         chart(plots[_COST]),
-        *(paragraph(worth(results.run, line, unit)) for line in lines),
+        *(paragraph(text) for line in lines if (text := worth(results.run, line, unit))),
         _ratios(results.table("cost_ratios", CostRatioRecord), unit, results.run.labels),
         chart(plots[_NUMBER]),
         paragraph(_BANDS, "note"),

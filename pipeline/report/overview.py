@@ -55,8 +55,8 @@ def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
         yield _equal_accuracy(results.run, ratio, unit)
     lines = cost_lines(results.table("cost_accuracy", CostRecord))
     followed = next((line for line in lines if line.method == champion.method), lines[0] if lines else None)
-    if followed is not None:
-        yield worth(results.run, followed, unit)
+    if followed is not None and (text := worth(results.run, followed, unit)):
+        yield text
 
 
 def _headline(ratios: Sequence[CostRatioRecord], champion: str) -> CostRatioRecord | None:

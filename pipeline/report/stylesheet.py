@@ -68,19 +68,22 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
   table { font-size: .85rem; }
   th, td { padding: .4rem .45rem; }
 }
+@page sweep { size: landscape; }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --ground: #fff; --raised: #f2f2f2;
     --line: #bbb; --accent: #0072b2; --mark: #e8f2f9; }
   html { font-size: 10pt; }
+  header, main, footer { max-width: none; padding: 0; }
   .chart { height: 400px; }
   nav, summary { display: none; }
   figure, tr, .tiles > div, .scroll { break-inside: avoid; }
+  #sweep { page: sweep; }
   #sweep .scroll { break-inside: auto; }
   h2, h3, caption, p:has(+ figure) { break-after: avoid; }
   .scroll { overflow: visible; max-height: none; border: 0; }
   table { font-size: 8pt; }
   thead th, tbody th { position: static; }
-  #sweep table { font-size: 5.5pt; }
+  #sweep table { font-size: 6pt; }
   #sweep th, #sweep td { padding: 2px 3px; white-space: normal; }
 }
 """

@@ -364,3 +364,9 @@ def test_the_table_of_the_command_line_is_quick_to_import():
     slow = ("torch", "ray", "mlflow", "plotly", "matplotlib", "scipy")
     code = f"import sys, pipeline.report; print([name for name in {slow} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_curve_of_one_point_says_nothing_of_a_last_step():
+    html = a_page(cost_accuracy=the_costs(a_sweep())[:2])
+    assert "The last " not in text_of(html)
+    assert "<p></p>" not in html
