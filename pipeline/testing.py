@@ -6,6 +6,9 @@ For our lines and for those of others. In a test of one's own:
     def test_my_method(check, tmp_path):
         check(METHODS["mine"], tmp_path)
 
+Settings that a check asks for are made without a file: ``DataConfig.model_construct(source="mine", image_size=8)``,
+``ModelConfig.model_construct(backbone="mine", architecture={"width": 6})``, both of `pipeline.config`.
+
 Each check raises AssertionError that says what is owed.
 """
 
@@ -202,12 +205,20 @@ def check_method_settings(method: Method, folder: Path) -> None:
         setattr(settings, name, values[name])
 
 
+def check_method_uses_known_accuracies(method: Method, folder: Path) -> None:
+    """`SoupInputs.accuracies` are known in most runs, and None where theta0 is an ingredient: both must do."""
+    inputs = soup_inputs(folder)
+    soup = method(dataclasses.replace(inputs, accuracies=[0.5, 0.7, 0.6, 0.4, 0.3]))
+    assert soup.coefficients.shape == (5, len(soup.layers))
+
+
 METHOD_CHECKS: tuple[Callable[[Method, Path], None], ...] = (
     check_method_gives_a_whole_soup,
     check_method_repeats,
     check_method_leaves_the_model_as_it_was,
     check_method_takes_one_ingredient,
     check_method_takes_batches,
+    check_method_uses_known_accuracies,
     check_method_renews_batchnorm,
     check_method_settings,
 )
@@ -349,11 +360,12 @@ class _Pixels(nn.Module):
         return logits
 
 
-def check_trainer(trainer: Trainer, settings: SearchConfig, folder: Path, **own: Any) -> None:
+def check_trainer(trainer: Trainer, folder: Path, **own: Any) -> None:
     """A training function: one result per seed, progress per epoch, states to go on from, hyperparameters in tables.
 
-    ``settings`` are those of a search, ``own`` are values of hyperparameters that have no default.
+    ``own`` are values of hyperparameters that have no default; the settings of the search are the defaults.
     """
+    settings = SearchConfig.model_construct()
     assert issubclass(trainer.hyperparameters, Hyperparameters)
     splits = small_splits()
     hyper = trainer.hyperparameters(

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from samples import ingredient, model_config, run_record, search_config
+from samples import ingredient, model_config, run_record
 
 README = Path(__file__).resolve().parents[1] / "pipeline" / "README.md"
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", README.read_text(), re.DOTALL))
@@ -75,7 +75,7 @@ def test_the_training_function(examples, tmp_path):
     from pipeline.finetune import TRAINERS
     from pipeline.testing import check_trainer
 
-    check_trainer(TRAINERS["shrunken"], search_config(trainer="shrunken"), tmp_path)
+    check_trainer(TRAINERS["shrunken"], tmp_path)
 
 
 def test_the_study_and_its_section(examples):

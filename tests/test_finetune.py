@@ -45,7 +45,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_every_training_function_keeps_its_contract(name, tmp_path):
-    check_trainer(TRAINERS[name], SETTINGS, tmp_path)
+    check_trainer(TRAINERS[name], tmp_path)
 
 
 def test_fine_tuning_learns_and_measures_each_split(splits, theta0):

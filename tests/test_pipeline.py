@@ -426,6 +426,16 @@ def test_a_report_follows_whatever_came_after_it(finished, again):
     assert "has not been computed yet" not in (finished.live / "report.html").read_text()
 
 
+def test_studies_come_back_with_the_settings_of_the_soups(finished, again):
+    before = {path: content for path, content in contents(finished.live).items() if path.endswith(".parquet")}
+    again("soup.methods=[uniform]", only=["soup"])
+    assert not (finished.live / "comparisons.parquet").exists()
+    again()
+    after = contents(finished.live)
+    assert {path for path in before if path not in after} == set()
+    assert after["comparisons.parquet"] == before["comparisons.parquet"]
+
+
 def test_a_shift_can_be_added_to_a_finished_sweep(finished, again):
     again(f"data.shifts={{again: {finished.folder / 'inverted.parquet'}}}", "soup.methods=[uniform]", only=["soup"])
     (row,) = read_table(finished.live / "soups.parquet", SoupRecord)

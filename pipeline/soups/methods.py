@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
+from pipeline.errors import SoupError
 from pipeline.soups.best_individual import build_best_individual
 from pipeline.soups.ensemble import ensemble
 from pipeline.soups.greedy import GreedySettings, build_greedy
@@ -63,10 +66,20 @@ class Method:
         """
         with measured(inputs.device) as cost, borrowed(inputs.model, inputs.device):
             soup = self.build(inputs, self.defaults if settings is None else settings)
+            self._check(soup, len(inputs.ingredients))
             if inputs.recalibrate is not None and soup.state_dict is not None and not _is_ingredient(soup):
                 weights = recalibrated(inputs.model, soup.state_dict, inputs.recalibrate, inputs.device)
                 soup = replace(soup, state_dict=weights)
         return costed(replace(soup, method=self.name), cost)
+
+    def _check(self, soup: Soup, count: int) -> None:
+        """Records, lineage and figures rest on the coefficients, so a builder's mistake is told before anything is."""
+        shape, wanted = tuple(soup.coefficients.shape), (count, len(soup.layers))
+        if shape != wanted or soup.coefficients.dtype != torch.float64:
+            raise SoupError(
+                f"{self.name}: its coefficients are {soup.coefficients.dtype} of shape {shape}; for {count} "
+                f"ingredients and {len(soup.layers)} layers they must be torch.float64 of shape {wanted}"
+            )
 
 
 def _is_ingredient(soup: Soup) -> bool:

@@ -41,7 +41,7 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], fingerprin
         run = open_run(config, state, tasks=set(todo) != {"report"})
         for stage in todo:
             if stage in ("search", "soup"):  # what studies said of other ingredients or soups is true no more
-                remove_studies(run.folder, stage)
+                remove_studies(run.folder, state, stage)
             run_stage(run, stage)
             state.done.pop("report", None)  # it tells of all stages
             state.done[stage] = fingerprint_of[stage]

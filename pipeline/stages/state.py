@@ -159,10 +159,12 @@ def fingerprints(config: Config) -> dict[str, str]:
     return {**hash_of_stage, **studies, "report": report}
 
 
-def remove_studies(folder: RunFolder, stage: str) -> None:
-    """Remove the tables of the studies that depend on ``stage``; the soups that they told of are kept."""
-    for study in STUDIES.values():
+def remove_studies(folder: RunFolder, state: RunState, stage: str) -> None:
+    """Remove the tables of the studies that depend on ``stage``, which then are not done; their soups are kept."""
+    for name, study in STUDIES.items():
         if stage == "search" or study.needs == stage:
+            state.done.pop(name, None)  # first: whatever settings come next, what has no table is not done
+            save_state(folder, state)
             for table in study.tables:
                 folder.table(table).unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 
 from pipeline.cluster import current_cluster
+from pipeline.errors import SoupError
 from pipeline.records import CoefficientRecord, CostRecord, PredictionRecord, SoupRecord
 from pipeline.records.folder import read_run
 from pipeline.records.tables import read_table, write_table
@@ -22,7 +23,12 @@ def study_stage(run: Run, name: str) -> None:
     """Answer the requests of the study ``name``, write its tables, show its curve in MLflow."""
     study, inputs = STUDIES[name], study_inputs(run, name)
     answers = _answers(run, inputs, study.requests(inputs))
-    for table, rows in study.rows(inputs, answers).items():
+    tables = study.rows(inputs, answers)
+    if undeclared := sorted(tables.keys() - study.tables.keys()):
+        raise SoupError(
+            f"study '{name}': makes the table '{undeclared[0]}', and declares: {', '.join(study.tables)}; name it there"
+        )
+    for table, rows in tables.items():
         write_table(run.folder.table(table), rows, study.tables[table])
         if table == study.curve:
             log_costs(run.sweep, [row for row in rows if isinstance(row, CostRecord)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from pipeline.errors import SoupError
 from pipeline.soups import (
     METHODS,
     Method,
@@ -118,6 +119,20 @@ def test_the_checks_find_what_is_wrong(tmp_path):
     ):
         with pytest.raises(AssertionError):
             check(Method("wrong", "Wrong", build), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda c: c.T, lambda c: c[:, 0], lambda c: c.float()], ids=["(L, K)", "(K,)", "type"]
+)
+def test_wrong_coefficients_are_refused_by_the_name_of_the_method(inputs, wrong):
+    def build(inputs, settings):
+        soup = METHODS["uniform"](inputs)
+        return dataclasses.replace(soup, coefficients=wrong(soup.coefficients))
+
+    with pytest.raises(
+        SoupError, match=r"^mine: its coefficients are torch\.float.* must be torch\.float64 of shape \(5, 1\)"
+    ):
+        Method("mine", "Mine", build)(inputs)
 
 
 def test_learning_beats_the_uniform_soup(inputs):
