@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo evidence check test test-system
+.PHONY: help install demo evidence gpu-check check test test-system
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ demo: $(READY)  ## Run the whole pipeline on the digits that ship with scikit-le
 
 evidence: $(READY)  ## Repeat the study of the README on CIFAR-10 (hours; goes on where it stopped)
 	@$(BIN)/python tests/benchmarks/evidence.py $(ARGS)
+
+gpu-check: $(READY)  ## What is promised for a GPU, looked at on one (about 8 minutes; ARGS=--quick: 90 s)
+	@$(BIN)/python tests/benchmarks/gpu_check.py $(ARGS)
 
 check: $(READY)  ## Lint, types and import layers
 	$(BIN)/ruff check .

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,13 +21,18 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import SearchConfig, import_plugins
+from pipeline.config import SearchConfig, import_plugins, ray_address
 from pipeline.errors import ConfigError, PipelineError, RegistryError, SearchError
+from pipeline.files import patiently
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_PATIENCE_SECONDS = 10.0  # with a cluster that does not answer
+# Ray adds `/ray/session_DATE_TIME_NUMBER_PID/sockets/plasma_store`, and takes paths of 103 bytes.
+_LONGEST_TMPDIR = 34
+_SHORT_TMPDIR = "/tmp"  # noqa: S108 (Ray's own choice without $TMPDIR)
 _PATIENCE_MINUTES = 15  # for the first node that can run a trial, where an autoscaler may add it
 
 
@@ -49,6 +57,12 @@ class Cluster:
         return int(max(cpus for cpus, _ in self.nodes))
 
     @property
+    def cpus_per_task(self) -> int:
+        """The cores of a task with a GPU of its own, beside others on the same node; without GPUs all of a node."""
+        shares = [cpus / gpus for cpus, gpus in self.nodes if gpus >= 1]
+        return max(int(min(shares)), 1) if shares else self.cpus
+
+    @property
     def use_gpu(self) -> bool:
         """Whether it has GPUs."""
         return self.gpus > 0
@@ -59,23 +73,97 @@ class Cluster:
         return "cuda" if self.use_gpu else "cpu"
 
 
-def start_ray(plugins: Sequence[str] = ()) -> Cluster:
-    """Join the cluster of ``$RAY_ADDRESS`` or start a local one without a dashboard. A second call changes nothing.
+def start_ray(plugins: Sequence[str] = (), address: str | None = None) -> Cluster:
+    """Join the cluster at ``address``, or start one of this machine alone. A second call changes nothing.
 
-    Every worker imports ``plugins`` before it does anything else; raises ConfigError where a node cannot. What workers
-    print stays in Ray's logs: the driver tells of their progress itself.
+    Every worker imports ``plugins`` before it does anything else. What workers print stays in Ray's logs: the driver
+    tells of their progress itself. Raises ConfigError where there is no cluster, or a node cannot import a plug-in.
     """
     if not ray.is_initialized():
-        local = {"address": "local", "include_dashboard": False}
-        options: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else local
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if plugins:
             options["runtime_env"] = {"worker_process_setup_hook": _importing(tuple(plugins), tuple(sys.path))}
-        ray.init(log_to_driver=False, logging_level="error", **options)
+        if address is None:
+            _start(options)
+        else:
+            _join(address, options)
         # `ray job stop`, Slurm and Kubernetes end a job so: stop as after Ctrl-C. Ray's own handler prints C++ frames.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if plugins:
             _check_plugins(plugins)
     return current_cluster()
+
+
+def leave_ray() -> bool:
+    """Let go of the cluster; returns False where that takes too long.
+
+    A signal to all processes of a group, as Slurm and `timeout` send it, ends those of a local Ray too. Ray then waits
+    for them for a minute and ends this process with words of its own.
+    """
+    leaving = threading.Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(_PATIENCE_SECONDS)
+    return not leaving.is_alive()
+
+
+def _start(options: Mapping[str, Any]) -> None:
+    """Start a Ray of this machine; raises SearchError where it does not come up."""
+    try:
+        ray.init(address="local", include_dashboard=False, _temp_dir=_folder_of_ray(), **options)
+    except (Exception, SystemExit) as error:  # of many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise SearchError(
+            f"Ray did not start on this machine ({reason}); give the same command again, and if that does not help "
+            "look at its logs below $TMPDIR/ray/session_latest"
+        ) from error
+
+
+def _folder_of_ray() -> str | None:
+    """Where a Ray of this machine keeps sockets and logs: None, which is Ray's own choice, where that can be.
+
+    Below a long ``$TMPDIR`` its sockets would have names that Linux does not take; letters beyond ASCII end it.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or _SHORT_TMPDIR
+    if re.fullmatch(r"[\w./+-]+", folder, re.ASCII) and len(folder) <= _LONGEST_TMPDIR:
+        return None
+    message = "Ray keeps its files below %s: %s is too long for it, or has letters that it cannot take"
+    logger.info(message, _SHORT_TMPDIR, folder)
+    return f"{_SHORT_TMPDIR}/ray"
+
+
+def _join(address: str, options: Mapping[str, Any]) -> None:
+    """Join the cluster at ``address``; raises ConfigError where none answers. Ray itself would try for minutes."""
+    scheme, _, _ = address.partition("://")
+    if scheme in ("http", "https"):
+        raise ConfigError(
+            f"RAY_ADDRESS: {address} is where `ray job submit` hands in a job, and this command joins a cluster "
+            "itself; submit it (`ray job submit --working-dir . -- python pipeline/run.py ...`), or run it on this "
+            "machine with `env -u RAY_ADDRESS`"
+        )
+    if scheme == "ray":
+        raise ConfigError(
+            f"RAY_ADDRESS: {address} is for Ray's client, which cannot run a sweep; submit the command as a job, or "
+            "give HOST:PORT of a cluster that this machine is a node of"
+        )
+    host, _, port = address.rpartition(":")
+    telling = threading.Timer(_PATIENCE_SECONDS, logger.info, ("the Ray cluster %s is slow to answer", address))
+    telling.start()
+    try:
+        if port.isdigit():
+            patiently(
+                lambda: socket.create_connection((host.strip("[]"), int(port)), timeout=5).close(),
+                _PATIENCE_SECONDS,
+                lambda error: isinstance(error, OSError),
+            )
+        ray.init(address=address, **options)
+    except (Exception, SystemExit) as error:  # Ray ends the process where a cluster stays silent
+        reason = "it does not answer" if isinstance(error, SystemExit) else str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"RAY_ADDRESS: the Ray cluster {address} cannot be joined ({reason}); start it, correct the address, or "
+            "run on this machine with `env -u RAY_ADDRESS`"
+        ) from error
+    finally:
+        telling.cancel()
 
 
 def _importing(plugins: tuple[str, ...], search_path: tuple[str, ...]) -> Callable[[], None]:
@@ -129,7 +217,7 @@ def await_room(cluster: Cluster, settings: SearchConfig) -> Cluster:
     Raises SearchError, as `trial_resources` does, when that takes longer than a quarter of an hour. A local one comes
     back as it is.
     """
-    if "RAY_ADDRESS" not in os.environ:
+    if ray_address() is None:
         return cluster
     try:
         trial_resources(cluster, settings)
@@ -190,16 +278,18 @@ def as_they_come(
     calls: Sequence[tuple[Any, ...]],
     error_type: type[PipelineError],
     task_name: str,
+    instead: Callable[[int, str], T] | None = None,
 ) -> Iterator[tuple[int, T]]:
     """Run the generator ``function`` as a Ray task for each of ``calls``, all at once.
 
     Yields the number of a call and what it yielded, as soon as it did. Raises what the first failing task raised, an
     ``error_type`` that names ``task_name`` where its process or node was lost; then, or when the caller stops, all
-    tasks are stopped.
+    tasks are stopped. With ``instead`` no loss is an error: what it makes of a call's number and the reason is yielded.
     """
     # A stream yields a reference per item; it is ready when its next item, or its end, has arrived. An ended one leaves
     # the table, a failed one raises in `ray.get`, and what is still in the table then is cancelled.
-    task = ray.remote(function).options(num_returns="streaming", **options)
+    # Given here, not to `.options`: then a process with a GPU ends with its task, and is not handed another GPU later.
+    task = ray.remote(num_returns="streaming", **options)(function)
     streams = {task.remote(*call): number for number, call in enumerate(calls)}
     try:
         while streams:
@@ -208,6 +298,11 @@ def as_they_come(
                 item: T = ray.get(next(ready))
             except StopIteration:
                 del streams[ready]
+            except ray.exceptions.RayError as error:
+                if instead is None or isinstance(error, ray.exceptions.RayTaskError):
+                    raise
+                number = streams.pop(ready)
+                yield number, instead(number, _reason(error))
             else:
                 yield streams[ready], item
     except ray.exceptions.RayError as error:
@@ -233,5 +328,10 @@ def raised_by(error: ray.exceptions.RayError, error_type: type[PipelineError], t
     """What the task itself raised; where its process or node was lost, an ``error_type`` that says so."""
     if isinstance(error, ray.exceptions.RayTaskError):
         return error.cause if isinstance(error.cause, Exception) else error
-    reason = str(error).strip().partition("\n")[0]
-    return error_type(f"{task_name} was lost ({reason}); what is done is kept, give the same command again to go on")
+    return error_type(
+        f"{task_name} was lost ({_reason(error)}); what is done is kept, give the same command again to go on"
+    )
+
+
+def _reason(error: ray.exceptions.RayError) -> str:
+    return str(error).strip().partition("\n")[0]

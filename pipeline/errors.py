@@ -1,8 +1,49 @@
 """The error tree: every mistake that a user can make ends in one of these.
 
 A message is one line per problem and says what was wrong, where, and what to do. The command line prints it without a
-traceback and exits with status 2.
+traceback and exits with status 2. What it quotes of a user's value it quotes by `quoted`.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+LONGEST_QUOTE = 100  # characters of a value: a line, with what is said of it
+_MOST_LISTED = 50
+
+
+def quoted(value: Any) -> str:
+    """``value`` as a message shows it: in a line, shortened, with what cannot be printed as Python escapes it."""
+    match value:
+        case bool():
+            return f"the truth value {str(value).lower()}"
+        case None:
+            return "no value"
+        case str():
+            return shortened(repr(shortened(value, LONGEST_QUOTE)), LONGEST_QUOTE)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no number of thousands of digits
+        return f"a {type(value).__name__} too large to show"
+    return shortened(text, LONGEST_QUOTE)
+
+
+def shortened(text: str, longest: int) -> str:
+    """``text``, without its middle if it has more than ``longest`` characters."""
+    head = 2 * longest // 3
+    return text if len(text) <= longest else f"{text[:head]}...{text[len(text) + head + 3 - longest :]}"
+
+
+def printable(text: str) -> str:
+    """``text`` with what would move a terminal's cursor, ends of lines too, as Python escapes it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def listed(problems: Sequence[str]) -> str:
+    """``problems``, a line each; of very many the first."""
+    more = [f"and {len(problems) - _MOST_LISTED} more"] if len(problems) > _MOST_LISTED else []
+    return "\n  ".join([*problems[:_MOST_LISTED], *more])
 
 
 class PipelineError(Exception):

@@ -1,4 +1,4 @@
-"""Predictions, accuracies and BatchNorm recalibration of classifiers."""
+"""Predictions and accuracies of classifiers, and their BatchNorm statistics as soups need them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data import Splits
+from pipeline.models import RECALIBRATION_IMAGES, has_batchnorm, recalibrate_batchnorm
+from pipeline.precision import Precision, arithmetic
 from pipeline.soups import Soup, SoupInputs, copy_into_model
 
-# BatchNorm statistics settle within a few thousand images; the whole training set would cost an epoch for every soup.
-RECALIBRATION_IMAGES = 4096
 # Bounds the activations, not the images: accuracy does not depend on it.
 EVALUATION_BATCH = 128
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, images: Tensor, device: str) -> Tensor:
-    """Float32 logits (N, classes) on the CPU of ``images`` (N, 3, H, W), with ``model`` on ``device`` in eval mode."""
+def predict(model: nn.Module, images: Tensor, device: str, precision: Precision | None = None) -> Tensor:
+    """Float32 logits (N, classes) on the CPU of ``images`` (N, 3, H, W), with ``model`` on ``device`` in eval mode.
+
+    They are computed in ``precision``; None: see `pipeline.precision.resolved`.
+    """
     model.eval()
     if not len(images):  # few models take an empty batch; a blank image tells the number of classes
-        return predict(model, images.new_zeros(1, *images.shape[1:]), device)[:0]
-    return torch.cat([model(batch.to(device)).float().cpu() for batch in images.split(EVALUATION_BATCH)])
+        return predict(model, images.new_zeros(1, *images.shape[1:]), device, precision)[:0]
+    with arithmetic(device, precision):
+        return torch.cat([model(batch.to(device)).float().cpu() for batch in images.split(EVALUATION_BATCH)])
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float | None:
@@ -34,44 +38,21 @@ def accuracy(logits: Tensor, labels: Tensor) -> float | None:
 def split_accuracies(
     model: nn.Module, splits: Splits, device: str, names: Sequence[str] = ("fit", "select", "test")
 ) -> dict[str, float | None]:
-    """Accuracy of ``model``, which is moved to ``device``, on the named splits; None for an empty one."""
+    """Accuracy of ``model``, which is moved to ``device``, on the named splits or shifts; None for an empty one."""
     model.to(device)
     accuracies: dict[str, float | None] = {}
     for name in names:
-        images, labels = getattr(splits, name).tensors()
-        accuracies[name] = accuracy(predict(model, images, device), labels)
+        images, labels = splits.measured()[name].tensors()
+        accuracies[name] = accuracy(predict(model, images, device, splits.precision), labels)
     return accuracies
 
 
-@torch.no_grad()
-def recalibrate_batchnorm(model: nn.Module, images: Tensor, device: str) -> None:
-    """Replace the running statistics of every BatchNorm layer by the mean over batches of (training) ``images``.
-
-    The statistics of a weight average are not the average of the statistics (Izmailov et al., 2018). Does nothing for a
-    model without BatchNorm. The model is left in eval mode; dropout stays off.
-    """
-    layers = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    layers = [layer for layer in layers if layer.track_running_stats]
-    model.eval()
-    if not layers:
-        return
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # cumulative average
-        layer.train()
-    for batch in images.split(EVALUATION_BATCH):
-        if len(batch) > 1:
-            model(batch.to(device))
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    model.eval()
-
-
-def recalibration(splits: Splits, device: str) -> Callable[[nn.Module], None]:
-    """`recalibrate_batchnorm` on some training images, as the soup library takes it."""
+def recalibration(model: nn.Module, splits: Splits, device: str) -> Callable[[nn.Module], None] | None:
+    """`recalibrate_batchnorm` on some training images, as the soup library takes it; None where nothing is renewed."""
+    if not has_batchnorm(model):
+        return None
     images = splits.train.sample(RECALIBRATION_IMAGES)
-    return lambda model: recalibrate_batchnorm(model, images, device)
+    return lambda loaded: recalibrate_batchnorm(loaded, images, device, splits.precision)
 
 
 @dataclass(frozen=True)
@@ -98,7 +79,7 @@ def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, E
     for state, weight in members:
         copy_into_model(inputs.model, state)
         for name, (images, _) in tensors.items():
-            logits[name] = logits.get(name, 0) + weight * predict(inputs.model, images, inputs.device)
+            logits[name] = logits.get(name, 0) + weight * predict(inputs.model, images, inputs.device, splits.precision)
     return {
         name: Evaluated(
             labels=labels.tolist(),

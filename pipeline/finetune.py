@@ -50,10 +50,10 @@ def finetune(
     """Fine-tune ``model`` (theta0's weights, changed in place) on ``splits.train`` with AdamW, then evaluate it.
 
     Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix drawn per image, label
-    smoothing; arithmetic as ``settings.precision`` says, channels-last convolutions on GPUs. With ``hyper.ema_decay``
-    the moving average of the weights is what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume``
-    from, with which the result is the same as without the interruption: everything random in an epoch is seeded by
-    (seed, epoch).
+    smoothing, channels-last convolutions on GPUs. Steps compute in ``settings.precision``; where none is set in
+    ``splits.precision``, in which the model is evaluated. With ``hyper.ema_decay`` the moving average of the weights is
+    what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume`` from, with which the result is the
+    same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
 
     Raises TrialRejected when the loss or a weight is not finite.
     """
@@ -120,7 +120,7 @@ def _train_epoch(
         target = F.one_hot(labels.to(device), len(splits.class_names)).float()
         batch, target = mix(batch, target, hyper, generator)
         waited_seconds += time.perf_counter() - waits_since
-        with arithmetic(torch.device(device), settings.precision):
+        with arithmetic(device, settings.precision or splits.precision):
             logits = forward(batch)
         loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
         optimizer.zero_grad(set_to_none=True)

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from pipeline.records import Precision
+
 
 class RequestedIngredient(NamedTuple):
     """A finished trial, and the checksum of its weights."""
@@ -32,9 +34,11 @@ class RecordedSoup:
 class SoupRequest:
     """A soup to build: ``method`` over ``ingredients``, whose sweep cost ``gpu_hours``.
 
-    ``settings`` are those of the method, all of them. ``shifts`` says by name where other test sets are that it is
-    measured on. With ``recorded`` no soup is sought but the point ``settings["alpha"]`` on the line from theta0 (0)
-    through the recorded soup of the method (1).
+    ``settings`` are those of the method, all of them, ``settings_of`` by name those of the methods that it starts from,
+    where they are not the defaults. ``precision`` is the arithmetic that it is measured in and learned in, unless
+    ``settings`` have another. ``shifts`` says by name where other test sets are that it is measured on. With
+    ``recorded`` no soup is sought but the point ``settings["alpha"]`` on the line from theta0 (0) through the recorded
+    soup of the method (1).
     """
 
     method: str
@@ -45,6 +49,8 @@ class SoupRequest:
     include_initialization: bool = False
     shifts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     recorded: RecordedSoup | None = None
+    settings_of: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    precision: Precision = "float32"
 
     @property
     def trial_indices(self) -> tuple[int, ...]:
@@ -63,8 +69,12 @@ class SoupRequest:
         ]
         if self.recorded is not None:
             parts.append(dataclasses.asdict(self.recorded))
+        if self.settings_of:
+            parts.append({"settings_of": self.settings_of})
         if self.shifts:
             parts.append(dict(self.shifts))
+        if self.precision != "float32":  # keys from before there was a choice stay the same
+            parts.append({"precision": self.precision})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def of(self, trial_indices: Collection[int]) -> SoupRequest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.cluster import as_they_come, only_result
-from pipeline.errors import RegistryError, SoupError
+from pipeline.data import decode
+from pipeline.errors import IngredientError, RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
+from pipeline.files import scratch
 from pipeline.models import backbone_file, backbone_module
+from pipeline.precision import reproducible
 from pipeline.records import (
     CoefficientRecord,
     LineageRecord,
@@ -28,6 +30,7 @@ from pipeline.records import (
     SoupRecord,
 )
 from pipeline.registry import (
+    REMEDY,
     IngredientVersion,
     SoupModel,
     Sweep,
@@ -95,10 +98,10 @@ def build_soups(
 ) -> Iterator[tuple[str, SoupResult]]:
     """Build the named ``requests`` in so many Ray ``tasks``; yields a name and its soup as they come.
 
-    The names are dealt out in turn, and a task builds its soups one after the other, with a GPU if ``context.device``
-    is ``cuda``, else with ``cpus`` cores. Raises the first PipelineError of a task, and stops the others.
+    The names are dealt out in turn, and a task builds its soups one after the other, with ``cpus`` cores and, if
+    ``context.device`` is ``cuda``, a GPU. Raises the first PipelineError of a task, and stops the others.
     """
-    resources: dict[str, float] = {"num_gpus": 1, "num_cpus": 1} if context.device == "cuda" else {"num_cpus": cpus}
+    resources = {"num_cpus": cpus, "num_gpus": 1 if context.device == "cuda" else 0}
     shares = [list(requests)[start::tasks] for start in range(min(tasks, len(requests)))]
     calls = [(context, {name: requests[name] for name in share}, cpus) for share in shares]
     for _, named in as_they_come(_build_soups, {"max_retries": 0, **resources}, calls, SoupError, "a soup task"):
@@ -115,9 +118,9 @@ def _measure_similarities(
     context: SoupContext, request: SimilarityRequest, cpus: int
 ) -> Iterator[list[SimilarityRecord]]:
     torch.set_num_threads(cpus)
-    with tempfile.TemporaryDirectory() as folder:
-        fetched = _fetch(context, [one.trial_index for one in request.ingredients], Path(folder))
-        cosines = cosine_similarities(IngredientSet.open(list(fetched.files.values())), fetched.theta0)
+    with scratch() as folder:
+        fetched = _fetch(context, [one.trial_index for one in request.ingredients], folder)
+        cosines = cosine_similarities(_open(fetched.files), fetched.theta0)
     yield [
         SimilarityRecord(
             trial_index=one,
@@ -147,13 +150,25 @@ class _Fetched(NamedTuple):
 def _fetch(context: SoupContext, wanted: Sequence[int], folder: Path) -> _Fetched:
     """Raises PipelineError for ingredients that are missing, or damaged unless those are skipped."""
     by_trial = {version.trial_index: version for version in list_ingredients(context.sweep)}
-    if lost := [f"trial {index}" for index in wanted if index not in by_trial]:
-        raise SoupError(f"the registry has no ingredient of {', '.join(lost)} of this sweep; start over with --fresh")
-    files, damaged = fetch_intact([by_trial[index] for index in wanted], folder)
+    files, damaged = fetch_intact([by_trial[index] for index in wanted if index in by_trial], folder)
+    damaged |= {
+        index: RegistryError(f"trial {index}: the registry has no ingredient of it any more; {REMEDY}")
+        for index in wanted
+        if index not in by_trial
+    }
     if damaged and not context.skip_damaged:
-        raise next(iter(damaged.values()))
+        raise RegistryError("\n  ".join(str(error) for error in damaged.values()))
     initial = fetch_ingredients([by_trial[None]], folder) if None in by_trial else [None]
     return _Fetched(by_trial, files, damaged, initial[0])
+
+
+def _open(files: Mapping[int | None, Path]) -> IngredientSet:
+    """The ingredients by trial; raises SoupError that names the trials that do not fit the others."""
+    titles = ["theta0" if index is None else f"trial {index}" for index in files]
+    try:
+        return IngredientSet.open(files.values(), titles=titles)
+    except IngredientError as error:
+        raise SoupError(f"{error} (with soup.leave_out: [indices of trials])") from error
 
 
 def _build_soups(
@@ -162,9 +177,9 @@ def _build_soups(
     """In a Ray task: all files are fetched and checked against each other once, then each soup takes its own."""
     torch.set_num_threads(cpus)
     splits: Splits = ray.get(context.splits)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         wanted = sorted({index for request in requests.values() for index in request.trial_indices})
-        fetched = _fetch(context, wanted, Path(folder))
+        fetched = _fetch(context, wanted, folder)
         files = dict(fetched.files)
         if any(request.include_initialization for request in requests.values()):
             if fetched.theta0_path is None:
@@ -172,7 +187,7 @@ def _build_soups(
                     "soup.include_initialization: this run has no theta0; import the ingredients with --theta0"
                 )
             files[None] = fetched.theta0_path
-        everything = IngredientSet.open(list(files.values()))
+        everything = _open(files)
         position = {index: number for number, index in enumerate(files)}
         for name, request in requests.items():
             offered = (*request.trial_indices, *([None] if request.include_initialization else []))
@@ -183,11 +198,12 @@ def _build_soups(
                 raise SoupError("an ingredient of a soup that is there already is damaged; restore the file")
             subset = everything.subset(position[index] for index in used)
             versions = [fetched.versions[index] for index in used]
-            result = _build_one(context, request, subset, versions, fetched.theta0, splits, Path(folder))
+            result = _build_one(context, request, subset, versions, fetched.theta0, splits, folder)
             left_out = tuple(str(error) for index, error in fetched.damaged.items() if index in request.trial_indices)
             yield name, dataclasses.replace(result, left_out=left_out)
 
 
+@reproducible
 def _build_one(
     context: SoupContext,
     request: SoupRequest,
@@ -197,17 +213,20 @@ def _build_one(
     splits: Splits,
     folder: Path,
 ) -> SoupResult:
+    model = context.build_model().to(context.device)
     accuracies = [context.val_accuracies[one.trial_index] for one in versions if one.trial_index is not None]
     inputs = SoupInputs(
-        model=context.build_model().to(context.device),
+        model=model,
         ingredients=ingredients,
         fit=splits.fit.tensors(),
         accuracies=None if request.include_initialization else accuracies,
         device=context.device,
         seed=request.seed,
-        recalibrate=recalibration(splits, context.device),
+        recalibrate=recalibration(model, splits, context.device),
         theta0=theta0,
         checkpoint=unfinished_soup(context.unfinished, request),
+        settings_of={name: METHODS[name].settings(values) for name, values in request.settings_of.items()},
+        precision=request.precision,
     )
     method = METHODS[request.method] if request.recorded is None else _between_theta0_and(request.recorded)
     soup = method(inputs, method.settings(request.settings))
@@ -224,6 +243,11 @@ def _build_one(
         epochs=soup.epochs,
         peak_memory_bytes=soup.peak_memory_bytes,
         peak_memory_kind=soup.peak_memory_kind,
+        peak_reserved_bytes=soup.peak_reserved_bytes,
+        epochs_of_trials=soup.epochs_of_trials,
+        block_size=max(map(len, soup.blocks), default=None),
+        outer_iterations=len(soup.blocks) or None,
+        inner_iterations=len(soup.history) // len(soup.blocks) if soup.blocks else None,
         **{f"{name}_accuracy": evaluated[name].accuracy or 0.0 for name in splits.shifts},
     )
     run_id = None
@@ -285,23 +309,41 @@ def _register(
     versions: Sequence[IngredientVersion],
     folder: Path,
 ) -> str:
+    ingredients = [
+        SoupIngredient(
+            model_version=version.version, trial_index=version.trial_index, sha256=version.sha256, coefficients=row
+        )
+        for version, row in zip(versions, soup.coefficients.tolist(), strict=True)
+    ]
+    path = None
+    if soup.state_dict is not None:
+        path = folder / record.method / "model.safetensors"
+        save_weights(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
+    return register(context.sweep, description, request, record, soup.layers, ingredients, path)
+
+
+def register(
+    sweep: Sweep,
+    description: ModelDescription,
+    request: SoupRequest,
+    record: SoupRecord,
+    layers: Sequence[str],
+    ingredients: Sequence[SoupIngredient],
+    weights: Path | None,
+) -> str:
+    """Register a soup, whose weights are in the file ``model.safetensors`` (None of an ensemble); its run's id."""
     lineage = LineageRecord(
         method=record.method,
-        settings=dict(request.settings),
+        settings={**request.settings, **request.settings_of},
         seed=request.seed,
-        learned_on=context.sweep.origin["split_fit"],
-        layers=list(soup.layers),
-        ingredients=[
-            SoupIngredient(
-                model_version=version.version, trial_index=version.trial_index, sha256=version.sha256, coefficients=row
-            )
-            for version, row in zip(versions, soup.coefficients.tolist(), strict=True)
-        ],
+        learned_on=sweep.origin["split_fit"],
+        precision=request.precision,
+        layers=list(layers),
+        ingredients=list(ingredients),
     )
-    if soup.state_dict is None:
-        return register_soup(context.sweep, record, lineage, None)
-    path = folder / record.method / "model.safetensors"
-    save_weights(soup.state_dict, path, {"method": record.method, "sweep_id": context.sweep.sweep_id})
+    if weights is None:
+        return register_soup(sweep, record, lineage, None)
     name = description.backbone
-    model = SoupModel(path, description, backbone_file(name), backbone_module(name).REQUIREMENTS)
-    return register_soup(context.sweep, record, lineage, model)
+    requirements, decode_file = backbone_module(name).REQUIREMENTS, Path(decode.__file__)
+    model = SoupModel(weights, description, backbone_file(name), requirements, decode_file)
+    return register_soup(sweep, record, lineage, model)

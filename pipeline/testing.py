@@ -212,6 +212,15 @@ def check_method_uses_known_accuracies(method: Method, folder: Path) -> None:
     assert soup.coefficients.shape == (5, len(soup.layers))
 
 
+def check_method_computes_as_the_run_does(method: Method, folder: Path) -> None:
+    """Whatever it learns or scores is computed in `SoupInputs.precision` (see `pipeline.precision.arithmetic`)."""
+    inputs = dataclasses.replace(soup_inputs(folder), precision="bfloat16")
+    seen: set[torch.dtype] = set()
+    inputs.model.get_submodule("head").register_forward_hook(lambda head, given, logits: seen.add(logits.dtype))
+    method(inputs)
+    assert seen <= {torch.bfloat16}, "a forward pass is in another arithmetic"
+
+
 METHOD_CHECKS: tuple[Callable[[Method, Path], None], ...] = (
     check_method_gives_a_whole_soup,
     check_method_repeats,
@@ -220,6 +229,7 @@ METHOD_CHECKS: tuple[Callable[[Method, Path], None], ...] = (
     check_method_takes_batches,
     check_method_uses_known_accuracies,
     check_method_renews_batchnorm,
+    check_method_computes_as_the_run_does,
     check_method_settings,
 )
 
@@ -320,6 +330,8 @@ def _check_chunks(chunks: list[Chunk], num_classes: int | None) -> None:
     for chunk in (chunks[0], chunks[-1]):
         images = list(pickle.loads(pickle.dumps(chunk)).read())
         assert len(images) == chunk.count, "read yields `count` images"
+        if chunk.labels is not None:
+            assert chunk.labels.tolist() == [image.label for image in images], "labels are those of the images"
         first = images[0]
         assert first.pixels is not None
         assert decode(first.pixels, 8).shape == (3, 8, 8)

@@ -1,5 +1,8 @@
 """Small settings, images and records for tests."""
 
+import contextlib
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -12,6 +15,17 @@ TEXT = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layer
 TOWER = {"embed_dim": 16, "vision_cfg": VISION}
 CLIP = {**TOWER, "text_cfg": TEXT}
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def special_files(folder: Path, suffix: str = "") -> list[Path]:
+    """A pipe, a socket and a link to a device, which nobody should begin to read; and a link to itself."""
+    pipe, place, device, loop = (folder / f"{name}{suffix}" for name in ("pipe", "socket", "device", "loop"))
+    os.mkfifo(pipe)
+    with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as unbound:  # whose path must be short
+        unbound.bind(place.name)
+    device.symlink_to("/dev/zero")
+    loop.symlink_to(loop)
+    return [pipe, place, device, loop]
 
 
 def model_config(**settings) -> ModelConfig:
@@ -105,11 +119,13 @@ def add_outside_backbone(monkeypatch, folder: Path, package: str = "mine", chang
 
 def served_soup(weights: Path, config: ModelConfig, image_size: int, class_names=DIGIT_NAMES):
     """What the registry needs to serve ``weights``, as the soup task puts it together."""
+    from pipeline.data import decode
     from pipeline.models import backbone_file, backbone_module, describe_model
     from pipeline.registry import SoupModel
 
     name, description = config.backbone, describe_model(config, image_size, class_names)
-    return SoupModel(weights, description, backbone_file(name), backbone_module(name).REQUIREMENTS)
+    requirements = backbone_module(name).REQUIREMENTS
+    return SoupModel(weights, description, backbone_file(name), requirements, Path(decode.__file__))
 
 
 def digit_images(start: int, stop: int):

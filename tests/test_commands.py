@@ -1,11 +1,14 @@
 """The command line as a whole: what it loads before it answers."""
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline.commands import COMMANDS, main
+from pipeline.commands.common import guarded
 
 HEAVY = ("torch", "ray", "mlflow", "plotly", "matplotlib", "pandas", "scipy")
 
@@ -63,3 +66,16 @@ def test_an_unknown_command_names_the_others(capsys):
         main(["soop"])
     assert ended.value.code == 2
     assert "invalid choice: 'soop'" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_a_line_and_another_error_is_none(capsys):
+    def write_a_figure():
+        raise OSError(errno.ENOSPC, "No space left on device", "/runs/digits/figures/methods.png")
+
+    assert guarded(write_a_figure) == 2
+    assert capsys.readouterr().err == (
+        "error: /runs/digits/figures/methods.png: No space left on device; what is done is kept, and the same command "
+        "goes on once there is room and the disk works\n"
+    )
+    with pytest.raises(FileNotFoundError):
+        guarded(Path("/runs/digits/no such file").unlink)

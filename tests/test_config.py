@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from samples import special_files
+from sqlalchemy.engine import make_url
 
 from pipeline.commands.common import describe_settings
 from pipeline.config import dump_config, load_config
@@ -80,7 +82,7 @@ def test_a_name_like_no_other_lists_all(load):
             "soup.settings.mehl-plus.learning_rat=0.1",
             "mehl-plus.learning_rat: unknown key; did you mean 'learning_rate'?",
         ),
-        ("soup.settings.mehl-plus.learning_rate=fast", "mehl-plus.learning_rate: Input should be a valid number"),
+        ("soup.settings.mehl-plus.learning_rate=fast", "mehl-plus.learning_rate: input should be a valid number"),
         ("soup.settings.mehl.block_size=2.5", "mehl.block_size"),
         ("soup.settings.mehl.learning_rate=-1", "mehl: learning_rate is -1"),
         ("soup.settings.greedy.ties=perhaps", "greedy.ties"),
@@ -135,6 +137,13 @@ extra: 1
             "search.distributions.lr: loguniform [0.0, 1.0]: the first",
         ),
         ("search.distributions={lr: {choice: []}}", "search.distributions.lr: choice is empty"),
+        (
+            "search.distributions={lr: [1e-4, 1e-3]}",
+            "write {loguniform: [0.0001, 0.001]} for values between them, {choice: [0.0001, 0.001]} for one of these",
+        ),
+        ("search.distributions={epochs: [4, 17]}", "write {randint: [4, 17]} for values between them, {choice"),
+        ("search.distributions={mixup: [0.0, 0.5]}", "write {uniform: [0.0, 0.5]} for values between them"),
+        ("search.distributions={augmentation: [minimal, medium]}", "write {choice: [minimal, medium]} for one of"),
         ("name=a/b", "name: "),
     ],
 )
@@ -207,7 +216,7 @@ def test_a_distribution_draws_only_what_the_hyperparameter_can_be(load, distribu
 
 def test_a_plain_value_is_a_constant(load):
     found = load(BASE, "search.distributions={epochs: 3, lr: 1e-3, augmentation: minimal}").search.distributions
-    assert [found[name].choice for name in ("epochs", "lr", "augmentation")] == [[3], ["1e-3"], ["minimal"]]
+    assert [found[name].choice for name in ("epochs", "lr", "augmentation")] == [[3], [0.001], ["minimal"]]
 
 
 def test_overrides_are_dotted_yaml_and_create_sections(load):
@@ -287,6 +296,14 @@ def test_tracking_uri_from_settings_then_environment_then_beside_the_output(load
     assert load(BASE, "registry.tracking_uri=http://settings").registry.tracking_uri == "http://settings"
 
 
+def test_the_address_of_a_database_says_what_its_path_says(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uri = load(BASE, "output='ü %41#b?c d/run'").registry.tracking_uri
+    assert uri == f"sqlite:///{tmp_path}/%C3%BC %2541%23b%3Fc d/mlflow.db"
+    assert load(BASE, f"registry.tracking_uri={uri}").registry.tracking_uri == uri
+    assert make_url(uri).database == str(tmp_path / "ü %41#b?c d" / "mlflow.db")  # as MLflow reads it
+
+
 def test_a_relative_database_is_made_absolute(load, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load(BASE, "registry.tracking_uri=sqlite:///my.db").registry.tracking_uri == f"sqlite:///{tmp_path}/my.db"
@@ -336,6 +353,12 @@ def test_a_missing_or_binary_file_is_a_one_line_error(tmp_path, known, content):
         load_config(path, [], known)
 
 
+def test_settings_are_read_from_no_pipe_or_device(tmp_path, known):
+    for path in special_files(tmp_path):
+        with pytest.raises(ConfigError, match=f"^{path}: (is a pipe, a socket or a device|cannot be read)"):
+            load_config(path, [], known)
+
+
 def test_settings_are_frozen(load):
     config = load()
     with pytest.raises(ValueError, match="frozen"):
@@ -374,3 +397,102 @@ def test_a_password_in_the_tracking_uri_is_refused_and_not_repeated(load, uri):
     with pytest.raises(ConfigError, match=r"registry\.tracking_uri: holds a password") as caught:
         load(BASE, f"registry.tracking_uri={uri}")
     assert "secret" not in str(caught.value)
+
+
+def with_lines(*lines):
+    return BASE.strip() + "\n" + "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("seed: 012", "`012` is read as the octal number 10; write 12 or 10, or put it in quotes: '012'"),
+        ("seed: 1:30", "`1:30` is read as the number 90, of digits to the base of 60; write the number, or"),
+        ("output: 2024-01-01", "`2024-01-01` is read as a date; put it in quotes: '2024-01-01'"),
+        ("seed: yes", "seed: `yes` is read as the truth value true, which this setting does not take"),
+        (
+            "soup: {settings: {mehl: {inner_iterations: true}}}",
+            "soup: settings.mehl.inner_iterations: input should be a valid integer, got the truth value true",
+        ),
+        ("search: {distributions: {lr: true}}", "search.distributions: lr: cannot be the truth value true"),
+        ("plugins: [no]", "plugins.0: `no` is read as the truth value false; put it in quotes if text is meant"),
+        ("output: ~", "output: "),
+        ("plugins: [~]", "plugins.0: `~` is read as no value; put it in quotes if text is meant"),
+        ("plugins: [1e3]", "plugins.0: `1e3` is read as the number 1000.0; put it in quotes if text is meant"),
+        ("plugins: []\nseed: 1\nplugins: []", "key 'plugins' stands twice, first in line 4; remove one"),
+        ("soup: {settings: {mehl: {seed: 1, seed: 2}}}", "key 'seed' stands twice, first in line 4; remove one"),
+        ("report: {no: 1}", "key `no` is read as the truth value false; put it in quotes"),
+        ("report: {1: 1}", "key `1` is read as the number 1; put it in quotes"),
+        ("report: {[a]: 1}", "a key must be a word"),
+        ("report: &own {title: *own}", "an alias stands for something that it is in; write it out"),
+        ("seed: -1", "seed: input should be greater than or equal to 0, got -1"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_it_looks_is_an_error_with_its_line(load, line, said):
+    message = refused(load, text=with_lines(line))
+    number = 4 + line.count("\n")
+    assert f"config.yaml:{number}: " in message
+    assert said in message
+    assert len(message.splitlines()) == 1
+
+
+def test_class_names_that_yaml_takes_for_something_else_are_named_together_with_their_lines(load):
+    text = BASE.replace("test_size: 100}", "test_size: 100, class_names:\n [NO,\n SE, 012,\n null, 7]}")
+    message = refused(load, text=text)
+    assert "config.yaml:5: `012` is read as the octal number 10" in message
+    message = refused(load, text=text.replace("012", "'012'"))
+    assert "data.class_names.0: `NO` is read as the truth value false; put it in quotes if text is meant (" in message
+    assert "config.yaml:4)" in message
+    assert "data.class_names.3: `null` is read as no value; put it in quotes" in message
+    assert "data.class_names.4: `7` is read as the number 7; put it in quotes" in message
+    quoted = text.replace("NO", "'NO'").replace("null", '"null"').replace("7", '"7"').replace("012", '"012"')
+    assert load(quoted).data.class_names == ["NO", "SE", "012", "null", "7"]
+
+
+def test_overrides_are_read_like_the_file_and_named_in_its_place(load):
+    for override, said in {
+        "seed=012": "`012` is read as the octal number 10",
+        "name=no": "name: `no` is read as the truth value false; put it in quotes",
+        "data.class_names=[NO]": "data.class_names.0: `NO` is read as the truth value false",
+        "seed=on": "seed: `on` is read as the truth value true, which this setting does not take",
+        "search={num_trials: 1, num_trials: 2}": "key 'num_trials' stands twice",
+        "search.num_trials=0": "search.num_trials: input should be greater than or equal to 1, got 0",
+    }.items():
+        message = refused(load, override)
+        assert message.startswith(f"override '{override.partition('=')[0]}': ")
+        assert said in message
+    assert load(with_lines("search: {num_trials: yes}"), "search.num_trials=3").search.num_trials == 3
+
+
+def test_truth_values_where_they_are_meant(load):
+    settings = "soup: {settings: {mehl: {decentralize: no}}, include_initialization: yes}"
+    soup = load(with_lines(settings, "study: {ablation: {mehl: {decentralize: [off, on]}}}"))
+    assert soup.soup.settings["mehl"]["decentralize"] is False
+    assert soup.soup.include_initialization is True
+    assert soup.study.ablation == {"mehl": {"decentralize": [False, True]}}
+    architecture = load(with_lines(), "model={backbone: open_clip, architecture: {quick_gelu: no}}").model.architecture
+    assert architecture == {"quick_gelu": False}
+
+
+def test_numbers_without_a_dot_and_merged_keys(load, known, write_config):
+    text = """
+name: "1e-3"
+data: &small {source: digits, image_size: 8, test_size: 1e-1, validation_size: 5E-2}
+model: {backbone: open_clip, architecture: {<<: {embed_dim: 4, dropout: 1}, dropout: 1e-4}}
+"""
+    config = load(text)
+    assert (config.data.test_size, config.data.validation_size) == (0.1, 0.05)
+    assert config.model.architecture == {"embed_dim": 4, "dropout": 1e-4}
+    assert config.name == "1e-3"
+    again = load_config(write_config(dump_config(config), "dumped.yaml"), [], known)
+    assert again.model_dump() == config.model_dump()
+
+
+def test_training_images_are_one_path_or_several(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = load(BASE, "data.train=[a, b/*]", "data.test=c*", "data.shifts={far: [d]}").data
+    assert (data.train, data.test) == ([tmp_path / "a", tmp_path / "b" / "*"], tmp_path / "c*")
+    assert data.shifts == {"far": [tmp_path / "d"]}
+    for wrong in ("[]", "3", "[a, 3]", "{a: b}"):
+        assert "data.train: must be a path or a list of paths, got " in refused(load, f"data.train={wrong}")
+    assert "data.class_names: listed twice: cat" in refused(load, "data.class_names=[cat, dog, cat]")

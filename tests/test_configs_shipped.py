@@ -19,9 +19,18 @@ SHIPPED = sorted(FOLDER.glob("*.yaml"))
 
 
 def test_the_papers_settings_are_shipped():
-    assert {"digits", "cifar10-vit-b-32", "cifar100-vit-l-14", "cifar100-resnet101", "imagenet-vit-b-32"} <= {
-        path.stem for path in SHIPPED
-    }
+    of_tables = {"cifar100-vit-l-14", "cifar100-resnet101", "imagenet-vit-b-32", "imagenet-vit-l-14"}
+    assert {"digits", "cifar10-vit-b-32", *of_tables} <= {path.stem for path in SHIPPED}
+    for name in of_tables:  # whose tables have these ten rows
+        rows = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())["soup"]["methods"]
+        learning = ["learned", "hl", "mehl", "learned-plus", "hl-plus", "mehl-plus"]
+        assert rows == ["best-individual", "uniform", "greedy", *learning, "ensemble"]
+
+
+def test_the_demo_learns_in_blocks():
+    settings = yaml.safe_load((FOLDER / "digits.yaml").read_text())
+    for method in ("mehl", "mehl-plus"):
+        assert settings["soup"]["settings"][method]["block_size"] < settings["search"]["num_trials"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -61,6 +70,7 @@ def coloured_images(path: Path, count: int) -> Path:
     return path
 
 
+@pytest.mark.system
 def test_the_cifar10_config_runs_on_a_small_parquet_set(session_ray, migrated_store, tmp_path, known):
     # With theta0 as an ingredient and without a select split, which is the papers' protocol.
     from pipeline.commands import run

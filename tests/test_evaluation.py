@@ -6,8 +6,8 @@ from samples import DIGIT_NAMES, digit_images, model_config
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.evaluation import EVALUATION_BATCH, accuracy, predict, recalibrate_batchnorm
-from pipeline.models import build_classifier
+from pipeline.evaluation import accuracy, predict, recalibration
+from pipeline.models import build_classifier, has_batchnorm, recalibrate_batchnorm
 
 
 class SmallConvNet(nn.Module):
@@ -70,12 +70,12 @@ def test_recalibration_sets_the_statistics_of_the_images_and_nothing_else(traine
     soup.load_state_dict(average(trained, SmallConvNet()))
     soup.train()
     before = copy.deepcopy(soup.state_dict())
-    images = digit_images(0, 600).tensors()[0]
+    images = digit_images(0, 514).tensors()[0]  # 4 x 128, and two more
     recalibrate_batchnorm(soup, images, "cpu")
     layers = [module for module in soup.modules() if isinstance(module, nn.BatchNorm2d)]
     assert [layer.momentum for layer in layers] == [0.1, 0.2]
     assert not any(module.training for module in soup.modules())
-    batches = images.split(EVALUATION_BATCH)
+    batches = images.tensor_split(5)  # of nearly equal size: no few images weigh as much as many
     with torch.no_grad():
         outputs = [soup.body[0](batch.float() / 255) for batch in batches]
     mean = torch.stack([output.mean((0, 2, 3)) for output in outputs]).mean(0)
@@ -90,11 +90,19 @@ def test_recalibration_sets_the_statistics_of_the_images_and_nothing_else(traine
     assert all(torch.equal(value, again[name]) for name, value in soup.state_dict().items())
 
 
-def test_a_model_without_batchnorm_is_left_as_it_is():
-    model = build_classifier(model_config(), len(DIGIT_NAMES))
+@pytest.mark.parametrize(
+    ("settings", "count"), [({}, 10), ({"backbone": "torchvision", "name": "resnet18"}, 1)], ids=["vit", "one image"]
+)
+def test_where_there_are_no_statistics_to_renew_the_model_is_left_as_it_is(settings, count):
+    model = build_classifier(model_config(**settings), len(DIGIT_NAMES))
     before = copy.deepcopy(model.state_dict())
-    recalibrate_batchnorm(model, digit_images(0, 10).tensors()[0], "cpu")
+    recalibrate_batchnorm(model, digit_images(0, count).tensors()[0], "cpu")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_without_batchnorm_there_is_nothing_to_renew():
+    assert recalibration(build_classifier(model_config(), 10), None, "cpu") is None, "no images are needed"
+    assert has_batchnorm(SmallConvNet())
 
 
 def test_predictions_do_not_depend_on_batches_or_the_mode_of_the_model(trained):

@@ -88,7 +88,7 @@ def test_the_study_and_its_section(examples):
         return SoupRequest(method, tuple(RequestedIngredient(index, None) for index in indices), hours, {}, seed=0)
 
     trials = [ingredient(0), ingredient(1), ingredient(2)]
-    inputs = StudyInputs(None, run_record(), trials, [], {}, request, read_predictions=None)
+    inputs = StudyInputs(None, run_record(), trials, [], request, read_coefficients=None, read_predictions=None)
     asked = STUDIES["pairs"].requests(inputs)
     assert [one.trial_indices for one in asked.values()] == [(0, 1), (1, 2)]
     soup = SoupRecord(

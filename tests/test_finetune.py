@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import io
 import math
 import shutil
@@ -28,7 +29,7 @@ def splits():
 @pytest.fixture(scope="module")
 def theta0():
     images = digit_images(500, 700)
-    return make_theta0(model_config(), DIGIT_NAMES, images, None, device="cpu", seed=0).state_dict()
+    return make_theta0(model_config(head="random"), DIGIT_NAMES, images, None, device="cpu", seed=0).state_dict()
 
 
 def fresh(theta0, **settings):
@@ -52,7 +53,7 @@ def test_fine_tuning_learns_and_measures_each_split(splits, theta0):
     model = fresh(theta0)
     images, labels = splits.train.tensors()
     before = predict(model, images, "cpu")
-    done = finetune(model, splits, hyperparameters(epochs=8), SETTINGS, device="cpu")
+    done = finetune(model, splits, hyperparameters(lr=1e-2, epochs=16), SETTINGS, device="cpu")
     after = predict(model, images, "cpu")
     assert F.cross_entropy(after, labels) < 0.8 * F.cross_entropy(before, labels)
     assert accuracy(after, labels) > accuracy(before, labels) + 0.1
@@ -60,7 +61,7 @@ def test_fine_tuning_learns_and_measures_each_split(splits, theta0):
         split_images, split_labels = getattr(splits, name).tensors()
         measured = accuracy(predict(model, split_images, "cpu"), split_labels)
         assert getattr(done, {"fit": "val"}.get(name, name) + "_accuracy") == measured
-    assert done.images_seen == 8 * len(splits.train)
+    assert done.images_seen == 16 * len(splits.train)
     assert done.peak_memory_bytes is None
 
 
@@ -111,6 +112,9 @@ def test_a_model_trains_alike_in_bfloat16(splits, theta0):
     assert default == full
     assert lower == pytest.approx(full, rel=2e-2)
     assert lower != full, "nothing was computed in bfloat16"
+    lower_run = dataclasses.replace(splits, precision="bfloat16")
+    assert losses(theta0, lower_run, lr=1e-5) == lower, "steps are in the arithmetic of the run"
+    assert losses(theta0, lower_run, lr=1e-5, precision="float32") == full, "unless the search has its own"
 
 
 @pytest.mark.parametrize(("stop_after", "ema_decay"), [(1, 0), (2, 0), (1, 0.9)])

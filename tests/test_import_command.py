@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +13,8 @@ import open_clip
 import pytest
 import torch
 from pydantic import Field
-from samples import CLIP, ingredient
+from safetensors.torch import load_file
+from samples import CLIP, ingredient, special_files
 
 from pipeline.commands import main
 from pipeline.commands.common import known_names
@@ -23,12 +26,13 @@ from pipeline.evaluation import accuracy, predict
 from pipeline.models import build_classifier
 from pipeline.records import CostRecord, Hyperparameters, IngredientRecord, RunRecord, SoupRecord
 from pipeline.records.tables import read_table
-from pipeline.registry import find_sweep, list_ingredients
+from pipeline.registry import find_sweep, list_ingredients, list_soups
 from pipeline.stages.imported import _changed_names
 from pipeline.weights import save_weights
 
 SETTINGS = """
 name: imported
+precision: bfloat16  # in which many images of untrained models change their class
 output: {folder}/run
 data:
   {{source: digits, image_size: 8, store: {folder}/images, train_size: 100, validation_size: 150, test_size: 120}}
@@ -93,7 +97,7 @@ def test_what_is_known_is_taken_and_the_rest_is_measured(finished):
         for name, split in {"val": "fit", "select": "select", "test": "test"}.items():
             images, labels = getattr(splits, split).tensors()
             if (name, number) != ("val", 2):
-                assert getattr(row, f"{name}_accuracy") == accuracy(predict(model, images, "cpu"), labels)
+                assert getattr(row, f"{name}_accuracy") == accuracy(predict(model, images, "cpu", "bfloat16"), labels)
 
 
 def test_soups_and_costs_are_made_of_them(finished):
@@ -106,8 +110,14 @@ def test_soups_and_costs_are_made_of_them(finished):
     assert "The sweep of 4 trials (4 finished) cost 4.5&nbsp;GPU hours." in page
     record = RunRecord.model_validate_json((finished / "run" / "run.json").read_text())
     assert record.theta0_gpu_hours is None
+    assert record.precision == "bfloat16"
+    assert "<dt>Arithmetic</dt><dd>bfloat16</dd>" in page
+    assert None not in (record.theta0_val_accuracy, record.theta0_select_accuracy, record.theta0_test_accuracy)
+    assert f'Starting point</th><td class="number">{100 * record.theta0_val_accuracy:.2f}</td>' in page
     assert record.theta0_sha256 == rows_of(finished)[0].theta0_sha256
-    assert call("verify", "imported", "--tracking-uri", f"sqlite:///{finished / 'mlflow.db'}") == 0
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    assert {soup.lineage.precision for soup in list_soups(find_sweep(uri, "imported"))} == {"bfloat16"}
+    assert call("verify", "imported", "--tracking-uri", uri) == 0
 
 
 def test_a_second_import_doubles_nothing_and_may_add(finished, caplog):
@@ -129,6 +139,93 @@ def test_a_second_import_doubles_nothing_and_may_add(finished, caplog):
     assert read_table(finished / "run" / "soups.parquet", SoupRecord)[0].num_ingredients == COUNT + 1
 
 
+def test_a_run_can_leave_out_an_ingredient_by_name(finished, capsys, caplog):
+    caplog.set_level("INFO", "pipeline")
+    command = ("run", "--config", finished / "config.yaml")
+    everything = rows_of(finished)
+    count = len(everything)
+    assert call(*command, "soup.leave_out=[model_2.pt, 0]") == 0
+    assert f"sweep: {count} of {count} trials finished (2 left out)" in capsys.readouterr().out
+    assert "left out by soup.leave_out: 0, model_2.pt" in caplog.text
+    rows = rows_of(finished)
+    assert [row.status for row in rows[:3]] == ["left-out", "left-out", "finished"]
+    assert rows[1].reason == "soup.leave_out names model_2.pt"
+    assert {row.num_ingredients for row in read_table(finished / "run" / "soups.parquet", SoupRecord)} == {count - 2}
+    costs = read_table(finished / "run" / "cost_accuracy.parquet", CostRecord)
+    assert costs[-1].gpu_hours == sum(row.gpu_hours for row in everything)  # what was paid was paid
+    assert "2 left-out" in (finished / "run" / "report.html").read_text()
+    for names, said in {
+        "[model_22.pt]": f"'model_22.pt' names none of the {count} ingredients; did you mean 'model_2.pt'?",
+        f"[{count}]": f"'{count}' names none of the {count} ingredients; there are 0 to {count - 1}",
+        str(list(range(count))): "soup.leave_out: names all ingredients; leave one",
+        "[0, 0]": "listed twice: 0",
+    }.items():
+        assert call(*command, f"soup.leave_out={names}") == 2
+        assert said in capsys.readouterr().err
+    caplog.clear()
+    assert call(*command) == 0
+    assert rows_of(finished) == everything
+    assert read_table(finished / "run" / "soups.parquet", SoupRecord)[0].num_ingredients == count
+
+
+def test_raw_or_averaged_weights_are_taken_as_asked_and_recorded(settings, tmp_path, capsys, caplog):
+    caplog.set_level("INFO", "pipeline")
+    first, second = (
+        torch.load(settings / "checkpoints" / f"model_{number}.pt", weights_only=True)["state_dict"]
+        for number in (1, 2)
+    )
+    torch.save({"state_dict": first, "state_dict_ema": second}, tmp_path / "both.pt")
+    torch.save({"state_dict": second}, tmp_path / "one.pt")
+    assert fresh(settings, tmp_path, tmp_path / "both.pt", "name=ema", "--weights", "raw") == 0
+    assert "import: both.pt: raw weights (state_dict) are taken, averaged ones are beside them" in caplog.text
+    sweep = find_sweep(f"sqlite:///{settings / 'mlflow.db'}", "ema")
+    [version] = sweep.client().search_model_versions(f"name = '{sweep.ingredient_model}'")
+    assert version.tags["imported_weights"] == "raw (state_dict)"
+    stored = load_file(version.tags["path"].removeprefix("file://"))
+    assert all(torch.equal(stored[name], first[name]) for name in stored)
+    assert fresh(settings, tmp_path, tmp_path / "one.pt", "name=ema") == 2
+    assert "--weights: is auto, but the ingredients of" in capsys.readouterr().err
+    assert fresh(settings, tmp_path, tmp_path / "one.pt", "name=ema", "--weights", "averaged", "--fresh") == 2
+    assert "one.pt: holds no averaged weights, only raw ones" in capsys.readouterr().err
+
+
+def test_files_that_could_not_be_souped_are_refused_when_imported(settings, tmp_path, capsys, caplog):
+    caplog.set_level("INFO", "pipeline")
+    state = torch.load(settings / "checkpoints" / "model_1.pt", weights_only=True)["state_dict"]
+    (tmp_path / "c").mkdir()
+
+    def write(name, **change):
+        torch.save(
+            {**state, **{key.replace("_at_", "."): value for key, value in change.items()}}, tmp_path / "c" / name
+        )
+
+    bias = state["head.bias"]
+    write("nan.pt", head_at_bias=bias * float("nan"))
+    write("infinite.pt", head_at_bias=torch.full_like(bias, float("inf")))
+    write("whole.pt", head_at_bias=bias.to(torch.int64))
+    write("meta.pt", head_at_bias=bias.to("meta"))
+    with zipfile.ZipFile(tmp_path / "c" / "deep.pt", "w") as archive:  # a key nested so deep that reading it crashes
+        archive.writestr("archive/data.pkl", b"\x80\x02})" + b"\x85" * 1_000_000 + b"Ns.")
+        archive.writestr("archive/version", "3\n")
+    write("mask.pt", mask=torch.full((3,), float("-inf")), head_at_bias=bias + 1)
+    save_weights({**state, "head.bias": bias + 2}, tmp_path / "c" / "names.safetensors", {"class_names": "[cat, dog]"})
+    header = {"theta0_sha256": "x\n" * 9999}
+    save_weights({**state, "head.bias": bias + 3}, tmp_path / "c" / "origin.safetensors", header)
+    assert fresh(settings, tmp_path, tmp_path / "c", "name=unfit") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: 5 of 8 files cannot be imported:\n")
+    assert "deep.pt: the process that read it was lost (" in said
+    assert "nan.pt: 'head.bias' has NaN values; leave it out" in said
+    assert "infinite.pt: 'head.bias' has infinite values; leave it out" in said
+    assert "whole.pt: does not fit the model: has 'head.bias' as int64, the model as float32" in said
+    assert "meta.pt: 'head.bias' has a shape but no values" in said
+    good = [tmp_path / "c" / name for name in ("mask.pt", "names.safetensors", "origin.safetensors")]
+    assert fresh(settings, tmp_path, *good, "name=unfit") == 0
+    assert "import: mask.pt: constants that the model lacks were passed over (mask)" in caplog.text
+    assert "import: names.safetensors: class_names in the header is no list of names in JSON and was not" in caplog.text
+    assert "import: origin.safetensors: theta0_sha256 in the header is no SHA-256 and was not compared" in caplog.text
+
+
 def fresh(settings, tmp_path, *arguments):
     """An import into a run of its own."""
     return call("import", *arguments, "--config", settings / "config.yaml", f"output={tmp_path / 'run'}")
@@ -145,13 +242,27 @@ def test_files_that_do_not_fit_are_all_named_and_none_is_registered(settings, tm
     said = capsys.readouterr().err
     assert said.startswith("error: 3 of 5 files cannot be imported:\n")
     assert "model_2.pt: does not fit the model: lacks 'tower.ln_post.bias'; has 'tower.extra', which the model" in said
-    assert "model_3.pt: is neither safetensors nor a PyTorch state dict" in said
+    assert "model_3.pt: is neither safetensors nor a file of torch.save" in said
     assert f"model_1.pt: holds the same weights as {folder / 'again.pt'}; leave one of them out" in said
     sweep = find_sweep(f"sqlite:///{settings / 'mlflow.db'}", f"bad-{tmp_path.name}")
     assert list_ingredients(sweep) == []
-    for name in ("again", "model_2", "model_3"):
-        (folder / f"{name}.pt").unlink()
-    assert fresh(settings, tmp_path, folder, f"name=bad-{tmp_path.name}") == 0
+    assert said.endswith("--leave-out NAME, once for each, imports the others\n")
+    without = [option for name in ("again", "model_2.pt", folder / "model_3.pt") for option in ("--leave-out", name)]
+    assert fresh(settings, tmp_path, folder, f"name=bad-{tmp_path.name}", *without) == 0
+    assert [Path(path).name for path in json.loads((tmp_path / "run" / "state.json").read_text())["imported"]] == [
+        "model_1.pt",
+        "model_10.pt",
+    ]
+    shutil.copy(folder / "model_1.pt", folder / "model_2.pt")  # also of what the run has already
+    assert fresh(settings, tmp_path, folder / "model_2.pt", f"name=bad-{tmp_path.name}") == 2
+    assert f"model_2.pt: holds the same weights as {folder / 'model_1.pt'}" in capsys.readouterr().err
+    name = f"name=bad-{tmp_path.name}"
+    assert fresh(settings, tmp_path, folder / "model_1.pt", folder / "model_3.pt", name, "--leave-out", "model_1") == 2
+    assert "model_1.pt is imported; no soup is made of it with `soup.leave_out=[model_1.pt]`" in capsys.readouterr().err
+    assert fresh(settings, tmp_path, folder, "--leave-out", "model_3.pth") == 2
+    assert "--leave-out: 'model_3.pth' names none of the 5 ingredients; did you mean 'model_3.pt'?" in (
+        capsys.readouterr().err
+    )
     assert len(list_ingredients(sweep)) == 2
 
 
@@ -287,29 +398,68 @@ def test_a_run_of_trials_is_not_imported_into(settings, tmp_path, capsys):
     assert "holds a sweep of trials" in capsys.readouterr().err
 
 
-def test_checkpoints_are_found_in_natural_order(tmp_path):
+def test_checkpoints_are_found_in_natural_order_and_what_else_there_is_is_named(tmp_path, caplog):
     for name in ("model_10.pt", "model_9.safetensors", "notes.txt", "model_2.ckpt"):
         (tmp_path / name).touch()
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "config.json").touch()
+    others = ("optimizer.pt", "._model_9.pt", "training_args.bin", "rng_state_0.pth", "model_2_optim.pt")
+    for name in others:
+        (tmp_path / name).touch()
+    caplog.set_level("INFO", "pipeline")
     found = find_checkpoints([tmp_path, tmp_path / "model_2.ckpt"])
     assert [path.name for path in found] == ["hub", "model_2.ckpt", "model_9.safetensors", "model_10.pt"]
+    assert f"{tmp_path}: passed over, as no checkpoints: " in caplog.text
+    assert all(name in caplog.text for name in (*others, "notes.txt"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="empty: holds no checkpoint"):
         find_checkpoints([tmp_path / "empty"])
-    with pytest.raises(ConfigError, match="there is no such file or folder"):
-        find_checkpoints([tmp_path / "gone"])
+    for gone, said in (
+        (tmp_path / "gone", f"{tmp_path}/gone: does not exist; check the path"),
+        ("~nobody-of-this-name/a.pt", "begins with a home folder that there is not"),
+        (tmp_path / ("x" * 300), "is too long: its longest name has 300 bytes"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            find_checkpoints([gone])
+    (tmp_path / "link.pt").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError) as caught:
+        find_checkpoints([tmp_path / "link.pt", tmp_path / "gone"])
+    link, gone = str(caught.value).split("\n  ")
+    assert link == f"{tmp_path / 'link.pt'}: is a link to {tmp_path / 'gone'}, which does not exist; check the path"
+    assert gone.startswith(f"{tmp_path / 'gone'}: does not exist")
+    (tmp_path / "odd").mkdir()
+    special_files(tmp_path / "odd", ".pt")
+    (tmp_path / "odd" / "²").touch()  # a digit, of which no number can be made
+    assert len(find_checkpoints([tmp_path / "odd"])) == 4  # each of which is refused by its name
+    for name, said in {
+        "a\nb.pt": r"a\nb.pt': has control characters",
+        os.fsdecode(b"\xff.pt"): r"\udcff.pt': has",
+    }.items():
+        (tmp_path / "odd" / name).touch()
+        with pytest.raises(ConfigError) as caught:
+            find_checkpoints([tmp_path / "odd"])
+        assert said in str(caught.value)
+        (tmp_path / "odd" / name).unlink()
+    (tmp_path / "parts").mkdir()
+    for name in ("model-00001-of-00001.safetensors", "model.safetensors.index.json"):
+        (tmp_path / "parts" / name).touch()
+    assert find_checkpoints([tmp_path / "parts"]) == [tmp_path / "parts"]  # one model in several files
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file,gpu_hours\na.pt,1", "has no column 'path'"),
+        ("file,gpu_hours\na.pt,1", "has no column 'path' but 'file', 'gpu_hours'"),
+        ("path;gpu_hours\na.pt;1", "has no column 'path' but 'path;gpu_hours'; name it in the first line, with commas"),
+        ("", "is empty; its first line must name the columns"),
+        ("path,lr,lr\na.pt,1,1", "has two columns 'lr'; leave one of them"),
+        ("path,lr\na.pt,1,1", "line 2: has more cells than the first line has columns"),
         ("path,gpu_huors\na.pt,1", "unknown column 'gpu_huors'; did you mean 'gpu_hours'?"),
         ("path,gpu_hours\nb.pt,1", "line 2: 'b.pt' names none of the checkpoints"),
         ("path,gpu_hours\na.pt,1\na,2", "line 3: 'a' was named before"),
         ("gpu_hours,path\n1", "line 2: '' names none of the checkpoints"),
         ("\ufeffpath,lr\na.pt,-1", "line 2, column 'lr': Input should be greater than or equal to 0"),
+        ("path,cpu_core_hours\na.pt,-1", "column 'cpu_core_hours': Input should be greater than or equal to 0"),
         ("path,gpu_hours\na.pt,much", "line 2, column 'gpu_hours': Input should be a valid number"),
         (
             "path,test_accuracy\na.pt,91.2",
@@ -323,6 +473,12 @@ def test_mistakes_in_the_accuracy_file(tmp_path, text, said):
         read_accuracy_file(tmp_path / "known.csv", [Path("/models/a.pt")])
     assert said in str(caught.value)
     assert str(tmp_path / "known.csv") in str(caught.value) or "unknown column" in said
+
+
+def test_an_accuracy_file_that_is_none(tmp_path):
+    for path in (*special_files(tmp_path), tmp_path / "gone", tmp_path):
+        with pytest.raises(ConfigError, match=f"--accuracy-file: {path} (is a pipe, a socket or|cannot be read)"):
+            read_accuracy_file(path, [Path("/models/a.pt")])
 
 
 class Own(Hyperparameters):

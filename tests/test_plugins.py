@@ -82,7 +82,7 @@ def test_a_plug_in_that_cannot_be_imported_is_one_line(project, code, said):
     ("value", "said"),
     [
         ("theirs", "plugins: input should be a valid list"),
-        ("[1]", "plugins.0: input should be a valid string"),
+        ("[1]", "plugins.0: `1` is read as the number 1; put it in quotes if text is meant"),
         ("[sys, sys]", "plugins: listed twice: sys"),
     ],
 )

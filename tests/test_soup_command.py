@@ -1,7 +1,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import TOWER, model_config
+from samples import TOWER, model_config, special_files
 
 from pipeline.commands import main
 from pipeline.models import build_classifier
@@ -55,16 +55,74 @@ def test_checkpoints_that_do_not_fit_are_named(session_ray, checkpoints, setting
     assert "test " in caplog.text
 
 
+def test_checkpoints_of_others_are_souped_too_and_some_can_be_left_out(
+    session_ray, checkpoints, settings, tmp_path, caplog
+):
+    """Of torch.save, wrapped, with averaged weights beside, without counters: as `import` takes them."""
+    states = [load_file(path) for path in sorted(checkpoints.glob("[0-9].safetensors"))]
+    for path in checkpoints.glob("[0-9].safetensors"):
+        path.unlink()
+    averaged = {name: value + 1 for name, value in states[0].items()}
+    torch.save({"state_dict": states[0], "state_dict_ema": averaged}, checkpoints / "0.pt")
+    torch.save({f"module.{name}": value for name, value in states[1].items()}, checkpoints / "1.pt")
+    torch.save(states[2], checkpoints / "2.pt")
+    (checkpoints / "3.pt").write_bytes(b"<html>")
+    save_weights({**states[0], "head.weight": torch.zeros(2**40, 0)}, checkpoints / "4.safetensors", {})
+    special_files(checkpoints, ".pt")
+    (checkpoints / "optimizer.pt").touch()
+    out = tmp_path / "soup.safetensors"
+    arguments = ["--ingredients", str(checkpoints), "--config", str(settings), "--method", "uniform", "--out", str(out)]
+    with caplog.at_level("INFO", "pipeline"):
+        assert main(["soup", *arguments, "soup.leave_out=[2.pt]"]) == 0
+    soup = load_file(out)
+    assert all(torch.allclose(soup[name], (averaged[name] + states[1][name]) / 2, atol=1e-6) for name in soup)
+    for said in (
+        "passed over, as no checkpoints: optimizer.pt",
+        f"left out: {checkpoints / '2.pt'}: soup.leave_out names it",
+        f"left out: {checkpoints / '3.pt'}: is a web page",
+        f"left out: {checkpoints / '4.safetensors'}: does not fit the model: has 'head.weight' of shape",
+        f"left out: {checkpoints / 'pipe.pt'}: is no file; give a weight file",
+        f"left out: {checkpoints / 'loop.pt'}: is a link that leads back to itself",
+        f"left out: {checkpoints / 'stray.safetensors'}: has no classification head",
+        "averaged weights (state_dict_ema) are taken",
+        "uniform over 2 ingredients",
+    ):
+        assert said in caplog.text
+
+
+def test_a_soup_is_overwritten_when_asked_alone_and_refusals_come_before_the_work(
+    session_ray, checkpoints, settings, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "soup.safetensors"
+    out.write_bytes(b"of yesterday")
+    arguments = ["--ingredients", str(checkpoints), "--config", str(settings), "--method", "uniform", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.data.load_splits", None)
+        assert main(["soup", *arguments]) == 2
+        assert "is there already; give another file, or --overwrite to replace it" in capsys.readouterr().err
+    assert out.read_bytes() == b"of yesterday"
+    assert main(["soup", *arguments, "--overwrite"]) == 0
+    assert len(load_file(out)) > 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"--method": "wise-ft"}, "'wise-ft' needs theta0"),
+        ({"--out": "."}, " is a folder; give a file"),
+        ({"--out": "/dev/null"}, "--out: /dev/null is a pipe, a socket or a device; give a file"),
+        ({"--out": "{checkpoints}/soup.safetensors"}, "is in the folder of the ingredients"),
         ({"--method": "mehl-pluss"}, "did you mean 'mehl-plus'?"),
         ({"--method": "ensemble"}, "is an ensemble"),
-        ({"--ingredients": "nowhere"}, "--ingredients: nowhere holds no *.safetensors files"),
+        ({"--ingredients": "nowhere"}, "nowhere is no folder; give a folder of checkpoints"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_no_file(session_ray, checkpoints, settings, tmp_path, capsys, change, said):
+def test_mistakes_are_one_line_and_leave_no_file(
+    session_ray, checkpoints, settings, tmp_path, capsys, monkeypatch, change, said
+):
     options = {"--ingredients": str(checkpoints), "--config": str(settings), "--out": str(tmp_path / "soup")}
+    change = {option: text.format(checkpoints=checkpoints) for option, text in change.items()}
+    monkeypatch.setattr("pipeline.data.load_splits", None)  # refused before the work
     assert main(["soup", *(text for option in (options | change).items() for text in option)]) == 2
     error = capsys.readouterr().err
     assert said in error

@@ -1,11 +1,13 @@
+import dataclasses
 import re
 
 import pytest
-from samples import config
+from samples import config, digit_splits, run_record
 
-from pipeline.errors import ConfigError
-from pipeline.records.folder import RunFolder
-from pipeline.stages.state import all_stages, fingerprints, open_state, save_state
+from pipeline.errors import ConfigError, DataError
+from pipeline.records import SplitRecord
+from pipeline.records.folder import RunFolder, write_run
+from pipeline.stages.state import all_stages, fingerprints, left_out, locked_output, open_state, save_state
 from pipeline.studies import STUDIES
 
 DATA = {"source": "digits", "image_size": 8, "test_size": 100}
@@ -38,6 +40,36 @@ def test_the_same_command_finds_its_state_again(folder):
     again, moved = open_state(settings(folder), fresh=False)
     assert again == state
     assert moved is None
+
+
+def test_what_is_left_out_changes_soups_and_studies_but_not_the_sweep(folder):
+    before, after = (fingerprints(settings(folder, soup=soup)) for soup in ({}, {"leave_out": [3, "model_4.pt"]}))
+    assert {stage for stage in before if before[stage] == after[stage]} == {"search"}
+    assert open_state(settings(folder), fresh=False)[0].sweep_id == (
+        open_state(settings(folder, soup={"leave_out": [3]}), fresh=False)[0].sweep_id
+    )
+
+
+def test_trials_that_are_left_out_are_those_that_there_are(folder):
+    state = started(folder)
+    config = settings(folder, soup={"leave_out": [3, "trial 7"]}, search={"num_trials": 8})
+    state.num_trials = 8
+    assert left_out(config, state) == {3: 3, 7: "trial 7"}
+    for name, said in {
+        8: "'8' names none of the 8 ingredients; there are 0 to 7",
+        "trial 8": "did you mean 'trial 7'?",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            left_out(settings(folder, soup={"leave_out": [name]}), state)
+    state.imported = ["/a/model.pt", "/b/model.pt", "/b/other.pt"]
+    assert left_out(settings(folder, soup={"leave_out": ["/a/model.pt", "other"]}), state) == {
+        0: "/a/model.pt",
+        2: "other",
+    }
+    with pytest.raises(ConfigError, match=r"'model\.pt' may be /a/model\.pt or /b/model\.pt"):
+        left_out(settings(folder, soup={"leave_out": ["model.pt"]}), state)
+    with pytest.raises(ConfigError, match="names all ingredients"):
+        left_out(settings(folder, soup={"leave_out": [0, 1, 2]}), state)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +162,7 @@ def test_a_sweep_grows_and_does_not_shrink(folder):
         ({"report": {"price_per_gpu_hour": 2.5}}, ("search", "soup", *STUDIES)),
         ({"search": {"cpus_per_trial": 2}}, all_stages()),
         ({"data": {**DATA, "shifts": {"sketch": "/elsewhere"}}}, ("search", "similarity")),
-        ({"data": {**DATA, "store": "/elsewhere"}}, all_stages()),
+        ({"data": {**DATA, "store": "/elsewhere", "max_pixels": 10**9}}, all_stages()),
     ],
 )
 def test_settings_change_the_fingerprints_of_their_stage_and_the_later_ones(folder, changed, kept):
@@ -169,10 +201,47 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(folder, fresh):
     assert contents(folder.parent) == {(folder / "thesis.tex").relative_to(folder.parent): b"years of work"}
 
 
-def test_an_output_that_is_a_file_is_refused(folder):
-    folder.write_text("x")
-    with pytest.raises(ConfigError, match=r"^output: .* is a file"):
-        open_state(settings(folder), fresh=False)
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("file", "it is a file"),
+        ("file/below", "File exists|Not a directory"),
+        ("nowhere", "it is a link to .*gone, which is not there"),
+        ("/proc/run", "No such file or directory"),
+    ],
+    ids=["a file", "below a file", "a link to nowhere", "no place for folders"],
+)
+def test_an_output_that_cannot_be_is_refused(tmp_path, place, said):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with (
+        pytest.raises(ConfigError, match=rf"^output: .* cannot be written \(({said})\); give another folder"),
+        locked_output(settings(tmp_path / place)),
+    ):
+        pass
+
+
+def test_one_process_at_a_time_works_on_an_output(folder):
+    with locked_output(settings(folder)):
+        started(folder)
+        said = r"^output: .*run is being worked on by process \d+ on .* since .*; wait until that ends, or give another"
+        with pytest.raises(ConfigError, match=said), locked_output(settings(folder)):
+            pass
+        _, moved = open_state(settings(folder), fresh=True)
+        with pytest.raises(ConfigError, match=said), locked_output(settings(folder)):
+            pass
+        assert "run.json" in {path.name for path in moved.iterdir()}
+        with locked_output(settings(moved)):  # the earlier run is nobody's
+            pass
+    with locked_output(settings(folder)):
+        pass
+    assert folder.exists()
+
+
+def test_an_output_in_which_nothing_was_made_goes_again(folder):
+    with pytest.raises(ConfigError, match="no server"), locked_output(settings(folder)):
+        raise ConfigError("no server")
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -197,3 +266,34 @@ def test_a_half_written_run_is_a_one_line_error_and_fresh_goes_on(folder, name, 
     assert str(folder) in str(caught.value)
     assert "--fresh" in str(caught.value)
     assert open_state(settings(folder), fresh=True)[1] is not None
+
+
+def test_a_run_is_not_gone_on_with_on_other_images(tmp_path):
+    from pipeline.stages.running import _check_same_images
+
+    folder = RunFolder(tmp_path)
+    records = (split_record("train"), split_record("far"))
+    splits = dataclasses.replace(digit_splits(), records=records, shifts={"far": None})
+    _check_same_images(folder, splits)  # nothing is begun
+    write_run(folder, run_record(splits=list(splits.records)))
+    _check_same_images(folder, splits)
+    for change in ({"indices_sha256": "2"}, {"images_sha256": "2"}):
+        other = split_record("train", **change)
+        with pytest.raises(DataError, match=r"the 9 images of split 'train' are not the 9 that the run in .*--fresh"):
+            _check_same_images(folder, dataclasses.replace(splits, records=(other,)))
+        _check_same_images(folder, dataclasses.replace(splits, records=(split_record("far", **change),)))
+    # What an older version prepared has no digest.
+    _check_same_images(folder, dataclasses.replace(splits, records=(split_record("train", images_sha256=None),)))
+
+
+def split_record(name, **values):
+    return SplitRecord(**({"name": name, "size": 9, "indices_sha256": "1", "images_sha256": "1"} | values))
+
+
+def test_a_power_of_ten_that_an_older_version_kept_as_text_is_the_same_number(folder):
+    search = {"distributions": {"lr": 1e-3}}
+    started(folder, search=search)
+    text = (folder / "config.yaml").read_text()
+    assert "- 0.001" in text
+    (folder / "config.yaml").write_text(text.replace("- 0.001", "- 1e-3"))
+    open_state(settings(folder, search=search), fresh=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -13,11 +14,15 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import SPACES, Config, Distribution, Known, Section, config_type, nested_section
-from pipeline.errors import PipelineError, RegistryError
+from pipeline.config import SPACES, Config, Distribution, Known, Section, config_type, nested_section, ray_address
+from pipeline.errors import PipelineError, RegistryError, printable, shortened
+from pipeline.files import absolute_path, sqlite_path, sqlite_uri
 from pipeline.studies import STUDIES
 
 _DEFAULT_STORE = "runs/mlflow.db"
+_LONGEST_LINE = 1500  # of a message: whatever a library says in it
+# What may befall any file at any time, through no fault of settings or program.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 def known_names() -> Known:
@@ -47,6 +52,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def path_argument(text: str) -> Path:
+    """What argparse makes of a path on the command line."""
+    try:
+        return absolute_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def guarded_with_store(arguments: argparse.Namespace, job: Callable[[str], None]) -> int:
     """As `guarded`, with the store that the command line or the environment names."""
 
@@ -62,11 +75,23 @@ def guarded_with_store(arguments: argparse.Namespace, job: Callable[[str], None]
 
 def _store_of(arguments: argparse.Namespace) -> str:
     if uri := arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
-        return str(uri)
+        try:
+            return str(uri) if (path := sqlite_path(uri)) is None else sqlite_uri(absolute_path(path))
+        except ValueError as error:
+            raise RegistryError(f"--tracking-uri: {error}") from error
     path = Path(_DEFAULT_STORE).absolute()
     if not path.exists():
         raise RegistryError(f"--tracking-uri: is not given, and there is no {path}")
-    return f"sqlite:///{path}"
+    return sqlite_uri(path)
+
+
+class _Lines(logging.Formatter):
+    """Time and message; a warning says that it is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.WARNING:
+            record.message = f"warning: {record.message}"
+        return super().formatMessage(record)
 
 
 def guarded(job: Callable[[], None]) -> int:
@@ -74,18 +99,37 @@ def guarded(job: Callable[[], None]) -> int:
 
     0 when it is done, 2 with a message on standard error after a mistake of the user, 130 after Ctrl-C or SIGTERM.
     """
-    if "RAY_ADDRESS" not in os.environ:
+    if ray_address() is None:
         # Read when Ray is imported: one of this machine alone then listens on loopback only.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    lines = logging.StreamHandler(sys.stdout)
+    lines.setFormatter(_Lines("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[lines])
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         job()
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in f"error: {error}".split("\n"):
+            print(shortened(printable(line), _LONGEST_LINE), file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{os.strerror(error.errno)}; what is done is kept, and the same command goes on once there "
+            "is room and the disk works",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
+        if "pipeline.cluster" in sys.modules:
+            from pipeline.cluster import leave_ray
+
+            if not leave_ray():
+                sys.stdout.flush()
+                os._exit(130)
         return 130
     return 0
 

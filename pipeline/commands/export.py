@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.common import add_run_arguments, guarded_with_store, known_names
+from pipeline.commands.common import add_run_arguments, guarded_with_store, known_names, path_argument
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.files import scratch
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     add_run_arguments(parser)
     parser.add_argument("--soup", default="champion", help="a method of the run (default: the %(default)s)")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument("--out", required=True, type=path_argument, metavar="DIR", help="a new folder")
     parser.add_argument("--program", action="store_true", help="write model.pt2 too")
     parser.set_defaults(execute=execute)
 
@@ -51,10 +51,10 @@ def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool
     sweep = find_sweep(tracking_uri, name)
     soup = find_soup(sweep, alias)
     description = fetch_description(soup)
-    with tempfile.TemporaryDirectory() as folder:
-        config = load_config(fetch_settings(sweep, Path(folder)), [], known_names)
+    with scratch() as folder:
+        config = load_config(fetch_settings(sweep, folder), [], known_names)
         model = build_classifier(config.model, len(description.class_names)).eval()
-        load_weights(model, read_weights(fetch_soup(soup, Path(folder))), source=f"soup '{soup.method}'")
+        load_weights(model, read_weights(fetch_soup(soup, folder)), source=f"soup '{soup.method}'")
         try:
             how = export_weights(model, description, out.absolute(), program=program)
         except OSError as error:

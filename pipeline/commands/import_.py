@@ -7,32 +7,45 @@ import csv
 import logging
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import category
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.commands.common import guarded, known_names
-from pipeline.config import load_config, nearest
-from pipeline.errors import ConfigError
+from pipeline.commands.common import guarded, known_names, path_argument
+from pipeline.config import Config, chosen, load_config, nearest
+from pipeline.errors import ConfigError, quoted
+from pipeline.files import absence, absolute_path, is_special, positions_by_name
 from pipeline.records import Hyperparameters, IngredientRecord
 from pipeline.records.folder import RunFolder
-from pipeline.stages.state import fingerprints, open_state, save_state
+from pipeline.stages.state import fingerprints, locked_output, open_state, save_state
 
 logger = logging.getLogger(__name__)
 
+# What `pipeline.weights`, which is slow to import, takes as a choice.
+WEIGHTS = ("auto", "raw", "averaged")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-_HUGGING_FACE = ("config.json", "open_clip_config.json")  # mark a folder that is one checkpoint
+# Mark a folder that is one checkpoint; large models have an index of their files.
+_HUGGING_FACE = ("config.json", "open_clip_config.json", "*.safetensors.index.json", "*.bin.index.json")
+# What training scripts write beside a model: optimizer.pt, scheduler.pt, rng_state_0.pth, training_args.bin, …
+_COMPANION = re.compile(
+    r"(.*[-_.])?(optimizer|optim|opt|(lr_?)?scheduler|sched|(grad_?)?scaler|rng_states?|random_states?|training_args)"
+    r"([-_.]?\d+)*",
+    re.IGNORECASE,
+)
 # Of the file of --accuracy-file, besides the path and the hyperparameters that a trainer has of its own.
 _COLUMNS = (
     "val_accuracy",
     "select_accuracy",
     "test_accuracy",
     "gpu_hours",
+    "cpu_core_hours",
     "images_seen",
     *Hyperparameters.model_fields,
 )
+_COSTS = {"gpu_hours", "cpu_core_hours"}
 
 HELP: dict[str, Any] = {
     "description": """\
@@ -46,7 +59,7 @@ command goes on where it stopped, and with more checkpoints it adds them.""",
     "epilog": """\
 the file of --accuracy-file: CSV with a column `path` (a checkpoint, or its file name) and any of
   val_accuracy, select_accuracy, test_accuracy   fractions on the splits of the settings; measured where missing
-  gpu_hours                                      what the fine-tuning cost, for the cost curve
+  gpu_hours, cpu_core_hours                      what the fine-tuning cost, for the cost curve; never added up
   lr, weight_decay, epochs, ...                  hyperparameters (of `search.trainer`), for the tables
 
 example:
@@ -64,10 +77,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a checkpoint or a folder of them; KEY=VALUE: a setting over the file's",
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML, as for `run`")
-    parser.add_argument("--accuracy-file", type=Path, metavar="CSV", help="what is known of the checkpoints, see below")
+    parser.add_argument(
+        "--accuracy-file", type=path_argument, metavar="CSV", help="what is known of the checkpoints, see below"
+    )
+    add_weights_argument(parser)
+    parser.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a checkpoint of these that is not imported, by path or file name; may be given several times",
+    )
     parser.add_argument("--fresh", action="store_true", help="start over; the earlier run is moved aside, not deleted")
-    parser.add_argument("--theta0", type=Path, metavar="PATH", help="the weights that all were fine-tuned from")
+    parser.add_argument(
+        "--theta0", type=path_argument, metavar="PATH", help="the weights that all were fine-tuned from"
+    )
     parser.set_defaults(execute=execute, overrides=[])
+
+
+def add_weights_argument(parser: argparse.ArgumentParser) -> None:
+    """``--weights``, for the commands that read checkpoints of others."""
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default="auto",
+        help="which to take of a file with raw and averaged weights (EMA, SWA); auto: the averaged, if there are any",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -77,13 +112,13 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def import_run(arguments: argparse.Namespace) -> None:
     """Import the checkpoints into the run of the settings. Raises PipelineError."""
-    settings = [path for path in arguments.paths if "=" in path and not Path(path).exists()]
+    settings = [path for path in arguments.paths if "=" in path and absence(Path(path)) is not None]
     settings += arguments.overrides
     config = load_config(arguments.config, settings, known_names)
-    theta0 = None if arguments.theta0 is None else arguments.theta0.expanduser().absolute()
-    checkpoints = find_checkpoints([Path(path) for path in arguments.paths if path not in settings])
-    checkpoints = [path for path in checkpoints if path != theta0]
-    if not checkpoints:
+    found = find_checkpoints([path for path in arguments.paths if path not in settings])
+    found = [path for path in found if path != arguments.theta0]
+    without = chosen(arguments.leave_out, found, "--leave-out")
+    if len(without) == len(found):
         raise ConfigError("PATH: name a checkpoint or a folder of checkpoints")
 
     from pipeline.finetune import TRAINERS  # slow to import, as are the others
@@ -91,10 +126,25 @@ def import_run(arguments: argparse.Namespace) -> None:
     columns_of: dict[Path, dict[str, Any]] = {}
     if arguments.accuracy_file is not None:
         hyperparameters = TRAINERS[config.search.trainer].hyperparameters
-        columns_of = read_accuracy_file(arguments.accuracy_file, checkpoints, hyperparameters)
+        columns_of = read_accuracy_file(arguments.accuracy_file, found, hyperparameters)
 
+    with locked_output(config):
+        _import(config, arguments, found, without, columns_of)
+    command = ["python", "pipeline/run.py", "--config", arguments.config, *settings]
+    print(f"\nNext: {shlex.join(command)}")
+
+
+def _import(
+    config: Config,
+    arguments: argparse.Namespace,
+    found: Sequence[Path],
+    without: Collection[int],
+    columns_of: Mapping[Path, Mapping[str, Any]],
+) -> None:
+    """Import those ``found`` checkpoints that are not at the positions ``without``."""
     from pipeline.registry import connect, store_errors
     from pipeline.stages.imported import import_checkpoints
+    from pipeline.stages.restoring import restore
     from pipeline.stages.running import open_run
 
     connect(str(config.registry.tracking_uri))
@@ -103,45 +153,79 @@ def import_run(arguments: argparse.Namespace) -> None:
         logger.info("the earlier run is kept in %s", moved_to)
     if not state.imported and RunFolder(config.output).run.exists():
         raise ConfigError(f"output: {config.output} holds a sweep of trials; give the imported run another folder")
-    added = [path for path in checkpoints if str(path) not in state.imported]
-    if without_cost := [path for path in added if "gpu_hours" not in columns_of.get(path, {})]:
+    if state.imported and state.imported_weights != arguments.weights:
+        raise ConfigError(
+            f"--weights: is {arguments.weights}, but the ingredients of {config.output} were imported with "
+            f"{state.imported_weights}; give that, or --fresh to start over"
+        )
+    if already := [found[position] for position in without if str(found[position]) in state.imported]:
+        raise ConfigError(
+            f"--leave-out: {already[0]} is imported; no soup is made of it with `soup.leave_out=[{already[0].name}]`"
+        )
+    chosen_now = [path for position, path in enumerate(found) if position not in without]
+    added = [path for path in chosen_now if str(path) not in state.imported]
+    if without_cost := [path for path in added if not _COSTS & columns_of.get(path, {}).keys()]:
         logger.info("import: %d of %d checkpoints have no gpu_hours and count as free", len(without_cost), len(added))
     # The index of a checkpoint is its position among all that this run ever imported, so new ones come last.
     all_checkpoints = [*map(Path, state.imported), *added]
     rows = [_row(index, columns_of.get(path, {})) for index, path in enumerate(all_checkpoints)]
+    restore(config, state)
     with store_errors(str(config.registry.tracking_uri)):
-        import_checkpoints(open_run(config, state), all_checkpoints, rows, theta0)
+        import_checkpoints(open_run(config, state), all_checkpoints, rows, arguments.theta0, arguments.weights)
     state.done["search"] = fingerprints(config)["search"]
     save_state(RunFolder(config.output), state)
-    command = ["python", "pipeline/run.py", "--config", arguments.config, *settings]
-    print(f"\nNext: {shlex.join(command)}")
 
 
-def find_checkpoints(paths: Sequence[Path]) -> list[Path]:
-    """The checkpoints that ``paths`` name, absolute: those of a folder by name, 2 before 10. Raises ConfigError."""
+def find_checkpoints(paths: Sequence[str | Path]) -> list[Path]:
+    """The checkpoints that ``paths`` name, absolute: those of a folder by name, 2 before 10.
+
+    What else lies in a folder (hidden files, states of optimizers, files of other kinds) is passed over, and the log
+    names it. Raises ConfigError that lists the paths which name none.
+    """
     checkpoints: list[Path] = []
-    for path in (path.expanduser().absolute() for path in paths):
-        if not path.exists():
-            raise ConfigError(f"{path}: there is no such file or folder")
-        if path.is_file() or _is_checkpoint(path):
+    problems: list[str] = []
+    for given in paths:
+        try:
+            path = absolute_path(given)
+        except ValueError as error:
+            problems.append(f"PATH: {error}")
+            continue
+        if (why := absence(path)) is not None:
+            problems.append(f"{path}: {why}; check the path")
+        elif not path.is_dir() or _is_checkpoint(path):
             checkpoints.append(path)
         else:
-            in_folder = sorted(filter(_is_checkpoint, path.iterdir()), key=_natural)
+            try:
+                entries = sorted(path.iterdir(), key=_natural)
+                in_folder = [entry for entry in entries if _is_checkpoint(entry)]
+            except OSError as error:
+                problems.append(f"{path}: cannot be read ({error.strerror}); check its permissions")
+                continue
             if not in_folder:
-                raise ConfigError(f"{path}: holds no checkpoint ({', '.join(_SUFFIXES)}, or Hugging Face folders)")
+                problems.append(f"{path}: holds no checkpoint ({', '.join(_SUFFIXES)}, or Hugging Face folders)")
+            if others := [entry.name for entry in entries if entry not in in_folder]:
+                more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+                logger.info("%s: passed over, as no checkpoints: %s%s", path, ", ".join(others[:8]), more)
             checkpoints += in_folder
+    # Such a name could neither be shown nor recorded: line ends and other controls, bytes that are no text.
+    unwritable = [path for path in checkpoints if any(category(letter) in ("Cc", "Cs") for letter in str(path))]
+    problems += [f"{str(path)!a}: has control characters in its name, or no text; rename it" for path in unwritable]
+    if problems:
+        raise ConfigError("\n  ".join(problems))
     return list(dict.fromkeys(checkpoints))
 
 
 def _is_checkpoint(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
     if path.is_dir():
-        return any((path / name).is_file() for name in _HUGGING_FACE)
-    return path.suffix in _SUFFIXES
+        return any(any(path.glob(name)) for name in _HUGGING_FACE)
+    return path.suffix.lower() in _SUFFIXES and not _COMPANION.fullmatch(path.stem)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     # Digits compare as numbers, what is between them as text: model_2 before model_10.
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def read_accuracy_file(
@@ -154,31 +238,43 @@ def read_accuracy_file(
     """
     own = _own_hyperparameters(hyperparameters)
     known_columns = (*_COLUMNS, *own)
+    if is_special(file):
+        raise ConfigError(f"--accuracy-file: {file} is a pipe, a socket or a device; give a file")
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened)
             lines = list(reader)
+            columns = list(reader.fieldnames or [])
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"--accuracy-file: {file} cannot be read ({error})") from error
-    columns = reader.fieldnames or []
+    if not columns:
+        raise ConfigError(f"--accuracy-file: {file} is empty; its first line must name the columns, `path` and others")
     if "path" not in columns:
-        raise ConfigError(f"--accuracy-file: {file} has no column 'path'")
+        raise ConfigError(
+            f"--accuracy-file: {file} has no column 'path' but {', '.join(map(quoted, columns[:4]))}; "
+            "name it in the first line, with commas between the columns"
+        )
     if unknown := [name for name in columns if name not in ("path", *known_columns)]:
-        raise ConfigError(f"--accuracy-file: unknown column '{unknown[0]}'; {nearest(unknown[0], known_columns)}")
+        raise ConfigError(f"--accuracy-file: unknown column {quoted(unknown[0])}; {nearest(unknown[0], known_columns)}")
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise ConfigError(f"--accuracy-file: {file} has two columns {quoted(twice[0])}; leave one of them")
     # A line may name its checkpoint by path, by file name or without its suffix, as long as that fits one checkpoint.
-    paths_by_name: dict[str, list[Path]] = {}
-    for path in checkpoints:
-        for name in {str(path), path.name, path.stem}:
-            paths_by_name.setdefault(name, []).append(path)
+    positions = positions_by_name(checkpoints)
     columns_of: dict[Path, dict[str, Any]] = {}
     for number, line in enumerate(lines, 2):
+        if None in line:
+            raise ConfigError(
+                f"--accuracy-file: {file}, line {number}: has more cells than the first line has columns; quote texts "
+                "with commas in them"
+            )
         name = line["path"] or ""
-        matches = paths_by_name.get(name, []) or paths_by_name.get(str((file.parent / name).absolute()), [])
+        named = positions.get(name, []) or positions.get(str((file.parent / name).absolute()), [])
+        matches = [checkpoints[position] for position in named]
         if len(matches) != 1 or matches[0] in columns_of:
             reason = "names none of the checkpoints"
             if matches:
                 reason = "was named before" if len(matches) == 1 else f"may be {' or '.join(map(str, matches))}"
-            raise ConfigError(f"--accuracy-file: {file}, line {number}: '{name}' {reason}")
+            raise ConfigError(f"--accuracy-file: {file}, line {number}: {quoted(name)} {reason}")
         cells = {name: text for name, text in line.items() if name in known_columns and text}
         columns_of[matches[0]] = _checked(cells, own, f"{file}, line {number}")
     return columns_of
@@ -215,7 +311,7 @@ def _checked(cells: Mapping[str, str], own: Mapping[str, TypeAdapter[Any]], line
 def _bad_cell(error: ValidationError, line: str, column: object) -> ConfigError:
     problem = error.errors()[0]
     where = f"{line}, column '{column}'"
-    return ConfigError(f"--accuracy-file: {where}: {problem['msg']}, got '{problem['input']}'")
+    return ConfigError(f"--accuracy-file: {where}: {problem['msg']}, got {quoted(problem['input'])}")
 
 
 def _row(index: int, columns: Mapping[str, Any]) -> IngredientRecord:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.common import guarded
+from pipeline.commands.common import guarded, path_argument
 from pipeline.config import import_plugins_of
 from pipeline.errors import ConfigError
 from pipeline.records.folder import RunFolder, read_results
@@ -24,8 +24,8 @@ HELP: dict[str, Any] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, as in runs/NAME")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the page, as HTML")
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="folder of a run, as in runs/NAME")
+    parser.add_argument("--out", required=True, type=path_argument, metavar="FILE", help="the page, as HTML")
     parser.set_defaults(execute=execute)
 
 

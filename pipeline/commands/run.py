@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import shlex
 import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.commands.common import format_settings, guarded, known_names
 from pipeline.config import Config, load_config, nearest
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RegistryError, quoted
 from pipeline.records import IngredientRecord, SoupRecord
 from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 from pipeline.report import methods_table
-from pipeline.stages.state import all_stages, fingerprints, is_done, is_imported, open_state
+from pipeline.stages.state import (
+    all_stages,
+    fingerprints,
+    is_done,
+    is_imported,
+    left_out,
+    locked_output,
+    open_state,
+    read_state,
+)
 from pipeline.studies import STUDIES
 
 logger = logging.getLogger("pipeline")
@@ -50,44 +61,69 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> None:
     Raises PipelineError.
     """
     logger.info("run %s: output in %s", config.name, config.output)
-    uri = str(config.registry.tracking_uri)
-    wanted = fingerprints(config)
+    if not fresh and is_done(config, stages):
+        _restore_done(config)
     if fresh or not is_done(config, stages):
-        # Imported only now: a run that is done already says so without waiting for Ray and MLflow.
-        from pipeline.registry import connect
-        from pipeline.stages.running import run_pending
-
-        connect(uri)
-        if fresh and is_imported(config):
-            raise ConfigError(
-                f"--fresh: the ingredients of {config.output} were imported, and a sweep would start in their place; "
-                "give `python -m pipeline import --fresh` or another `output`"
-            )
-        state, moved = open_state(config, fresh=fresh)
-        if moved is not None:
-            logger.info("the earlier run is kept in %s", moved)
-        order = all_stages()
-        todo = [stage for stage in order if stage in stages and state.done.get(stage) != wanted[stage]]
-        if "report" in stages and "report" not in todo:  # it tells of all stages
-            todo.append("report")
-        for stage in order[: order.index(todo[0])]:
-            if stage in ("search", "soup") and state.done.get(stage) != wanted[stage]:
-                raise ConfigError(f"--stages: '{todo[0]}' needs '{stage}', which is not done; add it")
-        run_pending(config, state, todo, wanted)
+        with locked_output(config):
+            _do_missing(config, stages, fresh=fresh)
     else:
         logger.info("everything is done already (%s); --fresh starts over", ", ".join(stages))
-    _tell(config, uri)
+    _tell(config)
 
 
-def _tell(config: Config, uri: str) -> None:
+def _do_missing(config: Config, stages: Sequence[str], *, fresh: bool) -> None:
+    # Imported only now: a run that is done already says so without waiting for Ray.
+    from pipeline.registry import connect
+    from pipeline.stages.restoring import restore
+    from pipeline.stages.running import run_pending
+
+    connect(str(config.registry.tracking_uri))
+    if fresh and is_imported(config):
+        raise ConfigError(
+            f"--fresh: the ingredients of {config.output} were imported, and a sweep would start in their place; "
+            "give `python -m pipeline import --fresh` or another `output`"
+        )
+    state, moved = open_state(config, fresh=fresh)
+    if moved is not None:
+        logger.info("the earlier run is kept in %s", moved)
+    left_out(config, state)  # names that there are not are told before anything is done
+    restore(config, state)
+    order, wanted = all_stages(), fingerprints(config)
+    todo = [stage for stage in order if stage in stages and state.done.get(stage) != wanted[stage]]
+    if "report" in stages and "report" not in todo:  # it tells of all stages
+        todo.append("report")
+    for stage in order[: order.index(todo[0])] if todo else ():
+        if stage in ("search", "soup") and state.done.get(stage) != wanted[stage]:
+            raise ConfigError(f"--stages: '{todo[0]}' needs '{stage}', which is not done; add it")
+    run_pending(config, state, todo, wanted)
+
+
+def _restore_done(config: Config) -> None:
+    """Make what people changed by hand in MLflow as the finished run recorded it, where that can be done now."""
+    from pipeline.registry import connect
+    from pipeline.stages.restoring import restore
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked_output(config))
+            connect(str(config.registry.tracking_uri))
+        except (ConfigError, RegistryError) as error:
+            logger.info("whether MLflow still has what the run recorded was not looked at: %s", error)
+            return
+        state = read_state(config)
+        if state is not None:
+            restore(config, state)
+
+
+def _tell(config: Config) -> None:
     """The table of methods, where the report is, and how to open MLflow's UI."""
-    folder = RunFolder(config.output)
+    folder, uri = RunFolder(config.output), str(config.registry.tracking_uri)
     if folder.soups.exists():
         soups, rows = read_table(folder.soups, SoupRecord), read_table(folder.ingredients, IngredientRecord)
-        print(f"\n{methods_table(soups, rows, read_run(folder).champion)}\n")
+        print(f"\n{methods_table(read_run(folder), soups, rows)}\n")
     if folder.report.exists():
         print(f"Report:    {folder.report}")
-    print(f"In MLflow: {f'mlflow ui --backend-store-uri {uri}' if uri.startswith('sqlite:') else uri}")
+    print(f"In MLflow: {f'mlflow ui --backend-store-uri {shlex.quote(uri)}' if uri.startswith('sqlite:') else uri}")
     print("           (choose 'Model training' at the top left; the + before the sweep shows its trials and soups)")
 
 
@@ -115,7 +151,7 @@ def execute(arguments: argparse.Namespace) -> int:
         names = [name.strip() for name in arguments.stages.split(",")]
         valid = (*all_stages(), "study")
         if unknown := [name for name in names if name not in valid]:
-            raise ConfigError(f"--stages: unknown stage '{unknown[0]}'; {nearest(unknown[0], valid)}")
+            raise ConfigError(f"--stages: unknown stage {quoted(unknown[0])}; {nearest(unknown[0], valid)}")
         stages = [stage for stage in all_stages() if stage in names or (stage in STUDIES and "study" in names)]
         run_stages(config, stages, fresh=arguments.fresh)
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.common import guarded, known_names
 from pipeline.commands.run import run_stages
-from pipeline.config import load_config
+from pipeline.config import Config, load_config
 
 if TYPE_CHECKING:
     from pipeline.search.sampling import Trial
 
+logger = logging.getLogger(__name__)
+
 HELP: dict[str, Any] = {
     "description": "Run the search stage, as `run --stages search`. With --dry-run, print the trials that it would "
-    "run.",
+    "run, and what can be said of data and model beforehand.",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     parser.add_argument("--config", required=True, metavar="FILE", help="settings in YAML, as for `run`")
-    parser.add_argument("--dry-run", action="store_true", help="print the list of trials and do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the trials and warnings, and do nothing")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the file's")
     parser.set_defaults(execute=execute)
 
@@ -31,15 +34,29 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
 
     def job() -> None:
-        from pipeline.search.sampling import sample_trials  # slow to import
-
         config = load_config(arguments.config, arguments.overrides, known_names)
         if arguments.dry_run:
-            print(trials_table(sample_trials(config.search, config.seed)))
+            dry_run(config)
         else:
             run_stages(config, ["search"], fresh=False)
 
     return guarded(job)
+
+
+def dry_run(config: Config) -> None:
+    """Print the trials, and what can be known of data and model before anything is made. Raises PipelineError."""
+    from pipeline.data import split_sizes  # these are slow to import
+    from pipeline.models import check_model
+    from pipeline.search.advice import about_splits, about_trials, fit_batches, resolution
+    from pipeline.search.sampling import sample_trials
+
+    trials = sample_trials(config.search, config.seed)
+    sizes = split_sizes(config.data, config.seed)
+    print(trials_table(fit_batches(trials, sizes["train"])))
+    print(f"data: {', '.join(f'{size} {name}' for name, size in sizes.items())}; {resolution(sizes)}")
+    for warning in (*about_splits(sizes), *about_trials(trials, sizes["train"], config.model)):
+        logger.warning("%s", warning)
+    check_model(config.model, config.data.image_size)
 
 
 def trials_table(trials: Sequence[Trial]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.commands.common import add_run_arguments, guarded_with_store, known_names
 from pipeline.config import load_config
 from pipeline.errors import PipelineError, RegistryError
+from pipeline.files import scratch
 
 if TYPE_CHECKING:
     from pipeline.registry import IngredientVersion, SoupVersion, Sweep
@@ -21,10 +22,14 @@ logger = logging.getLogger(__name__)
 # Other hardware rounds differently and may tip the balance for an image or two.
 _TOLERANCE = 0.001
 
+# Of a soup that an older version of this program recorded.
+_UNKNOWN = "as recorded; what is served with it (code, class names) is not known, as it was not recorded"
+
 HELP: dict[str, Any] = {
     "description": "Read everything that the registry holds of the latest sweep of a run again: checksums of all "
-    "ingredients and soups, that the recorded coefficients applied to the ingredients give each soup bit for bit, and "
-    "that its accuracies on fit, select and test repeat. Exit status 2 and a list of what is wrong, if anything is.",
+    "ingredients and soups and of what is served with these, that the recorded coefficients applied to the ingredients "
+    "give each soup bit for bit, and that its accuracies on fit, select and test repeat. Exit status 2 and a list of "
+    "what is wrong, if anything is.",
 }
 
 
@@ -41,21 +46,37 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def verify(name: str, tracking_uri: str) -> None:
     """Check the latest sweep of the run ``name``; raises RegistryError that lists what is wrong."""
-    from pipeline.registry import fetch_intact, find_sweep, list_ingredients, list_soups  # slow to import
+    from pipeline.registry import (  # slow to import
+        current_soups,
+        fetch_intact,
+        file_changes,
+        find_sweep,
+        list_ingredients,
+        list_soups,
+        soup_changes,
+        sweep_changes,
+        trial_changes,
+    )
 
     sweep = find_sweep(tracking_uri, name)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         versions = list_ingredients(sweep)
-        files, damaged = fetch_intact(versions, Path(folder))
-        problems = [str(error) for error in damaged.values()]
+        files, damaged = fetch_intact(versions, folder)
+        changes = [*sweep_changes(sweep), *(change.what for change in trial_changes(sweep)), *soup_changes(sweep)]
+        problems = [*changes, *map(str, damaged.values())]
         paths = {version.version: files[version.trial_index] for version in versions if version.trial_index in files}
         logger.info("ingredients: %d of %d have the recorded SHA-256", len(paths), len(versions))
-        soups = list_soups(sweep)
-        for soup, wrong in _check_soups(sweep, soups, versions, paths, Path(folder)):
-            problems += wrong
-            logger.info("soup %s (version %d): %s", soup.method, soup.version, "wrong" if wrong else "as recorded")
+        soups, runs = list_soups(sweep), current_soups(sweep)
+        for soup, wrong in _check_soups(sweep, soups, versions, paths, folder):
+            served = file_changes(runs[soup.method])
+            changes += served
+            problems += [*served, *wrong]
+            verdict = "wrong" if wrong or served else "as recorded" if soup.files is not None else _UNKNOWN
+            logger.info("soup %s (version %d): %s", soup.method, soup.version, verdict)
     if problems:
-        raise RegistryError("\n  ".join([f"run '{name}': {len(problems)} things are not as recorded:", *problems]))
+        head = f"run '{name}': {len(problems)} things are not as recorded:"
+        remedy = "what was changed by hand in MLflow is made again by the command `run` that made the run"
+        raise RegistryError("\n  ".join([head, *problems, *([remedy] if changes else [])]))
     logger.info("run '%s': %d ingredients and %d soups are as recorded", name, len(versions), len(soups))
 
 
@@ -73,6 +94,7 @@ def _check_soups(
     from pipeline.data import load_splits
     from pipeline.evaluation import split_accuracies
     from pipeline.models import build_classifier
+    from pipeline.precision import reproducible
     from pipeline.registry import fetch_settings, fetch_soup
     from pipeline.soups import METHODS, IngredientSet, soup_from_coefficients
     from pipeline.weights import load_weights, read_weights
@@ -88,7 +110,8 @@ def _check_soups(
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
         for name, _ in module.named_buffers()
     }
-    theta0 = next((version.version for version in versions if version.trial_index is None), None)
+    version_of = {version.trial_index: version.version for version in versions}
+    theta0 = version_of.get(None)
     for soup in soups:
         wrong, what = [], f"soup '{soup.method}' (version {soup.version})"
         method = METHODS.get(soup.method)
@@ -100,7 +123,10 @@ def _check_soups(
         except PipelineError as error:
             yield soup, [str(error)]
             continue
-        used = [ingredient.model_version for ingredient in soup.lineage.ingredients]
+        # By trial, not by number: a version that was deleted by hand and made again has another.
+        used = [
+            version_of.get(ingredient.trial_index, ingredient.model_version) for ingredient in soup.lineage.ingredients
+        ]
         origins = [theta0] if method.needs_theta0 and theta0 is not None else []
         if missing := [str(version) for version in (*used, *origins) if version not in paths]:
             wrong.append(f"{what}: cannot be made again without ingredient versions {', '.join(missing)}")
@@ -113,7 +139,8 @@ def _check_soups(
             if differ:
                 wrong.append(f"{what}: the coefficients give other weights ({len(differ)} tensors, {differ[0]} first)")
         load_weights(model, stored, source=what)
-        for split, measured in split_accuracies(model, splits, device).items():
+        as_measured = dataclasses.replace(splits, precision=soup.lineage.precision)
+        for split, measured in reproducible(split_accuracies)(model, as_measured, device).items():
             key = f"{'val' if split == 'fit' else split}_accuracy"
             recorded = soup.accuracies.get(key)
             tolerance = max(_TOLERANCE, 1 / max(1, len(getattr(splits, split))))

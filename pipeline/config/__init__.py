@@ -1,16 +1,20 @@
 """Settings of a run: typed, documented where they are defined, validated once when the YAML file is loaded."""
 
 from pipeline.config.base import (
+    HIGHEST_SEED,
+    Count,
     HasSettings,
     Known,
     MethodName,
     Once,
     Section,
+    chosen,
     context,
     home,
     method_settings,
     nearest,
     nested_section,
+    ray_address,
 )
 from pipeline.config.load import dump_config, load_config
 from pipeline.config.plugins import import_plugins, import_plugins_of
@@ -25,11 +29,14 @@ from pipeline.config.sections import (
     section_name,
 )
 from pipeline.config.spaces import SPACES, Distribution, Space
+from pipeline.config.yaml_text import plain_yaml
 
 __all__ = [
+    "HIGHEST_SEED",
     "SPACES",
     "Config",
     "ContrastiveConfig",
+    "Count",
     "DataConfig",
     "Distribution",
     "HasSettings",
@@ -41,6 +48,7 @@ __all__ = [
     "Section",
     "SoupConfig",
     "Space",
+    "chosen",
     "config_type",
     "context",
     "dump_config",
@@ -51,5 +59,7 @@ __all__ = [
     "method_settings",
     "nearest",
     "nested_section",
+    "plain_yaml",
+    "ray_address",
     "section_name",
 ]

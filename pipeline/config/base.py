@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import itertools
+import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
+from pipeline.errors import ConfigError, quoted, shortened
+from pipeline.files import absolute_path, positions_by_name
 from pipeline.records import Hyperparameters
 
 if TYPE_CHECKING:
     from pipeline.config.sections import Config
     from pipeline.config.spaces import Space
+
+
+_NAMES_SHOWN = 40
+_LONGEST_WORD = 100  # that is looked for among names
+HIGHEST_SEED = 2**63 - 1  # what torch and tables take
+MOST = 10**9  # of whatever is counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +75,39 @@ class HasSettings(Protocol):
 
 
 def nearest(word: str, valid: Collection[str]) -> str:
-    """A hint for a misspelt ``word``: the nearest of ``valid``, or all of them."""
-    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(valid)}"
+    """A hint for a misspelt ``word``: the nearest of ``valid``, or all of them (of very many the first)."""
+    if close := difflib.get_close_matches(word[:_LONGEST_WORD], list(valid), n=1, cutoff=0.5):
+        return f"did you mean '{close[0]}'?"
+    more = f", ... ({len(valid)} in all)" if len(valid) > _NAMES_SHOWN else ""
+    return f"choose from: {', '.join(itertools.islice(valid, _NAMES_SHOWN))}{more}"
+
+
+def chosen(names: Sequence[int | str], paths: Sequence[Path], option: str) -> dict[int, int | str]:
+    """The positions in ``paths`` that ``names`` mean, in order, each with its name: a position, or that of a file.
+
+    Raises ConfigError that lists the names which mean none or several, by the ``option`` that they were given with.
+    """
+    positions = positions_by_name(paths)
+    found: dict[int, int | str] = {}
+    problems: list[str] = []
+    for name in names:
+        if isinstance(name, int):
+            matches = [name] if 0 <= name < len(paths) else []
+            hint = f"there are 0 to {len(paths) - 1}"
+        else:
+            matches = positions.get(name, [])
+            with contextlib.suppress(ValueError):  # what is no path names nothing
+                matches = matches or positions.get(str(absolute_path(name)), [])
+            hint = nearest(name, [path.name for path in paths])
+        if len(matches) > 1:
+            problems.append(f"{quoted(str(name))} may be {' or '.join(str(paths[match]) for match in matches)}")
+        elif not matches:
+            problems.append(f"{quoted(str(name))} names none of the {len(paths)} ingredients; {hint}")
+        else:
+            found[matches[0]] = name
+    if problems:
+        raise ConfigError(f"{option}: {'; '.join(problems)}")
+    return dict(sorted(found.items()))
 
 
 def context(info: ValidationInfo) -> Known:
@@ -70,29 +123,50 @@ def known(kind: str) -> AfterValidator:
     def check(value: str, info: ValidationInfo) -> str:
         valid = getattr(context(info), kind)
         if value not in valid:
-            raise ValueError(f"unknown name '{value}'; {nearest(value, valid)}")
+            raise ValueError(f"unknown name {quoted(value)}; {nearest(value, valid)}")
         return value
 
     return AfterValidator(check)
 
 
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path.expanduser())))]  # noqa: PTH100 (keeps symlinks)
+def _paths(value: Any) -> Path | list[Path]:
+    paths = value if isinstance(value, list) else [value]
+    if not paths or not all(isinstance(path, str | Path) for path in paths):
+        raise ValueError(f"must be a path or a list of paths, got {quoted(value)}")
+    absolute = [absolute_path(path) for path in paths]
+    return absolute if isinstance(value, list) else absolute[0]
+
+
+AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(absolute_path)]
+Paths = Annotated[Path | list[Path], PlainValidator(_paths)]  # a file, a folder, a glob, or several of them
 MethodName = Annotated[str, known("methods")]
 
 
 def _once(values: list[Any]) -> list[Any]:
-    if twice := sorted({str(value) for value in values if values.count(value) > 1}):
-        raise ValueError(f"listed twice: {', '.join(twice)}")
+    if twice := sorted(str(value) for value, count in Counter(values).items() if count > 1):
+        raise ValueError(f"listed twice: {shortened(', '.join(twice), 2 * _LONGEST_WORD)}")
     return values
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Once = AfterValidator(_once)
+Whole = Annotated[int, BeforeValidator(_whole)]  # which may be written as 1e3
+Count = Annotated[Whole, Field(le=MOST)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys; docstrings of the fields become their descriptions."""
+    """Base of all sections: frozen, no unknown keys; docstrings of the fields become their descriptions.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    Values are strict: a number is finite, no text and no truth value. Types that YAML does not have, such as a tuple or
+    a path, need ``Annotated[..., Field(strict=False)]``.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def home() -> Path:
@@ -101,9 +175,17 @@ def home() -> Path:
     ``$PIPELINE_HOME`` if set, else the working directory; that of a Ray job is a copy which Ray throws away, so there
     ``~/pipeline-runs``.
     """
-    if "PIPELINE_HOME" in os.environ:
-        return Path(os.environ["PIPELINE_HOME"]).expanduser().absolute()
-    return Path.home() / "pipeline-runs" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else Path.cwd()
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    try:
+        return absolute_path(os.environ.get("PIPELINE_HOME", "~/pipeline-runs" if in_job else ""))
+    except ValueError as error:
+        raise ConfigError(f"PIPELINE_HOME: {error}") from error
+
+
+def ray_address() -> str | None:
+    """The Ray cluster of ``$RAY_ADDRESS``, None where this machine is to do without one."""
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    return None if address in ("", "local") else address
 
 
 def nested_section(field: FieldInfo) -> type[Section] | None:
@@ -112,18 +194,36 @@ def nested_section(field: FieldInfo) -> type[Section] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
+def strictly(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """``value``, of plain values, as the adapter takes it: a number is no text and no truth value, but 1e3 is whole.
+
+    Raises ValidationError.
+    """
+    try:
+        return adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        if (whole := _whole(value)) is value:
+            raise
+        return adapter.validate_json(json.dumps(whole), strict=True)
+
+
+def unfit_value(problem: ErrorDetails) -> str:
+    """What pydantic says of a value, and the value."""
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {quoted(problem['input'])}"
+
+
 def method_settings(method: str, given: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
     """``given`` over the defaults of ``method``, checked; raises ValueError."""
     hints = get_type_hints(type(defaults)) if defaults is not None else {}
     values = {}
     for key, value in given.items():
-        where = f"settings.{method}.{key}"
+        where = f"settings.{method}.{shortened(key, _LONGEST_WORD)}"
         if key not in hints:
             raise ValueError(f"{where}: unknown key; {nearest(key, hints) if hints else 'this method has no settings'}")
         try:
-            values[key] = TypeAdapter(hints[key]).validate_python(value)
+            values[key] = strictly(TypeAdapter(hints[key], config=ConfigDict(allow_inf_nan=False)), value)
         except ValidationError as error:
-            raise ValueError(f"{where}: {error.errors()[0]['msg']}, got {value!r}") from error
+            raise ValueError(f"{where}: {unfit_value(error.errors()[0])}") from error
     if defaults is None:
         return {}
     try:

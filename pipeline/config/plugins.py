@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import ConfigError
+from pipeline.config.yaml_text import plain_yaml
+from pipeline.errors import ConfigError, quoted
 
 
 def import_plugins(names: Sequence[str]) -> None:
@@ -24,11 +25,11 @@ def import_plugins(names: Sequence[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:  # a plug-in may raise anything
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise ConfigError(
-                f"plugins: '{name}' cannot be imported ({reason}); install it or give the command in the folder that "
-                "holds it"
+                f"plugins: {quoted(name)} cannot be imported ({reason}); install it or give the command in the folder "
+                "that holds it"
             ) from error
 
 
@@ -44,7 +45,7 @@ def import_plugins_of(settings: Path) -> None:
     Without a readable file nothing is imported. Raises ConfigError.
     """
     try:
-        values = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        values = plain_yaml(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, ConfigError):
         return
     import_plugins(plugins_of(values))

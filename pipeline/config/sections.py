@@ -5,9 +5,10 @@ Every path in a loaded `Config` is absolute: Tune changes the working directory 
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +17,8 @@ from pydantic import (
     AfterValidator,
     Field,
     PlainValidator,
+    StrictInt,
+    StrictStr,
     TypeAdapter,
     ValidationInfo,
     create_model,
@@ -24,11 +27,16 @@ from pydantic import (
 )
 
 from pipeline.config.base import (
+    HIGHEST_SEED,
+    MOST,
     AbsolutePath,
+    Count,
     HasSettings,
     MethodName,
     Once,
+    Paths,
     Section,
+    Whole,
     context,
     home,
     known,
@@ -36,16 +44,23 @@ from pipeline.config.base import (
     nearest,
 )
 from pipeline.config.spaces import Distribution, Space, unfit
+from pipeline.errors import quoted
+from pipeline.files import absolute_path, sqlite_path, sqlite_uri
+from pipeline.records import Precision
+
+_MOST_COMBINATIONS = 100_000  # of grids
+_LARGEST_FLOAT = 1e38  # of 32 bits
+_LARGEST_DIMENSION = 10**6  # vocabularies have hundreds of thousands of words
 
 
 def _size(value: Any) -> int | float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or value <= 0
+        or not 0 < value <= MOST
         or not (isinstance(value, int) or value < 1)
     ):
-        raise ValueError(f"must be a count of images (500) or a fraction between 0 and 1 (0.1), got {value!r}")
+        raise ValueError(f"must be a count of images (500) or a fraction between 0 and 1 (0.1), got {quoted(value)}")
     return value
 
 
@@ -57,28 +72,36 @@ class DataConfig(Section):
 
     source: Annotated[str, known("sources")]
     """`digits`, `cifar10`, `cifar100`, `imagenet`, `image_folder` or `parquet`."""
-    train: AbsolutePath | None = None
-    """Training images: a Parquet file (`parquet`) or a folder with one folder per class (`image_folder`)."""
-    test: AbsolutePath | None = None
+    train: Paths | None = None
+    """Training images: a Parquet file or a folder of them (`parquet`), a folder with one folder per class
+    (`image_folder`); a list or a glob (`/data/part-*.parquet`) of such."""
+    test: Paths | None = None
     """Test images, in the same form as `train`."""
-    shifts: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")], AbsolutePath] = Field({})
-    """Other test sets of the same classes by name, each a Parquet file (or a folder of them) or a folder with one
-    folder per class: every soup is measured on them too (`<name>_accuracy`), nothing is chosen by them."""
+    shifts: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)], Paths] = Field({})
+    """Other test sets of the same classes by name, each in a form that `train` may have: every soup is measured on them
+    too (`<name>_accuracy`), nothing is chosen by them."""
+    image_column: str | None = None
+    """Column of Parquet files with the images, encoded (JPEG, PNG, ...) bytes; default: `image`."""
+    label_column: str | None = None
+    """Column of Parquet files with the classes, numbers from 0 or names; default: `label`."""
     root: AbsolutePath | None = None
     """Where torchvision keeps (or downloads) `cifar10` and `cifar100`; the folder of `imagenet` with `train`, `val`."""
     store: AbsolutePath | None = None
     """Where decoded, resized images are kept, shared by all runs; default: `prepared-data` beside the output folder."""
-    memory_gib: float | None = Field(None, gt=0)
+    memory_gib: float | None = Field(None, gt=0, le=MOST)
     """Training images that take more, decoded, are streamed from `store`, which all nodes must then see; default: half
     of Ray's object store on the smallest node."""
-    image_size: int = Field(gt=0)
+    image_size: Count = Field(gt=0, le=2048)
     """Height and width of the prepared images in pixels."""
-    class_names: list[str] | None = None
-    """Names of the classes in label order, where the source does not know them."""
+    max_pixels: Count | None = Field(None, gt=0)
+    """Images with more pixels are not decoded: one takes up to 16 bytes for each, on every core at once; default:
+    178956970."""
+    class_names: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), Once] | None = None
+    """Names of the classes in label order, where the source does not know them or knows worse ones."""
     train_size: Size | None = None
     """Use only this many training images; default: all that the other splits leave."""
     validation_size: Size = 0.1
-    """Cut from the training set; soups learn from it."""
+    """Cut from the training set; soups learn from it. The papers have 2 % of ImageNet and 10 % of CIFAR."""
     select_fraction: float = Field(0.2, ge=0, lt=1)
     """Share of validation kept from the soups to choose the champion; 0 is the papers' protocol."""
     pretrain_size: Size | None = None
@@ -99,12 +122,16 @@ class DataConfig(Section):
 class ContrastiveConfig(Section):
     """Contrastive image-text training that makes a small CLIP starting point where none can be downloaded."""
 
-    epochs: int = Field(30, ge=1)
+    epochs: Count = Field(30, ge=1)
     """Passes over the `pretrain` split."""
-    batch_size: int = Field(100, ge=2)
+    batch_size: Count = Field(100, ge=2)
     """Image-caption pairs per step."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, le=_LARGEST_FLOAT)
     """Peak learning rate of AdamW."""
+
+
+_Brightness = Annotated[float, Field(ge=0, le=1)]
+_Spread = Annotated[float, Field(gt=0, le=1)]
 
 
 class ModelConfig(Section):
@@ -120,13 +147,14 @@ class ModelConfig(Section):
     """Pretrained tag (`openai`, `DEFAULT`; downloaded once) or path of local weights, such as a soup of another run;
     default: random weights."""
     head: Literal["linear_probe", "zero_shot", "random"] = "linear_probe"
-    """How the classification head of theta0 starts; the model-soups paper uses a linear probe."""
+    """How the classification head of theta0 starts; the model-soups paper uses a linear probe, here with the L2
+    strength that suits held-out training images best."""
     templates: list[str] | None = Field(None, min_length=1)
     """Captions for zero-shot heads and contrastive training; `{}` stands for the class name. Default:
     `a photo of a {}.`, for ImageNet's classes the 80 templates and the names that CLIP was evaluated with."""
-    mean: tuple[float, float, float] | None = None
+    mean: Annotated[tuple[_Brightness, _Brightness, _Brightness], Field(strict=False)] | None = None
     """Input normalisation; default: what the pretrained weights were trained with."""
-    std: tuple[float, float, float] | None = None
+    std: Annotated[tuple[_Spread, _Spread, _Spread], Field(strict=False)] | None = None
     """Input normalisation, as `mean`."""
     contrastive: ContrastiveConfig | None = None
     """Train the image and text tower on the `pretrain` split before the search."""
@@ -146,14 +174,22 @@ class ModelConfig(Section):
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:
         is_path = value is not None and ("/" in value or Path(value).suffix in {".pt", ".pth", ".bin", ".safetensors"})
-        return str(Path(str(value)).expanduser().absolute()) if is_path else value
+        return str(absolute_path(str(value))) if is_path else value
+
+    @field_validator("architecture")
+    @classmethod
+    def _buildable(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        for number in _numbers(value):
+            if not abs(number) <= _LARGEST_DIMENSION:
+                raise ValueError(f"{quoted(number)} is no size of a part of a network")
+        return value
 
     @field_validator("templates")
     @classmethod
     def _placeholder(cls, value: list[str] | None) -> list[str] | None:
         for template in value or ():
             if "{}" not in template:
-                raise ValueError(f"'{template}' lacks the placeholder {{}} for the class name")
+                raise ValueError(f"{quoted(template)} lacks the placeholder {{}} for the class name")
         return value
 
     @model_validator(mode="after")
@@ -165,9 +201,18 @@ class ModelConfig(Section):
         return self
 
 
+def _numbers(value: Any) -> Iterator[int | float]:
+    """All numbers in plain values."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
+    elif isinstance(value, int | float):
+        yield value
+
+
 def _storage(value: str) -> str:
     if "://" not in value:
-        return os.path.abspath(home() / Path(value).expanduser())  # noqa: PTH100 (keeps symlinks)
+        return str(absolute_path(value, home()))
     parts = urlsplit(value)
     secrets = [key for key in parse_qs(parts.query) if re.search("secret|sig|key|token|password", key, re.IGNORECASE)]
     # In other schemes a user name may be the container.
@@ -186,26 +231,27 @@ class SearchConfig(Section):
     MEHL-Soup paper)."""
     distributions: dict[str, Distribution] = Field({}, validate_default=True)
     """Hyperparameters drawn otherwise than the space says, e.g. `{lr: {loguniform: [1e-4, 1e-2]}, batch_size: 64}`."""
-    num_trials: int = Field(72, ge=1)
+    num_trials: Count = Field(72, ge=1, le=10_000)
     """Size of the sweep; raised later, the sweep is extended. Default: what the space has in the paper (`random` 72,
-    grids 48, `vit-l-14` 32)."""
-    gpus_per_trial: float | None = Field(None, ge=0)
+    `standard-grid` 48, two seeds of each combination; `vit-l-14` 32, on ImageNet 8 there); of `extreme-grid`, whose
+    seeds the paper does not count, 48: one of each."""
+    gpus_per_trial: float | None = Field(None, ge=0, le=MOST)
     """GPUs reserved for a trial, fractions share one; default: 1 where the cluster has GPUs, else 0."""
-    cpus_per_trial: int = Field(1, ge=1)
+    cpus_per_trial: Count = Field(1, ge=1)
     """CPU cores reserved for a trial."""
-    max_failures: int = Field(2, ge=0)
+    max_failures: Count = Field(2, ge=0)
     """How often a crashed trial is tried again, from its last saved epoch."""
     storage: Annotated[str, AfterValidator(_storage)] | None = None
     """Where unfinished trials keep their last epoch and their cost, so that they go on on another node: a folder that
     all nodes see, or a URI that pyarrow.fs or fsspec opens (`s3://bucket/path`); default: `trials` in `output`. Such a
     folder keeps the blocks of unfinished soups too, which with a URI go on on the same node alone."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises before its cosine decay."""
-    gradient_clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Arithmetic of forward and backward: `float32` or `bfloat16` (autocast), which CPUs that have instructions for it
-    compute faster too; default: bfloat16 on GPUs, else float32."""
+    """Share of the steps over which the learning rate rises before its cosine decay. The papers name no warm-up; the
+    released code of model-soups has one of 500 steps."""
+    gradient_clip: float = Field(1.0, gt=0, le=_LARGEST_FLOAT)
+    """Largest norm of the gradient. The papers name none for images; the released code of model-soups has 1."""
+    precision: Precision | None = None
+    """Arithmetic of the steps of trials, where it is to be another than `precision`, in which they are evaluated."""
     compile: bool = False
     """Train through torch.compile: up to a minute at the start of a trial, faster steps (CPUs need a C++ compiler)."""
 
@@ -225,13 +271,22 @@ class SearchConfig(Section):
         fields = context(info).trainers[info.data["trainer"]].model_fields
         drawn = context(info).spaces[info.data["space"]].distributions.keys() | value.keys()
         valid = [name for name in fields if name != "seed"]
-        problems = [f"'{name}' is no hyperparameter; {nearest(name, valid)}" for name in value if name not in valid]
+        problems = [
+            f"{quoted(name)} is no hyperparameter; {nearest(name, valid)}" for name in value if name not in valid
+        ]
         problems += [problem for name in value if name in valid for problem in unfit(name, fields[name], value[name])]
         problems += [
             f"trainer '{info.data['trainer']}' needs '{name}' too; say how it is drawn"
             for name in valid
             if fields[name].is_required() and name not in drawn
         ]
+        space = {**context(info).spaces[info.data["space"]].distributions, **value}
+        combinations = math.prod(len(distribution.grid or [0]) for distribution in space.values())
+        if combinations > _MOST_COMBINATIONS:
+            problems.append(
+                f"the grids have {quoted(combinations)} combinations, and there may be {_MOST_COMBINATIONS}; draw some "
+                "by choice"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return value
@@ -239,7 +294,8 @@ class SearchConfig(Section):
 
 def _space(search: dict[str, Any], info: ValidationInfo) -> Space | None:
     """The space that unchecked settings of the search name, None for a name that does not exist."""
-    return context(info).spaces.get(search.get("space", SearchConfig.model_fields["space"].default))
+    name = search.get("space", SearchConfig.model_fields["space"].default)
+    return context(info).spaces.get(name) if isinstance(name, str) else None
 
 
 class SoupConfig(Section):
@@ -252,9 +308,14 @@ class SoupConfig(Section):
     settings: dict[MethodName, dict[str, Any]] = Field({})
     """Settings of a method where they differ from its defaults, e.g. `{mehl-plus: {learning_rate: 0.05}}`."""
     include_initialization: bool = False
-    """Offer theta0 as an ingredient too; default: only in the space `extreme-grid`."""
+    """Offer theta0 as an ingredient too, which `best-individual` may then be; default: only in the space
+    `extreme-grid`."""
     damaged: Literal["stop", "skip"] = "stop"
     """What an ingredient whose file is missing or was changed does: `stop` the stage, or it is left out (`skip`)."""
+
+    leave_out: Annotated[list[StrictInt | StrictStr], Once] = Field([])
+    """Ingredients that no soup and no study is made of, by the index of their trial or, of imported ones, by file name:
+    `[3, model_7.pt]`. They keep their row, and what they cost counts."""
 
     @model_validator(mode="after")
     def _resolve(self, info: ValidationInfo) -> SoupConfig:
@@ -277,7 +338,7 @@ class StudyConfig(Section):
 class ReportConfig(Section):
     """What the report says beside the records."""
 
-    price_per_gpu_hour: float | None = Field(None, gt=0)
+    price_per_gpu_hour: float | None = Field(None, gt=0, le=MOST)
     """Price of an hour of a GPU (of a CPU core, where trials ran without GPUs), in any currency."""
 
 
@@ -291,14 +352,18 @@ class RegistryConfig(Section):
 class Config(Section):
     """All settings of a run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=150)]
     """Names the MLflow experiment and the models `<name>-ingredient` and `<name>-soup`."""
-    seed: int = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0, le=HIGHEST_SEED)
     """Everything random follows from it."""
+    precision: Precision | None = None
+    """Arithmetic of all that trains, learns, scores and evaluates models: `float32` (never TF32) or `bfloat16`
+    (autocast), which CPUs that have instructions for it compute faster too; default: bfloat16 for a run that begins on
+    GPUs, else float32. `search.precision` and the `precision` of a soup method may set another to learn in."""
     plugins: Annotated[list[str], Once] = Field([])
     """Modules that are imported first, by every process of the run; they add backbones, data sources, soup methods,
     training functions and studies, whose names may then stand in the other settings."""
-    output: Path = Path()
+    output: Path = Field(Path(), strict=False)
     """Folder of the run; default `runs/<name>`. Inside a Ray job a relative one is resolved against
     `$PIPELINE_HOME`, else `~/pipeline-runs`."""
     data: DataConfig
@@ -315,7 +380,7 @@ class Config(Section):
         # `soup` has defaults that depend on tables: build it even where the file leaves it out.
         if not isinstance(values, dict):
             return values
-        soup, search = values.get("soup") or {}, values.get("search") or {}
+        soup, search = ({} if values.get(key) is None else values[key] for key in ("soup", "search"))
         if isinstance(soup, dict) and isinstance(search, dict) and "include_initialization" not in soup:
             space = _space(search, info)
             soup = {**soup, "include_initialization": space is not None and space.include_initialization}
@@ -341,20 +406,30 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _resolve_paths(self) -> Config:
-        output = home() / (self.output if self.output != Path() else Path("runs") / self.name).expanduser()
-        object.__setattr__(self, "output", Path(os.path.abspath(output)))  # noqa: PTH100
+        try:
+            output = absolute_path(self.output if self.output != Path() else Path("runs") / self.name, home())
+        except ValueError as error:
+            raise ValueError(f"output: {error}") from error
+        object.__setattr__(self, "output", output)
         if self.data.store is None:
             store = self.output.parent / "prepared-data"
             object.__setattr__(self, "data", self.data.model_copy(update={"store": store}))
         uri = self.registry.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        uri = uri or f"sqlite:///{self.output.parent / 'mlflow.db'}"
-        if urlsplit(uri).password is not None:
+        uri = uri or sqlite_uri(self.output.parent / "mlflow.db")
+        try:
+            password = urlsplit(uri).password
+        except ValueError as error:
+            raise ValueError(f"registry.tracking_uri: {quoted(uri)} is no address ({error})") from error
+        if password is not None:
             raise ValueError(
                 "registry.tracking_uri: holds a password, which would be saved with the run; set it in the environment "
                 "as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL"
             )
-        if uri.startswith("sqlite:///"):  # workers have other working directories
-            uri = f"sqlite:///{home() / uri.removeprefix('sqlite:///')}"
+        if (database := sqlite_path(uri)) is not None:  # workers have other working directories
+            try:
+                uri = sqlite_uri(absolute_path(database, home()))
+            except ValueError as error:
+                raise ValueError(f"registry.tracking_uri: {error}") from error
         object.__setattr__(self, "registry", self.registry.model_copy(update={"tracking_uri": uri}))
         if self.model.contrastive and self.data.pretrain_size is None:
             raise ValueError("model.contrastive needs data.pretrain_size")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from pipeline.config.base import Section
+from pipeline.config.base import MOST, Section, strictly
+from pipeline.errors import LONGEST_QUOTE, quoted, shortened
 
-Number = int | float | str  # a value of a hyperparameter
+_Bounds = Annotated[tuple[float, float], Field(strict=False)]
+_Integer = Annotated[int, Field(ge=-MOST, le=MOST)]
+Number = bool | int | float | str  # a value of a hyperparameter
 
 
 class Distribution(Section):
     """How a hyperparameter is drawn, in Tune's terms: exactly one of the five; a plain value stands for a constant."""
 
-    uniform: tuple[float, float] | None = None
+    uniform: _Bounds | None = None
     """Between two values."""
-    loguniform: tuple[float, float] | None = None
+    loguniform: _Bounds | None = None
     """10^U between two positive values."""
-    randint: tuple[int, int] | None = None
+    randint: Annotated[tuple[_Integer, _Integer], Field(strict=False)] | None = None
     """An integer from the first value up to, but without, the second."""
     choice: list[Number] | None = None
     """One of these, with equal probability."""
@@ -33,6 +37,8 @@ class Distribution(Section):
     @model_validator(mode="before")
     @classmethod
     def _constant(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            raise ValueError(f"a list does not say how values are drawn; {_meant(value)}")
         return {"choice": [value]} if isinstance(value, Number) else value
 
     @model_validator(mode="after")
@@ -51,7 +57,20 @@ class Distribution(Section):
             raise ValueError(
                 f"{kinds[0]} {list(bounds)}: the first bound must be below the second, and positive for loguniform"
             )
+        elif not math.isfinite(bounds[1] - bounds[0]):
+            raise ValueError(f"{kinds[0]} {list(bounds)}: the bounds are too far from each other to draw between them")
         return self
+
+
+def _meant(values: list[Any]) -> str:
+    """How one writes what may be meant by a plain list."""
+    one_of = f"{{choice: [{shortened(', '.join(map(str, values)), LONGEST_QUOTE)}]}} for one of these"
+    if len(values) != 2 or not all(isinstance(value, int | float) for value in values):
+        return f"write {one_of}"
+    low, high = values
+    whole = isinstance(low, int) and isinstance(high, int)
+    kind = "randint" if whole else "loguniform" if high >= 10 * low > 0 else "uniform"
+    return f"write {{{kind}: {values}}} for values between them, {one_of}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +98,12 @@ def unfit(name: str, field: FieldInfo, distribution: Distribution) -> Iterator[s
         )
     extremes += [0] if distribution.probability < 1 else []
     kind: Any = Annotated[field.annotation, field]
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
     for value in extremes:
         try:
-            adapter.validate_python(value)
+            strictly(adapter, value)
         except ValidationError as error:
-            yield f"{name}: cannot be {value!r} ({error.errors()[0]['msg']})"
+            yield f"{name}: cannot be {quoted(value)} ({error.errors()[0]['msg']})"
 
 
 def _constant(value: float | str) -> Distribution:
@@ -122,7 +141,8 @@ _EXTREME_GRID = {
     **_STANDARD_GRID,
     "lr": Distribution(grid=[3e-4, 1e-4, 3e-5, 2e-5, 1e-5, 3e-6, 1e-6, 1e-7]),
 }
-# App. B of the MEHL-Soup paper: CLIP ViT-L/14, "standard CLIP-style image preprocessing".
+# App. B of the MEHL-Soup paper: CLIP ViT-L/14, "standard CLIP-style image preprocessing" (for ImageNet RandAugment
+# besides: configs/imagenet-vit-l-14.yaml). It names no schedule and no warm-up; ours are those of the other spaces.
 _VIT_L_14 = {
     **_PLAIN,
     "lr": Distribution(choice=[1e-6, 3e-6, 5e-6, 1e-5, 2e-5, 3e-5]),
@@ -133,6 +153,7 @@ _VIT_L_14 = {
 SPACES = {
     "random": Space(_RANDOM, num_trials=72),
     "standard-grid": Space(_STANDARD_GRID, num_trials=48),  # 24 combinations, two seeds
+    # 48 combinations, one seed: the paper names two seeds for the standard grid alone.
     "extreme-grid": Space(_EXTREME_GRID, num_trials=48, include_initialization=True),
     "vit-l-14": Space(_VIT_L_14, num_trials=32),
 }

@@ -7,7 +7,7 @@ torchvision, which `pipeline.data.augmentation` needs.
 from pipeline.data.images import ImageSet, Splits, TrainingImages
 from pipeline.data.preparation import prepare
 from pipeline.data.sources import SOURCES
-from pipeline.data.splits import load_splits
+from pipeline.data.splits import load_splits, split_sizes
 from pipeline.data.streaming import StreamedImages
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "TrainingImages",
     "load_splits",
     "prepare",
+    "split_sizes",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.precision import Precision
 from pipeline.records import SplitRecord
 
 # Images, uint8 (N, 3, H, W), and their class numbers, int64 (N,), on the CPU; never write to them.
@@ -81,7 +82,8 @@ class Splits:
     """The images of a run; which split may be used for what is said in `pipeline.data.splits`.
 
     ``select`` may be empty, ``pretrain`` is None where no size was asked for. ``shifts`` are other test sets by name.
-    ``records`` has an entry for each split that exists.
+    ``records`` has an entry for each split that exists. ``precision`` is what models compute in that are measured on
+    them; None: see `pipeline.precision.resolved`.
     """
 
     pretrain: ImageSet | None
@@ -92,6 +94,7 @@ class Splits:
     class_names: tuple[str, ...]
     records: tuple[SplitRecord, ...]
     shifts: Mapping[str, ImageSet] = field(default_factory=dict)
+    precision: Precision | None = None
 
     def measured(self) -> dict[str, ImageSet]:
         """By name the sets that soups are measured on."""

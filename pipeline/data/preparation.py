@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -12,42 +10,52 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import DataConfig
-from pipeline.data.decode import decode
+from pipeline.data.decode import FORMATS, MAX_PIXELS, VERSION, decode
 from pipeline.data.quiet import quiet_ray_data
 from pipeline.data.sources import SOURCES, Chunk, RawImage, RawImages, image_folder, parquet
-from pipeline.data.sources.base import required
-from pipeline.data.store import MARKER, TEST, TRAIN, Prepared, image_column, schema, write_marker
+from pipeline.data.sources.base import located
+from pipeline.data.store import MARKER, TEST, TRAIN, Indices, Prepared, image_column, read_labels, schema, write_marker
 from pipeline.errors import DataError
+from pipeline.files import locked
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # part of the key of a store: raise it when stores change their form or their pixels
+_FORMAT = 1  # part of the key of a store: raise it when stores change their form, or the pixels of all images
 _BLOCK_BYTES = 16 * 2**20  # pixels that a task hands on at a time
-_ERRORS_SHOWN = 3
+_NAMES_SHOWN = 3
+
+Hashes: TypeAlias = npt.NDArray[np.uint64]  # of the pixels of each image; 64 bits are enough to tell millions apart
 
 
-def prepare(data: DataConfig) -> Path:
+def prepare(data: DataConfig, check: Callable[[RawImages], object] = lambda raw: None) -> Path:
     """The folder of the prepared images of ``data``, made now unless it is there; see `pipeline.data.store`.
 
     A finished store is recognised by its key (source, identity of its files, image size) within milliseconds and
-    without Ray. Otherwise Ray must be initialised, with CPUs to spare, and all its nodes must see the paths of the
-    source; only this process writes the store. Processes that prepare the same images wait for the first of them.
-    Raises DataError, and then leaves no store behind.
+    without Ray. Otherwise ``check`` is called with what the source lists before anything is decoded. Ray must be
+    initialised then, with CPUs to spare, and all its nodes must see the paths of the source; only this process writes
+    the store. Processes that prepare the same images wait for the first of them. Raises DataError, and then leaves no
+    store behind.
     """
     source = SOURCES[data.source]
-    return _prepared(
-        data, data.source, f"source '{data.source}'", lambda: source.identity(data), lambda: source.open(data)
-    )
+
+    def open_checked() -> RawImages:
+        raw = source.open(data)
+        check(raw)
+        return raw
+
+    name = f"source '{data.source}'"
+    return _prepared(data, data.source, name, lambda: source.identity(data), open_checked, encoded=source.encoded)
 
 
 def prepare_shift(data: DataConfig, name: str, folder_names: Sequence[str] | None) -> Path:
@@ -56,32 +64,38 @@ def prepare_shift(data: DataConfig, name: str, folder_names: Sequence[str] | Non
     ``folder_names`` are those of the classes in label order, by which the folders of this set are labelled.
     """
     setting = f"shifts.{name}"
-    path = required(data.shifts[name], setting)
-    if path.is_file() or any(path.glob("*.parquet")):
-        return _prepared(
-            data,
-            f"shift-{name}",
-            f"shift '{name}'",
-            lambda: parquet.identity(path, setting),
-            lambda: RawImages([], parquet.chunks(path, setting), None),
-        )
-    if folder_names is None:
+    paths = located(data.shifts[name], setting)
+    names = None if folder_names is None else tuple(folder_names)
+    in_files = paths[0].is_file() or any(paths[0].glob("*.parquet"))
+    if not in_files and names is None:
         raise DataError(
-            f"data.{setting}: {path} holds no .parquet files, and the training set has no names by which its folders "
-            "could be labelled; give Parquet files"
+            f"data.{setting}: {paths[0]} holds no .parquet files, and the training set has no names by which its "
+            "folders could be labelled; give Parquet files"
         )
-    names = tuple(folder_names)
-    return _prepared(
-        data,
-        f"shift-{name}",
-        f"shift '{name}'",
-        lambda: "\n".join([image_folder.identity(path, setting), *names]),
-        lambda: RawImages([], image_folder.chunks(path, names, setting), names),
-    )
+
+    def identity() -> str:
+        if in_files:
+            return "\n".join([parquet.identity(paths, setting, parquet.columns_of(data)), *(names or ())])
+        return "\n".join([image_folder.identity(paths, setting), *(names or ())])
+
+    def open_shift() -> RawImages:
+        if in_files:
+            chunks, notes = parquet.chunks(paths, parquet.columns_of(data), names, setting)
+        else:
+            chunks, notes = image_folder.chunks(paths, names or (), setting)
+        return RawImages([], chunks, names, notes=tuple(notes))
+
+    return _prepared(data, f"shift-{name}", f"shift '{name}'", identity, open_shift, encoded=True)
 
 
 def _prepared(
-    data: DataConfig, kind: str, set_name: str, identity: Callable[[], str], open_raw: Callable[[], RawImages]
+    data: DataConfig,
+    kind: str,
+    set_name: str,
+    identity: Callable[[], str],
+    open_raw: Callable[[], RawImages],
+    *,
+    encoded: bool,
 ) -> Path:
     """The store with the key of ``identity``, made of the images of ``open_raw`` unless it is there.
 
@@ -90,26 +104,19 @@ def _prepared(
     if data.store is None:
         raise DataError("data.store: is not set; name a folder for the prepared images")
     try:
-        key = hashlib.sha256(json.dumps([_FORMAT, kind, data.image_size, identity()]).encode()).hexdigest()[:16]
+        parts = [_FORMAT, kind, data.image_size, identity(), *([VERSION] if encoded else [])]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         store = data.store / f"{kind}-{data.image_size}-{key}"
         # Asked again under the lock: a process that held it before us may have made the store.
         if not (store / MARKER).exists():
             data.store.mkdir(parents=True, exist_ok=True)
-            with _lock(store.with_name(f"{store.name}.lock")):
+            with locked(store.with_name(f"{store.name}.lock")):
                 if not (store / MARKER).exists():
                     _make(data, set_name, open_raw(), store)
     except OSError as error:
         reason = f"{error.filename or data.store}: {error.strerror or error}"
         raise DataError(f"data: {reason}; check the path, its permissions and the free space") from error
     return store
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    # The system gives the lock back when its holder dies.
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make(data: DataConfig, set_name: str, raw: RawImages, store: Path) -> None:
@@ -127,38 +134,89 @@ def _make(data: DataConfig, set_name: str, raw: RawImages, store: Path) -> None:
 
 
 def _write(data: DataConfig, set_name: str, raw: RawImages, folder: Path) -> Prepared:
-    num_train = _write_set(raw.train, data, set_name, folder / TRAIN) if raw.train else 0
-    num_test = None if raw.test is None else _write_set(raw.test, data, set_name, folder / TEST)
-    logger.info("prepared %d images of %s in %s", num_train + (num_test or 0), set_name, data.store)
-    return Prepared(num_train, num_test, raw.class_names, raw.folder_names)
+    train = _write_set(raw.train, data, set_name, folder / TRAIN) if raw.train else None
+    test = _write_set(raw.test, data, set_name, folder / TEST) if raw.test is not None else None
+    num_train, num_test = (0 if pixels is None else len(pixels) for pixels in (train, test))
+    logger.info("prepared %d images of %s in %s", num_train + num_test, set_name, data.store)
+    notes = list(raw.notes)
+    if train is not None:
+        notes += _repeated(train)
+        if test is not None and raw.test is not None:
+            notes += _shared(train, test, raw.test)
+    return Prepared(
+        num_train=num_train,
+        num_test=None if test is None else num_test,
+        class_names=raw.class_names,
+        folder_names=raw.folder_names,
+        notes=tuple(notes),
+        train_sha256=None if train is None else _digest(folder / TRAIN, train),
+        test_sha256=None if test is None else _digest(folder / TEST, test),
+    )
 
 
-def _write_set(chunks: list[Chunk], data: DataConfig, set_name: str, path: Path) -> int:
-    """Decode ``chunks`` on the CPUs of the cluster, write ``path`` here; returns the number of images."""
+def _digest(path: Path, pixels: Hashes) -> str:
+    """Of the labels in ``path`` and the hashes of the pixels."""
+    return hashlib.sha256(read_labels(path).astype("<i8").tobytes() + pixels.astype("<u8").tobytes()).hexdigest()
+
+
+def _write_set(chunks: list[Chunk], data: DataConfig, set_name: str, path: Path) -> Hashes:
+    """Decode ``chunks`` on the CPUs of the cluster, write ``path`` here; returns a hash of the pixels of each image."""
     total = 0
     errors: list[tuple[int, str]] = []
+    indices: list[Indices] = []
+    hashes: list[Hashes] = []
     columns = schema(data.image_size)
+    max_pixels = data.max_pixels or MAX_PIXELS
     # Pixels hardly compress, and a dictionary of them is only slow.
     with pq.ParquetWriter(path, columns, compression="none", use_dictionary=False, write_statistics=False) as writer:
-        for table in _decoded(chunks, data.image_size):
+        for table in _decoded(chunks, data.image_size, max_pixels):
             total += len(table)
             unusable = table.filter(table["error"].is_valid())
             errors += zip(unusable["index"].to_pylist(), unusable["error"].to_pylist(), strict=True)
             if not errors:  # otherwise only the rest of the errors matters
                 writer.write_table(table.select(columns.names).cast(columns))
+                indices.append(table["index"].to_numpy())
+                hashes.append(table["hash"].to_numpy())
     if errors:
-        shown = "; ".join(text for _, text in sorted(errors)[:_ERRORS_SHOWN])
-        more = "" if len(errors) <= _ERRORS_SHOWN else "; ..."
+        shown = "; ".join(text for _, text in sorted(errors)[:_NAMES_SHOWN])
+        more = "" if len(errors) <= _NAMES_SHOWN else "; ..."
         raise DataError(
-            f"{set_name}: {len(errors)} of {total} images cannot be used ({shown}{more}); replace or remove them"
+            f"{set_name}: {len(errors)} of {total} images cannot be used ({shown}{more}); replace or remove them "
+            f"(what is read: {', '.join(FORMATS)} of at most {max_pixels} pixels, or as data.max_pixels says)"
         )
     if total != (expected := sum(chunk.count for chunk in chunks)):
         raise DataError(f"{set_name}: {total} of {expected} images arrived; do not change files meanwhile")
-    return total
+    ordered = np.empty(total, dtype=np.uint64)
+    ordered[np.concatenate(indices)] = np.concatenate(hashes)
+    return ordered
 
 
-def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
-    """Tables of `schema` and a column ``error``, in no particular order, while the tasks run."""
+def _repeated(train: Hashes) -> Iterator[str]:
+    if repeats := len(train) - len(np.unique(train)):
+        yield (
+            f"data: {repeats} of {len(train)} training images are there twice, with the same pixels; where one is "
+            "trained on and the other in validation, validation accuracies are too good"
+        )
+
+
+def _shared(train: Hashes, test: Hashes, chunks: Sequence[Chunk]) -> Iterator[str]:
+    if len(shared := np.flatnonzero(np.isin(test, train))):
+        names = ", ".join(_where(chunks, index) for index in shared[:_NAMES_SHOWN].tolist())
+        more = ", ..." if len(shared) > _NAMES_SHOWN else ""
+        yield (
+            f"data: {len(shared)} of {len(test)} test images are in the training set too, with the same pixels "
+            f"({names}{more}); test accuracies are too good"
+        )
+
+
+def _where(chunks: Sequence[Chunk], index: int) -> str:
+    """What the source calls an image of these chunks."""
+    chunk = next(chunk for chunk in chunks if chunk.start <= index < chunk.start + chunk.count)
+    return next(itertools.islice(chunk.read(), index - chunk.start, None)).where
+
+
+def _decoded(chunks: list[Chunk], image_size: int, max_pixels: int) -> Iterator[pa.Table]:
+    """Tables of `schema` and columns ``error`` and ``hash``, in no particular order, while the tasks run."""
     import ray
     from ray.exceptions import RayTaskError
 
@@ -170,7 +228,7 @@ def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
     pickled = [pickle.dumps(chunk) for chunk in chunks]
     try:
         dataset: Dataset = ray.data.from_items(pickled, override_num_blocks=len(chunks)).map_batches(
-            _decode_chunks, fn_kwargs={"image_size": image_size}, batch_size=1, zero_copy_batch=True
+            _decode_chunks, fn_args=(image_size, max_pixels), batch_size=1, zero_copy_batch=True
         )
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except RayTaskError as error:
@@ -181,19 +239,22 @@ def _decoded(chunks: list[Chunk], image_size: int) -> Iterator[pa.Table]:
         ) from error
 
 
-def _decode_chunks(batch: dict[str, np.ndarray], image_size: int) -> Iterator[pa.Table]:
+def _decode_chunks(batch: dict[str, np.ndarray], image_size: int, max_pixels: int) -> Iterator[pa.Table]:
     block_size = max(1, _BLOCK_BYTES // (3 * image_size**2))
     for pickled in batch["item"]:
         chunk: Chunk = pickle.loads(pickled)  # noqa: S301 (by `_decoded`; Arrow has no column for such objects)
         images = iter(chunk.read())
         start = chunk.start
         while block := list(itertools.islice(images, block_size)):
-            yield _decode_block(block, start, image_size)
+            yield _decode_block(block, start, image_size, max_pixels)
             start += len(block)
 
 
-def _decode_block(block: list[RawImage], start: int, image_size: int) -> pa.Table:
-    """A table of `schema` and ``error``; where that says why an image cannot be used, its label and pixels are 0."""
+def _decode_block(block: list[RawImage], start: int, image_size: int, max_pixels: int) -> pa.Table:
+    """A table of `schema`, ``error``, and a ``hash`` of the pixels.
+
+    Where ``error`` says why an image cannot be used, its label and pixels are 0.
+    """
     images = np.zeros((len(block), 3, image_size, image_size), dtype=np.uint8)
     labels = np.zeros(len(block), dtype=np.int64)
     errors: list[str | None] = [None] * len(block)
@@ -203,7 +264,7 @@ def _decode_block(block: list[RawImage], start: int, image_size: int) -> pa.Tabl
                 raise ValueError("no image")
             if raw.label is None:
                 raise ValueError("no label")
-            images[row] = decode(raw.pixels, image_size)
+            images[row] = decode(raw.pixels, image_size, max_pixels)
             labels[row] = raw.label
         except Exception as error:  # an exception here would end the whole execution; the driver raises one for all
             errors[row] = f"{raw.where}: {str(error).partition(' <')[0]}"
@@ -213,5 +274,10 @@ def _decode_block(block: list[RawImage], start: int, image_size: int) -> pa.Tabl
             "label": labels,
             "image": image_column(images),
             "error": pa.array(errors, type=pa.string()),
+            "hash": np.array([_hash(image) for image in images], dtype=np.uint64),
         }
     )
+
+
+def _hash(image: npt.NDArray[np.uint8]) -> int:
+    return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "little")

@@ -8,8 +8,10 @@ so are the ``shifts``, other test sets of the same classes.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,16 @@ import numpy.typing as npt
 from pipeline.config import DataConfig
 from pipeline.data.images import ImageSet, Splits
 from pipeline.data.preparation import prepare, prepare_shift
-from pipeline.data.store import TEST, TRAIN, Indices, Prepared, read_images, read_labels, read_marker
+from pipeline.data.sources import SOURCES, Chunk, RawImages
+from pipeline.data.sources.base import moved
+from pipeline.data.store import TEST, TRAIN, Indices, read_images, read_labels, read_marker
 from pipeline.data.streaming import StreamedImages
 from pipeline.errors import DataError
 from pipeline.records import SplitRecord
 
+logger = logging.getLogger(__name__)
+
+_NAMES_SHOWN = 5
 _NAMES = ("pretrain", "train", "fit", "select", "test")
 
 
@@ -30,15 +37,17 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
 
     Training images that take more than ``memory_bytes`` (``data.memory_gib``, where it is set) are not read, but
     streamed from the store in every epoch. Which images a split holds follows from ``seed``, the sizes and the number
-    of images. The images of a split are in random order, save those of a whole test set, which keep its order. Raises
-    DataError.
+    of images. The images of a split are in random order, save those of a whole test set, which keep its order. What is
+    odd about the images is logged. Raises DataError, if it can be told before the images are prepared.
     """
-    store = prepare(data)
+    said: set[str] = set()
+    store = prepare(data, lambda raw: _check(data, seed, raw, said))  # before anything is decoded
     prepared = read_marker(store)
     labels = {"train": read_labels(store / TRAIN)}
     if prepared.num_test is not None:
         labels["test"] = read_labels(store / TEST)
-    class_names = _class_names(data, prepared, labels)
+    class_names = _class_names(data, prepared.class_names, prepared.folder_names, labels)
+    _say([*prepared.notes, *_missing_classes(class_names, labels)], said)
     indices = cut(data, prepared.num_train, prepared.num_test, seed)
     if data.memory_gib is not None:
         memory_bytes = data.memory_gib * 2**30
@@ -52,21 +61,85 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
     if prepared.num_test is not None:
         (sets["test"],) = read_images(store / TEST, data.image_size, [indices["test"]])
     train = StreamedImages(store / TRAIN, data.image_size, indices["train"]) if streamed else sets["train"]
-    records = [_record(name, indices[name]) for name in _NAMES if name in indices]
+    test_sha256 = prepared.train_sha256 if prepared.num_test is None else prepared.test_sha256
+    records = [
+        _record(name, indices[name], test_sha256 if name == "test" else prepared.train_sha256)
+        for name in _NAMES
+        if name in indices
+    ]
     folders = prepared.folder_names or prepared.class_names or data.class_names
-    shifts = {name: _shift(data, name, folders, len(class_names)) for name in data.shifts}
-    records += [_record(name, np.arange(len(images))) for name, images in shifts.items()]
+    shifts = {}
+    for name in data.shifts:
+        shifts[name], digest = _shift(data, name, folders, len(class_names))
+        records.append(_record(name, np.arange(len(shifts[name])), digest))
     return Splits(
         sets.get("pretrain"), train, sets["fit"], sets["select"], sets["test"], class_names, tuple(records), shifts
     )
 
 
-def _shift(data: DataConfig, name: str, folder_names: Sequence[str] | None, num_classes: int) -> ImageSet:
-    """Another test set, whole and in its own order."""
+def split_sizes(data: DataConfig, seed: int) -> dict[str, int]:
+    """How many images each split will have, and what is odd about them, from the lists of the source alone.
+
+    Nothing is decoded or written, and Ray is not needed. Raises DataError.
+    """
+    return _check(data, seed, SOURCES[data.source].open(data), set())
+
+
+def _check(data: DataConfig, seed: int, raw: RawImages, said: set[str]) -> dict[str, int]:
+    """Everything that can be told from what a source lists: returns the sizes of the splits, or raises DataError."""
+    chunks = {"train": raw.train, **({"test": raw.test} if raw.test is not None else {})}
+    labels = {name: known for name, part in chunks.items() if (known := _known_labels(part)) is not None}
+    if labels.keys() == chunks.keys():
+        names = _class_names(data, raw.class_names, raw.folder_names, labels)
+        _say([*raw.notes, *_missing_classes(names, labels)], said)
+    rows = cut(data, _number(raw.train), None if raw.test is None else _number(raw.test), seed)
+    return {name: len(rows[name]) for name in _NAMES if name in rows}
+
+
+def _shift(
+    data: DataConfig, name: str, folder_names: Sequence[str] | None, num_classes: int
+) -> tuple[ImageSet, str | None]:
+    """Another test set, whole and in its own order, and its digest."""
     store = prepare_shift(data, name, folder_names)
-    (images,) = read_images(store / TEST, data.image_size, [np.arange(read_marker(store).num_test or 0)])
-    _check_range(f"shifts.{name}", str(data.shifts[name]), images.labels, num_classes)
-    return images
+    prepared = read_marker(store)
+    _say(prepared.notes, set())
+    (images,) = read_images(store / TEST, data.image_size, [np.arange(prepared.num_test or 0)])
+    _check_range(f"shifts.{name}", _shown(data.shifts[name]), images.labels, num_classes)
+    return images, prepared.test_sha256
+
+
+def _number(chunks: Sequence[Chunk]) -> int:
+    return sum(chunk.count for chunk in chunks)
+
+
+def _known_labels(chunks: Sequence[Chunk]) -> npt.NDArray[np.int64] | None:
+    known = [chunk.labels for chunk in chunks if chunk.labels is not None]
+    return np.concatenate(known) if known and len(known) == len(chunks) else None
+
+
+def _say(notes: Iterable[str], said: set[str]) -> None:
+    """Log those of ``notes`` that were not ``said``."""
+    for note in notes:
+        if note not in said:
+            logger.warning("%s", note)
+            said.add(note)
+
+
+def _missing_classes(names: Sequence[str], labels: Mapping[str, npt.NDArray[np.int64]]) -> Iterator[str]:
+    for part, values in labels.items():
+        present = np.bincount(values, minlength=len(names)) > 0
+        missing = [name for name, there in zip(names, present, strict=True) if not there]
+        if missing:
+            kind = {"train": "training"}.get(part, part)
+            yield f"data: no {kind} images of {len(missing)} of {len(names)} classes ({_listed(missing)})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_NAMES_SHOWN], *(["..."] if len(names) > _NAMES_SHOWN else [])])
+
+
+def _shown(paths: Path | Sequence[Path]) -> str:
+    return str(paths) if isinstance(paths, Path) else ", ".join(map(str, paths))
 
 
 def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> dict[str, Indices]:
@@ -92,8 +165,13 @@ def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> di
     remaining = num_train - sum(size_of_split.values())
     size_of_split["train"] = remaining if data.train_size is None else _count(data.train_size, num_train)
     sizes = ", ".join(f"{name} {size_of_split[name]}" for name in _NAMES if name in size_of_split)
+    keys = ["test_size"] if num_test is None else []
+    keys += [key for key in ("pretrain_size", "validation_size", "train_size") if getattr(data, key) is not None]
+    to_lower = f"lower {' or '.join(f'data.{key} ({getattr(data, key)})' for key in keys)}"
     if remaining < size_of_split["train"] or remaining < 0:
-        raise DataError(f"data: the splits ask for more than the {num_train} images there are ({sizes}); lower a size")
+        raise DataError(
+            f"data: the splits ask for more than the {num_train} images there are to cut from ({sizes}); {to_lower}"
+        )
     # `train` is last: another train_size leaves the other splits as they are.
     indices: dict[str, Indices] = {}
     start = 0
@@ -104,10 +182,17 @@ def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> di
         indices["test"] = np.arange(num_test)
         if data.test_size is not None and (limit := _count(data.test_size, num_test)) < num_test:
             indices["test"] = np.random.default_rng([seed, 1]).permutation(num_test)[:limit]
+    remedies = {
+        "pretrain": "raise data.pretrain_size",
+        "train": to_lower,
+        "fit": "raise data.validation_size or lower data.select_fraction",
+        "select": "raise data.validation_size or data.select_fraction, or do without it: data.select_fraction 0",
+        "test": "raise data.test_size",
+    }
     may_be_empty = {"select"} if data.select_fraction == 0 else set()
     for name, rows in indices.items():
         if not len(rows) and name not in may_be_empty:
-            raise DataError(f"data: split '{name}' is empty ({sizes} of {num_train} images); raise or lower a size")
+            raise DataError(f"data: split '{name}' is empty ({sizes} of {num_train} images); {remedies[name]}")
     return indices
 
 
@@ -116,22 +201,36 @@ def _count(size: float, total: int) -> int:
     return size if isinstance(size, int) else round(size * total)
 
 
-def _record(name: str, rows: Indices) -> SplitRecord:
+def _record(name: str, rows: Indices, images_sha256: str | None) -> SplitRecord:
     # Sorted, little-endian int64: the digest is of the set of images, on every machine.
     digest = hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
-    return SplitRecord.model_validate({"name": name, "size": len(rows), "indices_sha256": digest})
+    return SplitRecord(name=name, size=len(rows), indices_sha256=digest, images_sha256=images_sha256)
 
 
-def _class_names(data: DataConfig, prepared: Prepared, labels: dict[str, npt.NDArray[np.int64]]) -> tuple[str, ...]:
-    """Names of the classes, after a check that all labels are among them."""
-    names = prepared.class_names
-    if data.class_names is not None:
-        if names is not None and len(names) != len(data.class_names):
+def _class_names(
+    data: DataConfig,
+    names: Sequence[str] | None,
+    folder_names: Sequence[str] | None,
+    labels: Mapping[str, npt.NDArray[np.int64]],
+) -> tuple[str, ...]:
+    """Names of the classes, after a check that all labels are among them.
+
+    ``names`` and ``folder_names`` are the source's, as in `RawImages`.
+    """
+    given = data.class_names
+    if given is not None:
+        if names is not None and len(names) != len(given):
             raise DataError(
-                f"data.class_names: {len(data.class_names)} names, but the images have {len(names)} classes; "
+                f"data.class_names: {len(given)} names, but the images have {len(names)} classes; "
                 "name each class once, in label order"
             )
-        names = tuple(data.class_names)
+        for own in (names, folder_names):
+            if own is not None and (found := moved(given, own)) is not None:
+                raise DataError(
+                    f"data.class_names: '{found.name}' is class {found.number} there, but class {found.there} of the "
+                    f"images; name the classes in the order {_listed(own)}"
+                )
+        names = given
     if names is None:
         # Without names the training images say which classes there are.
         train = labels["train"]
@@ -141,16 +240,23 @@ def _class_names(data: DataConfig, prepared: Prepared, labels: dict[str, npt.NDA
             unknown = np.flatnonzero(~np.isin(labels["test"], train))
             if len(unknown):
                 raise DataError(
-                    f"data.test: label {labels['test'][unknown[0]]} in row {unknown[0]} of {data.test} does not occur "
-                    f"in {data.train} ({len(unknown)} such rows); correct the labels or set data.class_names"
+                    f"data.test: label {labels['test'][unknown[0]]} in row {unknown[0]} of {_where(data, 'test')} does "
+                    f"not occur in {_where(data, 'train')} ({len(unknown)} such rows); correct the labels or set "
+                    "data.class_names"
                 )
     for part, values in labels.items():
         _check_range(part, _where(data, part), values, len(names))
-    return names
+    if len(present := np.unique(labels["train"])) == 1:
+        raise DataError(
+            f"data.train: all images of {_where(data, 'train')} are of one class ('{names[present[0]]}'); "
+            "give images of two classes or more"
+        )
+    return tuple(names)
 
 
 def _where(data: DataConfig, part: str) -> str:
-    return str(getattr(data, part) or f"source '{data.source}'")
+    paths = getattr(data, part)
+    return f"source '{data.source}'" if paths is None else _shown(paths)
 
 
 def _check_range(part: str, where: str, labels: npt.NDArray[np.int64], num_classes: int) -> None:

@@ -25,12 +25,19 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a finished store holds: numbers of images (None: the source has no test set) and class names if known."""
+    """What a finished store holds: numbers of images (None: the source has no test set) and class names if known.
+
+    ``notes`` are what is to be said of the images whenever they are used. The digests are of the labels and pixels of a
+    set in source order; None in stores of an older version.
+    """
 
     num_train: int
     num_test: int | None
     class_names: tuple[str, ...] | None
     folder_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    train_sha256: str | None = None
+    test_sha256: str | None = None
 
 
 def write_marker(folder: Path, prepared: Prepared) -> None:
@@ -41,11 +48,13 @@ def write_marker(folder: Path, prepared: Prepared) -> None:
 def read_marker(folder: Path) -> Prepared:
     """What the finished store in ``folder`` holds."""
     values = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    # Stores of an older version know no names of folders.
+    # Stores of an older version know no names of folders, no notes and no digests.
     class_names, folder_names = (
         None if (names := values.get(key)) is None else tuple(names) for key in ("class_names", "folder_names")
     )
-    return Prepared(values["num_train"], values["num_test"], class_names, folder_names)
+    notes = tuple(values.get("notes", ()))
+    digests = (values.get(key) for key in ("train_sha256", "test_sha256"))
+    return Prepared(values["num_train"], values["num_test"], class_names, folder_names, notes, *digests)
 
 
 def schema(image_size: int) -> pa.Schema:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from pipeline.errors import ModelError
+from pipeline.weights import Checkpoint, WeightsChoice, read_checkpoint
 
 # Of transformers' CLIPModel and CLIPVisionModelWithProjection; open_clip keeps query, key and value in one tensor.
 _CLIP = {
@@ -21,6 +25,15 @@ _CLIP = {
     r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)": r"transformer.resblocks.\1.attn.out_proj.\2",
 }
 _QUERY = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)")
+
+
+def read_own(path: Path, weights: WeightsChoice, head_name: str | None) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """A checkpoint, and its state under our names (see `own_names`). Raises ModelError as `read_checkpoint` does."""
+    checkpoint = read_checkpoint(path, weights)
+    try:
+        return checkpoint, own_names(checkpoint.state, head_name)
+    except (RuntimeError, IndexError) as error:  # names of CLIP over tensors that are none of CLIP's
+        raise ModelError(f"{path}: has the names of a CLIP model, and tensors of other shapes; leave it out") from error
 
 
 def own_names(state: Mapping[str, Tensor], head_name: str | None) -> dict[str, Tensor]:

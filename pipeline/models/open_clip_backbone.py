@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import open_clip
+import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ REQUIREMENTS: tuple[str, ...] = ("open_clip_torch", "torchvision")
 
 # CLIP cannot be built without a text tower; where the settings give none, this one is built and dropped.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+
+_MOST_LAYERS = 1000  # ten times what the largest networks have; each takes its time to build
 
 _IMAGE_KEYS = ("embed_dim", "vision_cfg", "quick_gelu")
 
@@ -109,7 +113,12 @@ def _buildable(architecture: Mapping[str, Any]) -> nn.Module:
     """`_clip` of an architecture that a user wrote."""
     from pipeline.errors import ModelError
 
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
+        with torch.device("meta"):  # where weights take no memory
+            size = sum(weight.nbytes for weight in _clip(architecture).parameters())
+        if size > memory:
+            raise ValueError(f"its weights take {size / 2**30:.0f} GiB, and this machine has {memory / 2**30:.0f}")
         return _clip(architecture)
     except Exception as error:  # of any kind: open_clip does not check what it is given
         reason = str(error).partition("\n")[0]
@@ -118,14 +127,22 @@ def _buildable(architecture: Mapping[str, Any]) -> nn.Module:
 
 def _architecture(config: ModelConfig) -> dict[str, Any]:
     from pipeline.config import nearest
-    from pipeline.errors import ModelError
+    from pipeline.errors import ModelError, quoted
 
     if config.architecture is not None:
+        for name in ("vision_cfg", "text_cfg"):
+            part = config.architecture.get(name)
+            layers = part.get("layers", 0) if isinstance(part, dict) else 0
+            for count in layers if isinstance(layers, list) else [layers]:
+                if isinstance(count, int) and count > _MOST_LAYERS:
+                    raise ModelError(
+                        f"model.architecture: {name}.layers is {quoted(layers)}, allowed: up to {_MOST_LAYERS}"
+                    )
         return copy.deepcopy(config.architecture)
     architecture = open_clip.get_model_config(config.name)
     if architecture is None:
         raise ModelError(
-            f"model.name: open_clip has no '{config.name}'; {nearest(str(config.name), open_clip.list_models())}"
+            f"model.name: open_clip has no {quoted(config.name)}; {nearest(str(config.name), open_clip.list_models())}"
         )
     return dict(architecture)
 
@@ -133,12 +150,14 @@ def _architecture(config: ModelConfig) -> dict[str, Any]:
 def _trained_with(name: str | None, tag: str, architecture: dict[str, Any]) -> dict[str, Any]:
     """What the weights of ``name`` with that tag were trained with."""
     from pipeline.config import nearest
-    from pipeline.errors import ModelError
+    from pipeline.errors import ModelError, quoted
 
     if name is None:
-        raise ModelError(f"model.pretrained: '{tag}' is a tag, but model.architecture needs the path of a weight file")
+        raise ModelError(
+            f"model.pretrained: {quoted(tag)} is a tag, but model.architecture needs the path of a weight file"
+        )
     if tag not in (tags := open_clip.list_pretrained_tags_by_model(name)):
-        raise ModelError(f"model.pretrained: '{name}' has no weights '{tag}'; {nearest(tag, tags)}")
+        raise ModelError(f"model.pretrained: '{name}' has no weights {quoted(tag)}; {nearest(tag, tags)}")
     trained_with: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
     quick = f"{name}-quickgelu"
     # open_clip only warns, and the accuracy of such a model is some points lower.
@@ -155,6 +174,9 @@ def _by_name(name: str, tag: str | None) -> nn.Module:
     try:
         model: nn.Module = open_clip.create_model(name, pretrained=tag)
     except Exception as error:
+        if tag is None:
+            reason = str(error).partition("\n")[0]
+            raise ModelError(f"model.name: open_clip cannot build '{name}' here: {reason}") from error
         raise ModelError(
             f"model.pretrained: the weights '{tag}' of '{name}' could not be downloaded "
             f"({type(error).__name__}); give the path of a local weight file instead"

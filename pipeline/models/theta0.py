@@ -14,7 +14,10 @@ from torchvision.models import ResNet18_Weights
 from pipeline.config import ContrastiveConfig, ModelConfig
 from pipeline.errors import ModelError
 from pipeline.models.backbone import Backbone, load_backbone
+from pipeline.models.batchnorm import RECALIBRATION_IMAGES, recalibrate_batchnorm
 from pipeline.models.classifier import Classifier
+from pipeline.models.linear_probe import linear_probe
+from pipeline.precision import Precision, arithmetic
 
 if TYPE_CHECKING:
     from pipeline.data import TrainingImages
@@ -29,24 +32,29 @@ def make_theta0(
     device: str,
     seed: int,
     local: Mapping[str, Tensor] | None = None,
+    precision: Precision | None = None,
 ) -> Classifier:
     """Load the backbone, train it contrastively if ``config`` says so, and initialise the head.
 
-    ``pretrain`` are uint8 images (N, 3, H, W) and labels (N,), ``local`` is as for `load_backbone`. Returns the
-    classifier on the CPU. Raises ModelError when the backbone cannot give what the settings ask for.
+    BatchNorm statistics are renewed on training images, so that training starts at the loss that evaluation finds.
+    ``pretrain`` are uint8 images (N, 3, H, W) and labels (N,), ``local`` is as for `load_backbone`. The towers compute
+    in ``precision``, the head is fitted in float32. Returns the classifier on the CPU. Raises ModelError when the
+    backbone cannot give what the settings ask for.
     """
     torch.manual_seed(seed)
     backbone = load_backbone(config, pretrained=True, local=local)
     model = Classifier(backbone, len(class_names)).to(device).eval()
-    _check_image_size(model, train.sample(1), device)
     if config.contrastive is not None:
         if pretrain is None:
             raise ModelError("model.contrastive: there is no pretrain split; set data.pretrain_size")
-        _train_contrastive(model, backbone, config.contrastive, *captions(config, class_names), pretrain, device)
+        texts = captions(config, class_names)
+        _train_contrastive(model, backbone, config.contrastive, *texts, pretrain, device, precision)
+    # Trials compute with the statistics of their batches, and the head is for what they begin with.
+    recalibrate_batchnorm(model, train.sample(RECALIBRATION_IMAGES), device, precision)
     if config.head == "zero_shot":
-        _zero_shot_head(model, backbone, *captions(config, class_names), device)
+        _zero_shot_head(model, backbone, *captions(config, class_names), device, precision)
     elif config.head == "linear_probe":
-        _linear_probe(model, train, device)
+        _linear_probe_head(model, train, device, seed, precision)
     return model.cpu()
 
 
@@ -64,19 +72,6 @@ def captions(config: ModelConfig, class_names: Sequence[str]) -> tuple[Sequence[
     return [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES], open_clip.IMAGENET_CLASSNAMES
 
 
-@torch.no_grad()
-def _check_image_size(model: Classifier, images: Tensor, device: str) -> None:
-    try:
-        model(images.to(device))
-    except (RuntimeError, AssertionError) as error:
-        side = images.shape[-1]
-        reason = str(error).partition("\n")[0]
-        raise ModelError(
-            f"data.image_size: the model takes no images of {side} x {side} pixels ({reason}); "
-            "set it to the size that the model was made for"
-        ) from error
-
-
 def _train_contrastive(
     model: Classifier,
     backbone: Backbone,
@@ -85,6 +80,7 @@ def _train_contrastive(
     class_names: Sequence[str],
     pretrain: tuple[Tensor, Tensor],
     device: str,
+    precision: Precision | None,
 ) -> None:
     """CLIP's symmetric loss; captions of the same class in a batch are all correct, so the targets are shared."""
     if backbone.clip is None or backbone.tokenize is None:
@@ -102,8 +98,9 @@ def _train_contrastive(
         for index in torch.randperm(len(labels)).split(batch):
             target = labels[index].to(device)
             text = captions[torch.randint(len(templates), (len(index),)), target]
-            image_features = model.features(images[index].to(device))
-            text_features = F.normalize(clip.encode_text(text), dim=-1)  # type: ignore[operator]
+            with arithmetic(device, precision):
+                image_features = model.features(images[index].to(device)).float()
+                text_features = F.normalize(clip.encode_text(text).float(), dim=-1)  # type: ignore[operator]
             logits = clip.logit_scale.exp() * image_features @ text_features.T  # type: ignore[operator]
             same = (target[:, None] == target[None, :]).float()
             same = same / same.sum(1, keepdim=True)
@@ -117,9 +114,14 @@ def _train_contrastive(
 
 @torch.no_grad()
 def _zero_shot_head(
-    model: Classifier, backbone: Backbone, templates: Sequence[str], class_names: Sequence[str], device: str
+    model: Classifier,
+    backbone: Backbone,
+    templates: Sequence[str],
+    class_names: Sequence[str],
+    device: str,
+    precision: Precision | None,
 ) -> None:
-    """Mean text feature per class over the templates (App. J of model-soups), ``logit_scale`` folded in."""
+    """Mean text feature per class over the templates (Sec. 3.1 of model-soups), ``logit_scale`` folded in."""
     if backbone.clip is None or backbone.tokenize is None:
         raise ModelError(
             "model.head: 'zero_shot' needs a text tower; use 'linear_probe' or an open_clip model with text_cfg"
@@ -127,30 +129,24 @@ def _zero_shot_head(
     clip = backbone.clip.to(device)
     for row, name in enumerate(class_names):
         tokens = backbone.tokenize([template.replace("{}", name) for template in templates]).to(device)
-        text = F.normalize(clip.encode_text(tokens), dim=-1).mean(0)  # type: ignore[operator]
+        with arithmetic(device, precision):
+            text = clip.encode_text(tokens).float()  # type: ignore[operator]
+        text = F.normalize(text, dim=-1).mean(0)
         model.head.weight[row] = clip.logit_scale.exp() * F.normalize(text, dim=-1)  # type: ignore[operator]
     model.head.bias.zero_()
 
 
-def _linear_probe(model: Classifier, train: TrainingImages, device: str) -> None:
-    """Multinomial logistic regression on frozen features: full-batch L-BFGS from zero, L2 as in scikit-learn."""
-    with torch.no_grad():
-        pairs = [(model.features(images.to(device)), labels) for images, labels in train.ordered(128)]
+@torch.no_grad()
+def _linear_probe_head(
+    model: Classifier, train: TrainingImages, device: str, seed: int, precision: Precision | None
+) -> None:
+    """`linear_probe` on the features of all training images, as evaluation computes them."""
+    with arithmetic(device, precision):
+        pairs = [
+            (model.features(images.to(device)).float(), labels.to(device)) for images, labels in train.ordered(128)
+        ]
     features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    # Standardised columns converge in a few steps; the scaling is folded back into the head.
-    center, scale = features.mean(0), features.std(0).clamp_min(1e-6)
-    inputs, target = (features - center) / scale, labels.to(device)
-    weight = torch.zeros_like(model.head.weight, requires_grad=True)
-    bias = torch.zeros_like(model.head.bias, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(F.linear(inputs, weight, bias), target) + weight.square().sum() / (2 * len(target))
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    with torch.no_grad():
-        model.head.weight.copy_(weight / scale)
-        model.head.bias.copy_(bias - (weight / scale) @ center)
+    with torch.enable_grad():
+        weight, bias = linear_probe(features, labels, model.head.out_features, seed)
+    model.head.weight.copy_(weight)
+    model.head.bias.copy_(bias)

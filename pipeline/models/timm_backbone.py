@@ -24,7 +24,7 @@ REQUIREMENTS: tuple[str, ...] = ("timm", "torchvision")
 def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:
     """Build the network of ``config``; raises ModelError for an unknown name, weights tag or unfitting weights."""
     from pipeline.config import nearest
-    from pipeline.errors import ModelError
+    from pipeline.errors import ModelError, quoted
     from pipeline.models.backbone import Backbone
     from pipeline.models.foreign import tower_weights
     from pipeline.weights import load_weights
@@ -33,11 +33,11 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
     if name is None:
         raise ModelError("model.architecture: only backbone 'open_clip' takes one; give model.name")
     if not timm.is_model(name):
-        raise ModelError(f"model.name: timm has no '{name}'; {nearest(name, timm.list_models())}")
+        raise ModelError(f"model.name: timm has no {quoted(name)}; {nearest(name, timm.list_models())}")
     if tag is not None:
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
         if tag not in tags:
-            raise ModelError(f"model.pretrained: '{name}' has no weights '{tag}'; {nearest(tag, tags)}")
+            raise ModelError(f"model.pretrained: '{name}' has no weights {quoted(tag)}; {nearest(tag, tags)}")
         name = f"{name}.{tag}"
     try:
         network: Any = timm.create_model(name, num_classes=1, pretrained=pretrained and tag is not None)

@@ -25,7 +25,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] | None) -> Backbone:
     """Build the network of ``config``; raises ModelError for an unknown name, weights tag or unfitting weights."""
     from pipeline.config import nearest
-    from pipeline.errors import ModelError
+    from pipeline.errors import ModelError, quoted
     from pipeline.models.backbone import Backbone
     from pipeline.models.foreign import tower_weights
     from pipeline.weights import load_weights
@@ -33,14 +33,14 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
     if config.name is None:
         raise ModelError("model.architecture: only backbone 'open_clip' takes one; give model.name")
     if config.name not in (names := torchvision.models.list_models(module=torchvision.models)):
-        raise ModelError(f"model.name: torchvision has no '{config.name}'; {nearest(config.name, names)}")
+        raise ModelError(f"model.name: torchvision has no {quoted(config.name)}; {nearest(config.name, names)}")
     weights = None
     if (tag := config.weight_tag) is not None:
         available = torchvision.models.get_model_weights(config.name)
         if tag not in available.__members__:
             tags = list(available.__members__)
             hint = nearest(tag, tags)
-            raise ModelError(f"model.pretrained: '{config.name}' has no weights '{tag}'; {hint}")
+            raise ModelError(f"model.pretrained: '{config.name}' has no weights {quoted(tag)}; {hint}")
         weights = available[tag]
     try:
         network = torchvision.models.get_model(config.name, weights=weights if pretrained else None)

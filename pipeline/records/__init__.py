@@ -1,7 +1,9 @@
 """The typed records that pass between the stages, their tables, and what lies where in the folder of a run."""
 
 from pipeline.records.types import (
+    CPU_CORE_HOURS,
     DESCRIPTION_FILE,
+    GPU_HOURS,
     RECORDS_VERSION,
     Augmentation,
     CoefficientRecord,
@@ -14,6 +16,7 @@ from pipeline.records.types import (
     LineageRecord,
     Measured,
     ModelDescription,
+    Precision,
     PredictionRecord,
     Record,
     RunRecord,
@@ -27,13 +30,17 @@ from pipeline.records.types import (
     VariantRecord,
     cost_by_device,
     cost_unit,
+    costs,
     cumulative_gpu_hours,
     known_hyperparameters,
     title_of,
+    trials_up_to,
 )
 
 __all__ = [
+    "CPU_CORE_HOURS",
     "DESCRIPTION_FILE",
+    "GPU_HOURS",
     "RECORDS_VERSION",
     "Augmentation",
     "CoefficientRecord",
@@ -46,6 +53,7 @@ __all__ = [
     "LineageRecord",
     "Measured",
     "ModelDescription",
+    "Precision",
     "PredictionRecord",
     "Record",
     "RunRecord",
@@ -59,7 +67,9 @@ __all__ = [
     "VariantRecord",
     "cost_by_device",
     "cost_unit",
+    "costs",
     "cumulative_gpu_hours",
     "known_hyperparameters",
     "title_of",
+    "trials_up_to",
 ]

@@ -39,6 +39,11 @@ class RunFolder:
         return self.root / "state.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that works on the run (`pipeline.stages.state.locked_output`)."""
+        return self.root / ".lock"
+
+    @property
     def run(self) -> Path:
         """What the run was made with: a `RunRecord`, there as soon as the starting point is."""
         return self.root / "run.json"
@@ -128,6 +133,12 @@ def update_run(folder: RunFolder, **changes: Any) -> RunRecord:
     return record
 
 
+def read_coefficients(folder: RunFolder, method: str) -> list[CoefficientRecord] | None:
+    """The mixing coefficients of a method's soup; None of an ensemble, which has none as a file."""
+    path = folder.coefficients(method)
+    return read_table(path, CoefficientRecord) if path.exists() else None
+
+
 def read_results(root: Path, study_tables: Mapping[str, type[Record]]) -> RunResults:
     """The records in the folder of a run, of the tables of studies those that are named.
 
@@ -137,16 +148,13 @@ def read_results(root: Path, study_tables: Mapping[str, type[Record]]) -> RunRes
     run = read_run(folder)
     ingredients = read_table(folder.ingredients, IngredientRecord) if folder.ingredients.exists() else []
     soups = read_table(folder.soups, SoupRecord) if folder.soups.exists() else []
+    # Of the methods of now alone: tables of methods that are built no more are kept.
+    coefficients = {soup.method: read_coefficients(folder, soup.method) for soup in soups}
     return RunResults(
         run=run,
         ingredients=ingredients,
         soups=soups,
-        # Of the methods of now alone: tables of methods that are built no more are kept.
-        coefficients={
-            soup.method: read_table(path, CoefficientRecord)
-            for soup in soups
-            if (path := folder.coefficients(soup.method)).exists()
-        },
+        coefficients={method: rows for method, rows in coefficients.items() if rows is not None},
         studies={
             name: read_table(path, kind) for name, kind in study_tables.items() if (path := folder.table(name)).exists()
         },

@@ -7,7 +7,7 @@ learn from; ``select_accuracy`` on the part that chooses the champion (None wher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Optional, Self, TypeAlias, TypeVar
@@ -26,6 +26,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 RECORDS_VERSION = 2  # of the files in a run's folder and of what the registry holds; raise it when they change
+_MOST_HOURS = 10**9  # of one trial
+GPU_HOURS, CPU_CORE_HOURS = "GPU hours", "CPU core hours"  # the units of a cost
 
 
 class Record(BaseModel):
@@ -38,6 +40,7 @@ class Record(BaseModel):
     extra_columns: ClassVar[Mapping[str, Any]] = {}
 
 
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 Augmentation: TypeAlias = Literal["minimal", "medium", "strong", "randaugment"]
 # What a hyperparameter is in a table: of one that is not known to this version, as it stands.
 Scalar: TypeAlias = StrictBool | StrictInt | StrictFloat | StrictStr | None
@@ -53,17 +56,17 @@ class Hyperparameters(Record):
     weights the ingredient (App. L).
     """
 
-    lr: float = Field(ge=0, title="Learning rate")
-    weight_decay: float = Field(ge=0)
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    lr: float = Field(ge=0, le=1e38, title="Learning rate")
+    weight_decay: float = Field(ge=0, le=1e38)
+    epochs: int = Field(ge=1, le=10**6)
+    batch_size: int = Field(ge=1, le=10**9)
     label_smoothing: float = Field(ge=0, le=1)
-    mixup: float = Field(ge=0)
+    mixup: float = Field(ge=0, le=10**6)
     augmentation: Augmentation
     randaugment_m: int = Field(ge=0, le=30, title="RandAugment M")
-    randaugment_n: int = Field(ge=0, title="RandAugment N")
+    randaugment_n: int = Field(ge=0, le=100, title="RandAugment N")
     seed: int
-    cutmix: float = Field(0.0, ge=0, title="CutMix")
+    cutmix: float = Field(0.0, ge=0, le=10**6, title="CutMix")
     ema_decay: float = Field(0.0, ge=0, lt=1, title="EMA decay")
 
 
@@ -98,26 +101,29 @@ class TrialOutcome(Record):
     """What a trial came to and what it cost.
 
     ``gpu_hours`` sums wall clock times reserved GPUs over all attempts, failed ones too; where ``device`` is ``cpu`` it
-    counts CPU core hours (see `cost_unit`). Attempts on several kinds of GPU have their names joined by "and" as
+    counts CPU core hours. Where some attempts had a GPU and others had none, ``cpu_core_hours`` are those of the
+    others, beside ``gpu_hours`` (see `costs`). Attempts on several kinds of device have their names joined by "and" as
     ``device``. ``path`` is the URI of the checkpoint in the artifact store. An imported checkpoint has the device
-    ``imported`` and no ``theta0_sha256`` where its starting point is unknown.
+    ``imported`` and no ``theta0_sha256`` where its starting point is unknown. A trial that finished is ``left-out``
+    where the settings name it in `soup.leave_out`: it has an ingredient, and no soup is made of it.
     """
 
     trial_index: int
-    status: Literal["finished", "failed", "rejected"]
+    status: Literal["finished", "failed", "rejected", "left-out"]
     reason: str | None = None
     val_accuracy: float | None = Field(None, ge=0, le=1)
     select_accuracy: float | None = Field(None, ge=0, le=1)
     test_accuracy: float | None = Field(None, ge=0, le=1)
-    gpu_hours: float = Field(ge=0)
+    gpu_hours: float = Field(ge=0, le=_MOST_HOURS)
     attempts: int
-    images_seen: int
+    images_seen: int = Field(ge=0, le=10**18)
     peak_memory_bytes: int | None = None
     device: str
     sha256: str | None = None
     theta0_sha256: str | None
     path: str | None = None
     model_version: int | None = None
+    cpu_core_hours: float | None = Field(None, ge=0, le=_MOST_HOURS)
 
 
 class IngredientRecord(TrialOutcome):
@@ -181,8 +187,13 @@ class SoupRecord(Measured):
     """A row of ``soups.parquet``: one method.
 
     ``num_selected`` counts the ingredients with a coefficient other than zero. ``gpu_hours`` is the cost of the whole
-    sweep that the method had to be paid for. ``epochs`` counts passes over the fit images. ``peak_memory_kind`` is
-    ``cuda`` (the allocator's peak) or ``anon`` (peak of anonymous resident memory over its value at the start).
+    sweep that the method had to be paid for, in the unit of `cost_unit`. ``epochs`` counts passes over the fit images
+    that building it took, ``epochs_of_trials`` those that it needs too and the trials had made (their own accuracies);
+    time counts the former alone. ``peak_memory_kind`` is ``cuda`` (the allocator's peak, all in all) or ``anon`` (peak
+    of anonymous resident memory over its value at the start); ``peak_reserved_bytes`` is what the allocator held of a
+    GPU for that, None without one and in older tables. ``block_size``, ``outer_iterations`` and ``inner_iterations``
+    are the b, T and J that were used, None for methods without blocks; older tables have neither these nor
+    ``epochs_of_trials``.
     """
 
     method: str
@@ -196,6 +207,11 @@ class SoupRecord(Measured):
     epochs: float
     peak_memory_bytes: int
     peak_memory_kind: Literal["cuda", "anon"]
+    peak_reserved_bytes: int | None = None
+    epochs_of_trials: int | None = None
+    block_size: int | None = None
+    outer_iterations: int | None = None
+    inner_iterations: int | None = None
 
 
 class SoupIngredient(Record):
@@ -213,13 +229,16 @@ class SoupIngredient(Record):
 class LineageRecord(Record):
     """``lineage.json`` of a soup's run: all that is needed to make the soup again.
 
-    ``learned_on`` is the hash of the `fit` split. With wise-ft, coefficients sum to alpha, and theta0 has the rest.
+    ``learned_on`` is the hash of the `fit` split. ``precision`` is the arithmetic that it was measured in (older ones,
+    which do not say, in float32) and learned in, unless ``settings`` have another. With wise-ft, coefficients sum to
+    alpha, and theta0 has the rest.
     """
 
     method: str
     settings: dict[str, Any]
     seed: int
     learned_on: str
+    precision: Precision = "float32"
     layers: list[str]
     ingredients: list[SoupIngredient]
 
@@ -254,9 +273,11 @@ class CostRecord(Record):
     """A point of the cost curve (Fig. 2 of the MEHL-Soup paper).
 
     A soup of the first ``num_ingredients`` finished trials; ``gpu_hours`` is what all trials up to the last of them
-    cost, failed ones too. ``order_seed`` is None for search order. ``predictions`` is a table in the run's folder.
+    cost, failed ones too, in the unit of `cost_unit`; ``cpu_core_hours`` is what those without a GPU cost besides,
+    where others had one. ``order_seed`` is None for search order. ``predictions`` is a table in the run's folder.
     ``gain_low`` to ``gain_high`` is the 95 % bootstrap interval over test images of what the test accuracy gained since
-    the point before; None for the first.
+    the point before, ``select_gain_low`` to ``select_gain_high`` the same of `select`; None for the first.
+    ``block_size`` is the b that was used, None for methods without blocks.
     """
 
     method: str
@@ -269,6 +290,10 @@ class CostRecord(Record):
     predictions: str | None = None
     gain_low: float | None = None
     gain_high: float | None = None
+    select_gain_low: float | None = None
+    select_gain_high: float | None = None
+    cpu_core_hours: float | None = None
+    block_size: int | None = None
 
 
 class CostRatioRecord(Record):
@@ -297,8 +322,9 @@ class VariantRecord(Measured):
     """A row of ``elimination.parquet``, ``ablation.parquet`` and ``wise_ft.parquet``: a soup with one thing changed.
 
     ``setting`` is what differs from the soup of ``method`` in ``soups.parquet``: the number of best ingredients
-    ``eliminated``, ``alpha`` on the line from theta0, a setting of the method or the ``seed``. ``is_default`` marks the
-    run's own value. ``predictions`` is a table in the run's folder.
+    ``eliminated``, ``alpha`` on the line from theta0, a setting of the method or the ``seed``. ``value`` is the one
+    that was used: a block size above the number of ingredients is that number. ``is_default`` marks the run's own
+    value. ``predictions`` is a table in the run's folder. The other columns are those of `SoupRecord`.
     """
 
     method: str
@@ -315,6 +341,11 @@ class VariantRecord(Measured):
     peak_memory_bytes: int
     peak_memory_kind: Literal["cuda", "anon"]
     predictions: str
+    peak_reserved_bytes: int | None = None
+    epochs_of_trials: int | None = None
+    block_size: int | None = None
+    outer_iterations: int | None = None
+    inner_iterations: int | None = None
 
 
 class SimilarityRecord(Record):
@@ -368,11 +399,15 @@ class PredictionRecord(Record):
 
 
 class SplitRecord(Record):
-    """A split of the images, or a shift: its size and the SHA-256 of its sorted source indices."""
+    """A split of the images, or a shift: its size and the SHA-256 of its sorted source indices.
+
+    ``images_sha256`` is that of the set that it is cut from, labels and pixels; None if an older version prepared it.
+    """
 
     name: str
     size: int
     indices_sha256: str
+    images_sha256: str | None = None
 
 
 class RunRecord(Record):
@@ -380,9 +415,12 @@ class RunRecord(Record):
 
     ``labels`` are the display names of the soup methods, so that a page can be made without those that are plug-ins.
     ``champion`` is the method of the soup with the best select accuracy, once there is one. ``theta0_gpu_hours`` is the
-    cost of the shared starting point, in the unit of `cost_unit`; it is part of no trial. Where ingredients were
-    imported it is None, and without --theta0 the rest that is said of theta0 too. ``price_per_gpu_hour`` is the price
-    of such a unit, in any currency.
+    cost of the shared starting point on ``theta0_device`` (``cpu``: CPU core hours, ``cuda``: GPU hours, None in older
+    records: in the unit of `cost_unit`); it is part of no trial. Where ingredients were imported it is None, and
+    without --theta0 the rest that is said of theta0 too. Its accuracy on `fit` (``theta0_val_accuracy``), `select` and
+    the shifts is not known of runs from before it was recorded. ``price_per_gpu_hour`` is the price of a unit of
+    `cost_unit`, in any currency. ``precision`` is the arithmetic of everything, from the first call on, whatever device
+    later ones have; runs that do not say were measured in float32.
     """
 
     records_version: int
@@ -398,9 +436,21 @@ class RunRecord(Record):
     theta0_sha256: str | None
     theta0_gpu_hours: float | None
     theta0_test_accuracy: float | None
+    theta0_val_accuracy: float | None = None
+    theta0_select_accuracy: float | None = None
+    theta0_shift_accuracies: dict[str, float] = {}
     champion: str | None = None
     price_per_gpu_hour: float | None = None
     labels: dict[str, str] = {}
+    theta0_device: str | None = None
+    precision: Precision = "float32"
+
+    @property
+    def theta0_figures(self) -> dict[str, float]:
+        """What is known of theta0's accuracies and cost, under the names that they have in a `SoupRecord`."""
+        names = ("val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours")
+        known = {name: getattr(self, f"theta0_{name}") for name in names}
+        return {name: value for name, value in known.items() if value is not None}
 
 
 R = TypeVar("R", bound=Record)
@@ -424,28 +474,51 @@ class RunResults:
         return rows
 
 
+def costs(ingredients: Iterable[IngredientRecord]) -> dict[str, float]:
+    """What trials cost by unit, ``GPU hours`` first, and ``CPU core hours``; a unit in which nothing ran is left out.
+
+    The two are never added: where some trials, or attempts of one, had a GPU and others had none, both are there.
+    """
+    rows = list(ingredients)
+    # An imported checkpoint may have cost CPU core hours alone.
+    on_gpu = [row.gpu_hours for row in rows if row.device != "cpu" and (row.gpu_hours or row.cpu_core_hours is None)]
+    on_cpu = [row.gpu_hours for row in rows if row.device == "cpu"]
+    on_cpu += [row.cpu_core_hours for row in rows if row.cpu_core_hours is not None]
+    return {unit: sum(hours) for unit, hours in ((GPU_HOURS, on_gpu), (CPU_CORE_HOURS, on_cpu)) if hours}
+
+
 def cost_unit(ingredients: Iterable[IngredientRecord]) -> str:
-    """The unit of ``gpu_hours`` for display: ``GPU hours``, or ``CPU core hours`` if any trial ran without a GPU."""
-    return "CPU core hours" if any(row.device == "cpu" for row in ingredients) else "GPU hours"
+    """The unit that curves, ratios and ``gpu_hours`` of soups count in: the first of `costs`, ``GPU hours`` if none."""
+    return next(iter(costs(ingredients)), GPU_HOURS)
 
 
 def cost_by_device(ingredients: Iterable[IngredientRecord]) -> dict[str, float]:
-    """The sum of ``gpu_hours`` of each kind of device, the dearest first."""
+    """The sum of ``gpu_hours`` on each kind of GPU, the dearest first."""
     total: dict[str, float] = {}
     for row in ingredients:
-        total[row.device] = total.get(row.device, 0.0) + row.gpu_hours
+        if row.device != "cpu":
+            total[row.device] = total.get(row.device, 0.0) + row.gpu_hours
     return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
-def cumulative_gpu_hours(ingredients: Iterable[IngredientRecord], num_finished: int) -> float:
-    """Cost of all trials in the order given, failed ones too, up to the ``num_finished``-th finished one.
+def trials_up_to(ingredients: Iterable[IngredientRecord], num_finished: int) -> list[IngredientRecord]:
+    """The trials in the order given, failed ones too, up to the ``num_finished``-th finished one.
 
     Raises ValueError when fewer than ``num_finished`` trials finished.
     """
-    total, seen = 0.0, 0
+    rows: list[IngredientRecord] = []
+    seen = 0
     for row in ingredients:
-        total += row.gpu_hours
+        rows.append(row)
         seen += row.status == "finished"
         if seen == num_finished:
-            return total
+            return rows
     raise ValueError(f"only {seen} trials finished, {num_finished} asked for")
+
+
+def cumulative_gpu_hours(ingredients: Sequence[IngredientRecord], num_finished: int) -> float:
+    """Cost of `trials_up_to` the ``num_finished``-th, in the unit of all of them (see `cost_unit`).
+
+    Raises ValueError when fewer than ``num_finished`` trials finished.
+    """
+    return costs(trials_up_to(ingredients, num_finished)).get(cost_unit(ingredients), 0.0)

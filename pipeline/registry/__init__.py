@@ -1,7 +1,9 @@
 """Ingredients and soups in MLflow. The registry, not Tune's snapshot, decides which trials are finished."""
 
+from pipeline.registry.changes import Change, trial_changes
 from pipeline.registry.client import connect, store_errors
 from pipeline.registry.ingredients import (
+    REMEDY,
     IngredientRecorder,
     IngredientVersion,
     fetch_ingredients,
@@ -11,14 +13,21 @@ from pipeline.registry.ingredients import (
 )
 from pipeline.registry.serving import SoupModel
 from pipeline.registry.soups import (
+    SoupRun,
     SoupVersion,
+    current_soups,
     fetch_description,
     fetch_soup,
+    file_changes,
     find_soup,
     list_soups,
     log_soup_files,
+    point_aliases,
     register_soup,
     set_champion,
+    soup_changes,
+    soup_of_run,
+    soup_runs,
 )
 from pipeline.registry.sweeps import (
     Sweep,
@@ -30,21 +39,27 @@ from pipeline.registry.sweeps import (
     log_datasets,
     log_settings,
     open_sweep,
+    sweep_changes,
 )
 
 __all__ = [
+    "REMEDY",
+    "Change",
     "IngredientRecorder",
     "IngredientVersion",
     "SoupModel",
+    "SoupRun",
     "SoupVersion",
     "Sweep",
     "connect",
+    "current_soups",
     "describe",
     "fetch_description",
     "fetch_ingredients",
     "fetch_intact",
     "fetch_settings",
     "fetch_soup",
+    "file_changes",
     "find_soup",
     "find_sweep",
     "finish_sweep",
@@ -55,8 +70,14 @@ __all__ = [
     "log_settings",
     "log_soup_files",
     "open_sweep",
+    "point_aliases",
     "read_trials",
     "register_soup",
     "set_champion",
+    "soup_changes",
+    "soup_of_run",
+    "soup_runs",
     "store_errors",
+    "sweep_changes",
+    "trial_changes",
 ]

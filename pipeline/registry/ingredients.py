@@ -10,19 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.artifacts import download_artifacts
-from mlflow.entities import Metric, Param
+from mlflow.artifacts import download_artifacts, list_artifacts
+from mlflow.entities import Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
+from pydantic import ValidationError
 from torch import Tensor
 
 from pipeline.errors import RegistryError
-from pipeline.files import file_sha256
+from pipeline.files import file_sha256, scratch
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, local_path
-from pipeline.registry.sweeps import Sweep
+from pipeline.registry.sweeps import SUPERSEDED, Sweep, is_deleted
 from pipeline.weights import save_weights
 
 FILE_NAME = "model.safetensors"
+# What helps where the weights of an ingredient are gone.
+REMEDY = "restore the file, or go on without it (soup.damaged=skip); --fresh trains the whole sweep again"
+RECORD = "record"  # the tag that has the whole row
 _METRICS = ("val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours", "peak_memory_bytes", "images_seen")
 
 
@@ -48,17 +52,23 @@ class IngredientRecorder:
         """Start the trial's run with its hyperparameters; left to `record` where the store cannot be reached."""
         with contextlib.suppress(RegistryError, MlflowException):
             client, run_id = self._run_of(trial_index, patience=0)
-            self._log_parameters(client, run_id, hyper)
+            _log_parameters(client, run_id, hyper.model_dump())
 
     def log_epochs(self, trial_index: int, epochs: Sequence[EpochRecord]) -> None:
-        """Log metrics per epoch, step = epoch. What a store that cannot be reached misses is lost."""
-        metrics = [
-            Metric(key, value, timestamp=int(1000 * time.time()), step=row.epoch)
-            for row in epochs
-            for key, value in row.model_dump(exclude={"epoch"}).items()
-        ]
+        """Log metrics per epoch, step = epoch. What a store that cannot be reached misses is lost.
+
+        An attempt that begins again at an earlier epoch adds nothing to those that are logged: MLflow would draw both.
+        """
         with contextlib.suppress(RegistryError, MlflowException):
             client, run_id = self._run_of(trial_index, patience=0)
+            logged = client.get_metric_history(run_id, "train_loss") if epochs else []
+            last = max((metric.step for metric in logged), default=0)
+            metrics = [
+                Metric(key, value, timestamp=int(1000 * time.time()), step=row.epoch)
+                for row in epochs
+                if row.epoch > last
+                for key, value in row.model_dump(exclude={"epoch"}).items()
+            ]
             client.log_batch(run_id, metrics=metrics)
 
     def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -67,8 +77,9 @@ class IngredientRecorder:
         The weights of a registered version stay as they are: its worker may have died before it could tell Tune.
         """
         client, run_id = self._run_of(trial_index)
-        if versions := _versions_of(client, self.sweep, f"run_id = '{run_id}'"):
-            return versions[0].tags["path"], versions[0].tags["sha256"]
+        for version in _versions_of(client, self.sweep, f"run_id = '{run_id}'"):
+            if "sha256" in version.tags and _is_there(version):
+                return version.tags["path"], version.tags["sha256"]
         return self._log(client, run_id, state, {"trial_index": str(trial_index)})
 
     def record(self, row: IngredientRecord, **tags: str) -> None:
@@ -85,35 +96,41 @@ class IngredientRecorder:
         #   answer, say) is deleted.
         # - Another writer won: the oldest version is of another run. Our version and our run are deleted.
         client, run_id = self._run_of(row.trial_index)
-        if _stands(client.get_run(run_id).data.tags.get("record"), row):
+        if _stands(row_of(client.get_run(run_id)), row):
             client.set_terminated(run_id, "FINISHED")
             return
         if row.status == "finished":
-            _make_version(client, self.sweep, run_id, {**row.model_dump(), **tags})
-            first, *others = _versions_of(client, self.sweep, f"tag.trial_index = '{row.trial_index}'")
+            make_version(client, self.sweep, run_id, {**row.model_dump(), **tags, RECORD: row.model_dump_json()})
+            versions = _versions_of(client, self.sweep, f"tag.trial_index = '{row.trial_index}'")
+            first, *others = [version for version in versions if version.run_id == run_id or _is_there(version)]
             for other in others:
                 if other.run_id == run_id:
                     client.delete_model_version(self.sweep.ingredient_model, str(other.version))
             if first.run_id != run_id:
+                client.set_tag(run_id, SUPERSEDED, "true")
                 client.delete_run(run_id)
                 return
             row = _registered(first, row)
-        self._log_parameters(client, run_id, row)
-        values = {name: getattr(row, name) for name in _METRICS}
-        metrics = [Metric(key, value, timestamp=0, step=0) for key, value in values.items() if value is not None]
-        client.log_batch(run_id, metrics=metrics)
-        # The tag comes last: a trial counts as recorded once its whole row can be read back.
-        for key, value in {**tags, "status": row.status, "record": row.model_dump_json()}.items():
-            client.set_tag(run_id, key, value)
-        client.set_terminated(run_id, "FINISHED" if row.status == "finished" else "FAILED")
+        log_row(client, run_id, row, tags)
 
-    def upload_theta0(self, state: Mapping[str, Tensor]) -> None:
-        """Register theta0 as a version tagged ``role=initialization``."""
+    def upload_theta0(self, state: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
+        """Register theta0 as a version tagged ``role=initialization``; its run has the ``figures`` as metrics.
+
+        Where the version is there, nothing is changed.
+        """
         client = self.sweep.client()
         run_id = self.sweep.child_run(client, "initialization", "theta0", "theta0")
+        for version in _versions_of(client, self.sweep, f"run_id = '{run_id}'"):
+            if version.tags.get("role") == "initialization" and _is_there(version):
+                return
         uri, sha256 = self._log(client, run_id, state, {})
         tags = {"role": "initialization", "path": uri, "sha256": sha256, "theta0_sha256": self.theta0_sha256}
-        _make_version(client, self.sweep, run_id, tags)
+        for version in _versions_of(client, self.sweep, f"run_id = '{run_id}'"):
+            client.delete_model_version(self.sweep.ingredient_model, str(version.version))  # of a file that is gone
+        make_version(client, self.sweep, run_id, {**tags, **figures})
+        logged = client.get_run(run_id).data.metrics  # MLflow keeps every value that is logged at a step
+        metrics = [Metric(key, value, timestamp=0, step=0) for key, value in figures.items() if key not in logged]
+        client.log_batch(run_id, metrics=metrics)
         client.set_terminated(run_id)
 
     def _run_of(self, trial_index: int, patience: float | None = None) -> tuple[MlflowClient, str]:
@@ -121,19 +138,13 @@ class IngredientRecorder:
         client = self.sweep.client(patience)
         return client, self.sweep.child_run(client, "trial", str(trial_index), f"trial {trial_index}")
 
-    def _log_parameters(self, client: MlflowClient, run_id: str, hyper: Hyperparameters | IngredientRecord) -> None:
-        logged = client.get_run(run_id).data.params  # MLflow refuses to log one again with another value
-        values = hyper.hyperparameters if isinstance(hyper, IngredientRecord) else hyper.model_dump()
-        unlogged = as_tags({name: value for name, value in values.items() if name not in logged})
-        client.log_batch(run_id, params=[Param(name, value) for name, value in unlogged.items()])
-
     def _log(
         self, client: MlflowClient, run_id: str, state: Mapping[str, Tensor], metadata: dict[str, str]
     ) -> tuple[str, str]:
         origin = as_tags({"theta0_sha256": self.theta0_sha256})
         metadata = {**metadata, **origin, "class_names": json.dumps(self.class_names)}
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / FILE_NAME
+        with scratch() as folder:
+            path = folder / FILE_NAME
             sha256 = save_weights(state, path, metadata)
             client.log_artifact(run_id, str(path), "ingredient")
         return f"{client.get_run(run_id).info.artifact_uri}/ingredient/{FILE_NAME}", sha256
@@ -141,46 +152,29 @@ class IngredientRecorder:
 
 def read_trials(sweep: Sweep) -> list[IngredientRecord]:
     """The recorded trials of the sweep in search order."""
-    client = sweep.client()
-    rows, token = [], None
-    while True:
-        page = client.search_runs(
-            [sweep.experiment_id],
-            f"tags.sweep_id = '{sweep.sweep_id}' and tags.role = 'trial'",
-            max_results=1000,
-            page_token=token,
-        )
-        records = (run.data.tags.get("record") for run in page)  # None: the trial is under way
-        rows += [IngredientRecord.model_validate_json(record) for record in records if record is not None]
-        token = page.token
-        if not token:
-            return sorted(rows, key=lambda row: row.trial_index)
+    rows: dict[int, IngredientRecord] = {}
+    for run in sweep.runs(sweep.client(), "tags.role = 'trial'"):
+        row = row_of(run)  # None: the trial is under way
+        if row is not None and not is_deleted(run):
+            rows.setdefault(row.trial_index, row)
+    return [rows[index] for index in sorted(rows)]
 
 
 def list_ingredients(sweep: Sweep) -> list[IngredientVersion]:
-    """The ingredient versions of the sweep in search order, theta0 first."""
-    client = sweep.client()
-    versions: list[IngredientVersion] = []
-    token = None
-    while True:
-        page = client.search_model_versions(
-            f"name = '{sweep.ingredient_model}' and tag.sweep_id = '{sweep.sweep_id}'",
-            max_results=200,
-            page_token=token,
+    """The ingredient versions of the sweep in search order, theta0 first; see `trial_changes` for those of no use."""
+    versions: dict[int | None, IngredientVersion] = {}
+    for version in sweep.versions(sweep.client(), sweep.ingredient_model):
+        tags, index = version.tags, version.tags.get("trial_index", "")
+        if not {"path", "sha256"} <= tags.keys() or not (index.isdigit() or tags.get("role") == "initialization"):
+            continue
+        trial_index = int(index) if index.isdigit() else None
+        versions.setdefault(
+            trial_index,
+            IngredientVersion(
+                version=int(version.version), trial_index=trial_index, uri=tags["path"], sha256=tags["sha256"]
+            ),
         )
-        for version in page:
-            index = version.tags.get("trial_index")
-            versions.append(
-                IngredientVersion(
-                    version=int(version.version),
-                    trial_index=None if index is None else int(index),
-                    uri=version.tags["path"],
-                    sha256=version.tags["sha256"],
-                )
-            )
-        token = page.token
-        if not token:
-            return sorted(versions, key=lambda version: -1 if version.trial_index is None else version.trial_index)
+    return sorted(versions.values(), key=lambda version: -1 if version.trial_index is None else version.trial_index)
 
 
 def fetch_ingredients(versions: Sequence[IngredientVersion], folder: Path) -> list[Path]:
@@ -208,51 +202,96 @@ def fetch_intact(
     return paths, damaged
 
 
-def fetch_file(uri: str, sha256: str, folder: Path, title: str) -> Path:
-    """The local path of one artifact, checked, ``title`` in messages; see `fetch_ingredients`."""
+def fetch_file(uri: str, sha256: str, folder: Path, title: str, remedy: str = REMEDY) -> Path:
+    """The local path of one artifact, checked; ``title`` and ``remedy`` in messages; see `fetch_ingredients`."""
     path = local_path(uri)
     if path is None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{sha256}.safetensors"
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=folder) as partial:
-                Path(download_artifacts(artifact_uri=uri, dst_path=partial)).replace(path)
+                try:
+                    Path(download_artifacts(artifact_uri=uri, dst_path=partial)).replace(path)
+                except (MlflowException, OSError) as error:
+                    if is_at(uri):  # the store is away, or fails
+                        raise
+                    raise RegistryError(f"{title}: its file {uri} is missing; {remedy}") from error
     if not path.is_file():
-        raise RegistryError(f"{title}: its file {uri} is missing; restore it or start over with --fresh")
+        raise RegistryError(f"{title}: its file {uri} is missing; {remedy}")
     if file_sha256(path) != sha256:
-        raise RegistryError(f"{title}: {uri} was changed after it was recorded (SHA-256 differs); restore it")
+        raise RegistryError(f"{title}: {uri} was changed after it was recorded (SHA-256 differs); {remedy}")
     return path
 
 
-def _make_version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str, object]) -> None:
-    """Make a version from ``run_id`` unless there is one."""
-    if not _versions_of(client, sweep, f"run_id = '{run_id}'"):
-        client.create_model_version(
-            sweep.ingredient_model,
-            source=f"runs:/{run_id}/ingredient",
-            run_id=run_id,
-            tags=as_tags({**sweep.origin, **tags, "sweep_id": sweep.sweep_id}),
-            await_creation_for=0,
-        )
+def make_version(client: MlflowClient, sweep: Sweep, run_id: str, tags: Mapping[str, object]) -> int:
+    """The number of the version made from ``run_id``; made unless there is one."""
+    if versions := _versions_of(client, sweep, f"run_id = '{run_id}'"):
+        return int(versions[0].version)
+    all_tags = as_tags({**sweep.origin, **tags, "sweep_id": sweep.sweep_id})
+    return sweep.make_version(client, sweep.ingredient_model, f"runs:/{run_id}/ingredient", run_id, all_tags)
 
 
 def _versions_of(client: MlflowClient, sweep: Sweep, condition: str) -> list[ModelVersion]:
-    """The versions of this sweep that meet a ``condition`` of MLflow's, the oldest first."""
-    query = f"name = '{sweep.ingredient_model}' and tag.sweep_id = '{sweep.sweep_id}' and {condition}"
-    return sorted(client.search_model_versions(query), key=lambda version: int(version.version))
+    return sweep.versions(client, sweep.ingredient_model, condition)
 
 
-def _stands(recorded: str | None, row: IngredientRecord) -> bool:
-    """Whether a trial that is ``recorded`` stays so in spite of ``row``: it finished, and no cost is new."""
-    if recorded is None:
+def log_row(client: MlflowClient, run_id: str, row: IngredientRecord, tags: Mapping[str, str]) -> None:
+    """Show and record the outcome of a trial in its run."""
+    _log_parameters(client, run_id, row.hyperparameters)
+    values = {name: getattr(row, name) for name in _METRICS}
+    metrics = [Metric(key, value, timestamp=0, step=0) for key, value in values.items() if value is not None]
+    client.log_batch(run_id, metrics=metrics)
+    # The tag comes last: a trial counts as recorded once its whole row can be read back.
+    for key, value in {**tags, "status": row.status, RECORD: row.model_dump_json()}.items():
+        client.set_tag(run_id, key, value)
+    client.set_terminated(run_id, "FINISHED" if row.status == "finished" else "FAILED")
+
+
+def _log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, object]) -> None:
+    logged = client.get_run(run_id).data.params  # MLflow refuses to log one again with another value
+    unlogged = as_tags({name: value for name, value in values.items() if name not in logged})
+    client.log_batch(run_id, params=[Param(name, value) for name, value in unlogged.items()])
+
+
+def row_of(recorded: Run | ModelVersion) -> IngredientRecord | None:
+    """The row that is recorded in a run or a version; None where none is, or people wrote something else there."""
+    tags = recorded.data.tags if isinstance(recorded, Run) else recorded.tags
+    try:
+        return IngredientRecord.model_validate_json(tags.get(RECORD, ""))
+    except ValidationError:
+        return None
+
+
+def _is_there(version: ModelVersion) -> bool:
+    """Whether the weights of a version are."""
+    return "path" in version.tags and is_at(version.tags["path"])
+
+
+def is_at(uri: str) -> bool:
+    """Whether there is such an artifact."""
+    path = local_path(uri)
+    if path is not None:
+        return path.is_file()
+    folder, _, name = uri.rpartition("/")
+    try:
+        return any(Path(item.path).name == name for item in list_artifacts(artifact_uri=folder) or [])
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def _stands(earlier: IngredientRecord | None, row: IngredientRecord) -> bool:
+    """Whether a trial that is recorded as ``earlier`` stays so in spite of ``row``: it finished, and no cost is new."""
+    if earlier is None:
         return False
-    earlier = IngredientRecord.model_validate_json(recorded)
     return earlier.status == "finished" and (row.status != "finished" or row.gpu_hours <= earlier.gpu_hours)
 
 
 def _registered(version: ModelVersion, row: IngredientRecord) -> IngredientRecord:
     """The row of a registered version, with the cost of ``row``, which counts all attempts."""
     columns = {name: version.tags[name] for name in IngredientRecord.model_fields if name in version.tags}
-    cost = {"gpu_hours": row.gpu_hours, "attempts": row.attempts, "model_version": int(version.version)}
+    cost = {"gpu_hours": row.gpu_hours, "cpu_core_hours": row.cpu_core_hours, "attempts": row.attempts}
+    cost["model_version"] = int(version.version)
     # The same trial has the same hyperparameters, and tags are text.
     return IngredientRecord.model_validate({"theta0_sha256": None, **columns, **cost, **row.hyperparameters})

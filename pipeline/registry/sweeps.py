@@ -1,23 +1,38 @@
-"""The MLflow run that a sweep's trials and soups are nested below."""
+"""The MLflow run that a sweep's trials and soups are nested below.
+
+What is ours carries the tag ``sweep_id``; what lacks it is another's and left alone. People delete, rename and re-tag
+things in MLflow's UI, so all that is looked for here is looked for in the bin too, and taken out of it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import logging
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, ViewType
+from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
 from pipeline.records import RECORDS_VERSION, CostRecord, SplitRecord
 from pipeline.records.folder import RunFolder
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
 
+logger = logging.getLogger(__name__)
+
 _PATIENCE = 600.0  # seconds; a trial's hours are worth more
 _SETTINGS, _FIGURES = RunFolder(Path()).settings.name, RunFolder(Path()).figures.name
 _VERSION = "records_version"  # a tag of the sweep's run
+_NAME = "name"  # a tag of the sweep's run: the experiment may be renamed
+_PARENT, _NOTE = "mlflow.parentRunId", "mlflow.note.content"
+SUPERSEDED = "superseded"  # a tag, the role of the run that such runs are nested below, and a part of their names
+_SUFFIX = f" ({SUPERSEDED})"
 _DIGEST_LENGTH = 36  # MLflow's limit
 
 
@@ -49,49 +64,205 @@ class Sweep:
         """A connection from this process; a store that is away is waited for, ``patience`` or ten minutes."""
         return connect(self.tracking_uri, _PATIENCE if patience is None else patience)
 
+    def runs(self, client: MlflowClient, condition: str) -> list[Run]:
+        """The sweep's runs that meet a ``condition`` of MLflow's: those in the bin last, of both the oldest first."""
+        condition = f"tags.sweep_id = '{self.sweep_id}' and {condition}"
+        return sorted(_search(client, [self.experiment_id], condition), key=is_deleted)
+
     def child_run(self, client: MlflowClient, role: str, key: str, run_name: str, seconds: float = 0) -> str:
         """Id of the nested run for ``key``, made on the first call: a repeated or resumed stage finds it again.
 
-        ``seconds`` is how long ago that which it records began.
+        One that was deleted by hand is taken out of the bin. ``seconds`` is how long ago that which it records began.
         """
-        runs = client.search_runs(
-            [self.experiment_id],
-            f"tags.sweep_id = '{self.sweep_id}' and tags.role = '{role}' and tags.key = '{key}'",
-            max_results=1,
-            order_by=["attributes.start_time ASC"],
-        )
-        if runs:
-            return str(runs[0].info.run_id)
-        tags = {"sweep_id": self.sweep_id, "role": role, "key": key, "mlflow.parentRunId": self.run_id}
+        if runs := self.runs(client, f"tags.role = '{role}' and tags.key = '{key}'"):
+            run_id = str(runs[0].info.run_id)
+            if is_deleted(runs[0]):
+                client.restore_run(run_id)
+                if SUPERSEDED not in runs[0].data.tags:
+                    client.set_tag(run_id, _PARENT, self.run_id)
+            return run_id
+        tags = {"sweep_id": self.sweep_id, "role": role, "key": key, _PARENT: self.run_id}
         start = int(1000 * (time.time() - seconds))
-        return str(client.create_run(self.experiment_id, start, tags, run_name).info.run_id)
+        try:
+            run = client.create_run(self.experiment_id, start, tags, run_name)
+        except MlflowException:
+            if not _reopen(client, self.experiment_id, self.sweep_id):
+                raise
+            run = client.create_run(self.experiment_id, start, tags, run_name)
+        return str(run.info.run_id)
+
+    def make_version(self, client: MlflowClient, model: str, source: str, run_id: str, tags: Mapping[str, str]) -> int:
+        """A new version of one of our models, which is made again where it was deleted or renamed; its number."""
+        try:
+            version = client.create_model_version(model, source, run_id, tags=dict(tags), await_creation_for=0)
+        except MlflowException:
+            if not _make_models(client, self.name):
+                raise
+            version = client.create_model_version(model, source, run_id, tags=dict(tags), await_creation_for=0)
+        return int(version.version)
+
+    def versions(self, client: MlflowClient, model: str, condition: str = "") -> list[ModelVersion]:
+        """The sweep's versions of a model that meet a ``condition`` of MLflow's, the oldest first."""
+        query = f"name = '{model}' and tag.sweep_id = '{self.sweep_id}'" + (f" and {condition}" if condition else "")
+        versions: list[ModelVersion] = []
+        token = None
+        while True:
+            page = client.search_model_versions(query, max_results=200, page_token=token)
+            versions += page
+            token = page.token
+            if not token:
+                return sorted(versions, key=lambda version: int(version.version))
+
+    def supersede_others(self, role: str, current: Collection[str]) -> None:
+        """Mark the runs of ``role`` that are not ``current`` any more, and nest them below one run, out of the way.
+
+        One that is current again, as its settings have come back, loses the mark.
+        """
+        client = self.client()
+        for run in self.runs(client, f"tags.role = '{role}'"):
+            run_id, marked = str(run.info.run_id), SUPERSEDED in run.data.tags
+            if is_deleted(run) or marked != (run_id in current):
+                continue
+            name, below = str(run.info.run_name).removesuffix(_SUFFIX), self.run_id
+            if not marked:
+                name += _SUFFIX
+                below = self.child_run(client, SUPERSEDED, "all", SUPERSEDED)
+                client.set_terminated(below)
+            client.update_run(run_id, name=name)
+            client.set_tag(run_id, _PARENT, below)
+            if marked:
+                client.delete_tag(run_id, SUPERSEDED)
+            else:
+                client.set_tag(run_id, SUPERSEDED, "true")
+
+    def is_latest(self) -> bool:
+        """Whether no later sweep of the same name is there, whose soups the aliases then belong to."""
+        return find_sweep(self.tracking_uri, self.name).sweep_id == self.sweep_id
+
+
+def is_deleted(run: Run) -> bool:
+    """Whether the run is in the bin."""
+    return str(run.info.lifecycle_stage) == "deleted"
+
+
+def is_superseded(run: Run) -> bool:
+    """Whether another run took the place of this one."""
+    return SUPERSEDED in run.data.tags
+
+
+def _search(client: MlflowClient, experiment_ids: Sequence[str], condition: str) -> list[Run]:
+    """All runs that meet a ``condition`` of MLflow's, those in the bin too, the oldest first."""
+    runs: list[Run] = []
+    token = None
+    while experiment_ids:
+        page = client.search_runs(
+            list(experiment_ids),
+            condition,
+            run_view_type=ViewType.ALL,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            break
+    return runs
 
 
 def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | None, origin: Mapping[str, str]) -> Sweep:
     """The sweep's experiment, registered models and parent run, made where they are missing.
 
+    A sweep is known by its id: its experiment may have another name by now, and what is in the bin is taken out of it.
     ``artifacts`` is where a store without a server keeps the files of a new experiment. ``origin``: see `Sweep`.
     """
     client = connect(tracking_uri)
+    tags = {**as_tags(origin), "sweep_id": sweep_id, "role": "sweep", _NAME: name}
+    run = _parent(client, name, sweep_id)
+    if run is None:
+        experiment_id = _experiment(client, name, sweep_id, artifacts)
+        tags[_VERSION] = str(RECORDS_VERSION)
+        run_id = str(client.create_run(experiment_id, run_name=f"{name} {sweep_id}", tags=tags).info.run_id)
+        for child in _search(client, [experiment_id], f"tags.sweep_id = '{sweep_id}'"):
+            if str(child.info.run_id) != run_id and not is_deleted(child) and not is_superseded(child):
+                client.set_tag(child.info.run_id, _PARENT, run_id)
+    else:
+        _check_version(run, name)
+        experiment_id, run_id = str(run.info.experiment_id), str(run.info.run_id)
+        _reopen(client, experiment_id, sweep_id)
+        if is_deleted(client.get_run(run_id)):
+            client.restore_run(run_id)
+            logger.info("MLflow: the run of the sweep, '%s', was deleted by hand; restored", run.info.run_name)
+        for key in ("sweep_id", "role", _NAME):
+            if run.data.tags.get(key) != tags[key]:
+                client.set_tag(run_id, key, tags[key])
+    _make_models(client, name)
+    return Sweep(tracking_uri, name, sweep_id, experiment_id, run_id, dict(origin))
+
+
+def _parent(client: MlflowClient, name: str, sweep_id: str) -> Run | None:
+    """The run of a sweep; where its tags were changed, that which the sweep's other runs are nested below."""
+    for experiment_ids in _experiments(client, name):
+        runs = _search(client, experiment_ids, f"tags.sweep_id = '{sweep_id}'")
+        for run in sorted(runs, key=is_deleted):
+            if run.data.tags.get("role") == "sweep":
+                return run
+        for run_id in dict.fromkeys(str(run.data.tags.get(_PARENT)) for run in runs if not is_superseded(run)):
+            with contextlib.suppress(MlflowException):
+                return client.get_run(run_id)
+    return None
+
+
+def _experiments(client: MlflowClient, name: str) -> Iterator[list[str]]:
+    """The experiment ``name``, then all others: people rename them."""
+    named = client.get_experiment_by_name(name)
+    own = [] if named is None else [str(named.experiment_id)]
+    yield own
+    others: list[str] = []
+    token = None
+    while True:
+        page = client.search_experiments(ViewType.ALL, max_results=1000, page_token=token)
+        others += [str(one.experiment_id) for one in page]
+        token = page.token
+        if not token:
+            break
+    yield [one for one in others if one not in own]
+
+
+def _experiment(client: MlflowClient, name: str, sweep_id: str, artifacts: Path | None) -> str:
+    """The id of the experiment for a new sweep."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        location = None if artifacts is None else (artifacts / name).as_uri()
-        experiment_id = client.create_experiment(name, artifact_location=location)
-    else:
-        experiment_id = experiment.experiment_id
+        return str(
+            client.create_experiment(name, artifact_location=None if artifacts is None else (artifacts / name).as_uri())
+        )
+    _reopen(client, experiment.experiment_id, sweep_id)
+    return str(experiment.experiment_id)
+
+
+def _reopen(client: MlflowClient, experiment_id: str, sweep_id: str) -> bool:
+    """Take the experiment out of the bin, if it is there, with the runs of this sweep: others stay where they were."""
+    experiment = client.get_experiment(experiment_id)
+    if experiment.lifecycle_stage != "deleted":
+        return False
+    client.restore_experiment(experiment_id)
+    for run in _search(client, [experiment_id], ""):
+        if run.data.tags.get("sweep_id") != sweep_id:
+            client.delete_run(run.info.run_id)
+    logger.info("MLflow: the experiment '%s' was deleted by hand; restored", experiment.name)
+    return True
+
+
+def _make_models(client: MlflowClient, name: str) -> bool:
+    """Make those of our two registered models that are not there; returns whether any was missing."""
+    missing = False
     for model, description in _descriptions(name).items():
         try:
             client.get_registered_model(model)
         except MlflowException:
             client.create_registered_model(model, description=description)
-    runs = client.search_runs([experiment_id], f"tags.sweep_id = '{sweep_id}' and tags.role = 'sweep'", max_results=1)
-    if runs:
-        _check_version(runs[0], name)
-        run_id = runs[0].info.run_id
-    else:
-        tags = {**origin, "sweep_id": sweep_id, "role": "sweep", _VERSION: RECORDS_VERSION}
-        run_id = client.create_run(experiment_id, run_name=f"{name} {sweep_id}", tags=as_tags(tags)).info.run_id
-    return Sweep(tracking_uri, name, sweep_id, str(experiment_id), str(run_id), dict(origin))
+            missing = True
+    return missing
 
 
 def _descriptions(name: str) -> dict[str, str]:
@@ -102,27 +273,50 @@ def _descriptions(name: str) -> dict[str, str]:
 
 
 def find_sweep(tracking_uri: str, name: str) -> Sweep:
-    """The latest sweep of the run ``name``; raises RegistryError where there is none."""
+    """The latest sweep of the run ``name``; raises RegistryError where there is none.
+
+    Nothing is changed. A sweep whose run is in the bin counts only where all are.
+    """
     client = connect(tracking_uri)
-    experiment = client.get_experiment_by_name(name)
+    conditions = ("tags.role = 'sweep'", f"tags.role = 'sweep' and tags.{_NAME} = '{name}'")
     runs: list[Run] = []
-    if experiment is not None:
-        ids = [experiment.experiment_id]
-        runs = client.search_runs(ids, "tags.role = 'sweep'", max_results=1, order_by=["attributes.start_time DESC"])
-    if experiment is None or not runs:
-        names = [other.name for other in client.search_experiments() if other.name != "Default"]
-        contents = f"there are: {', '.join(names)}" if names else "it is empty"
-        raise RegistryError(f"the registry {redact(tracking_uri)} has no run '{name}'; {contents}")
-    run = runs[0]
+    for experiment_ids, condition in zip(_experiments(client, name), conditions, strict=True):
+        if runs := _search(client, experiment_ids, condition):
+            break
+    else:
+        raise RegistryError(f"the registry {redact(tracking_uri)} has no run '{name}'; {_contents(client, name)}")
+    run = sorted(runs, key=is_deleted, reverse=True)[-1]  # of those that are not deleted the latest
     _check_version(run, name)
     return Sweep(
         tracking_uri,
         name,
         run.data.tags["sweep_id"],
-        str(experiment.experiment_id),
+        str(run.info.experiment_id),
         str(run.info.run_id),
         run.data.tags,
     )
+
+
+def _contents(client: MlflowClient, name: str) -> str:
+    """What there is in place of the run ``name``."""
+    names = [other.name for other in client.search_experiments() if other.name != "Default"]
+    if name in names:
+        return (
+            f"the experiment '{name}' is there and holds no run of a sweep (deleted for good, or its tags changed): "
+            "the command `run` that made it, given again, makes it again"
+        )
+    return f"there are: {', '.join(names)}" if names else "it is empty"
+
+
+def sweep_changes(sweep: Sweep) -> list[str]:
+    """What of the sweep's own run and experiment is in the bin, a line each."""
+    client = sweep.client()
+    changes = []
+    if client.get_experiment(sweep.experiment_id).lifecycle_stage == "deleted":
+        changes.append("its experiment was deleted")
+    elif is_deleted(client.get_run(sweep.run_id)):
+        changes.append("the run of the sweep was deleted")
+    return changes
 
 
 def _check_version(run: Run, name: str) -> None:
@@ -154,11 +348,22 @@ def log_datasets(sweep: Sweep, source: str, splits: Sequence[SplitRecord]) -> No
 
 
 def describe(sweep: Sweep, table: str) -> None:
-    """Make the table of methods (plain text) the description of the sweep's run and of the soup model."""
+    """Put the table of methods (plain text) into the description of the sweep's run and of the soup model.
+
+    What people wrote there besides stays.
+    """
     client = sweep.client()
-    text = f"```\n{table}\n```"
-    client.set_tag(sweep.run_id, "mlflow.note.content", text)
-    client.update_registered_model(sweep.soup_model, f"{_descriptions(sweep.name)[sweep.soup_model]}\n\n{text}")
+    note = client.get_run(sweep.run_id).data.tags.get(_NOTE, "")
+    client.set_tag(sweep.run_id, _NOTE, _with_table(note, table))
+    description = client.get_registered_model(sweep.soup_model).description or ""
+    client.update_registered_model(sweep.soup_model, _with_table(description, table))
+
+
+def _with_table(text: str, table: str) -> str:
+    """``text`` with the table in place of an earlier one, else at the end."""
+    block = f"```\n{table}\n```"
+    with_block, count = re.subn(r"```\n.*?\n```", lambda _: block, text, count=1, flags=re.DOTALL)
+    return with_block if count else f"{text}\n\n{block}".strip()
 
 
 def log_settings(sweep: Sweep, path: Path) -> None:
@@ -175,21 +380,34 @@ def fetch_settings(sweep: Sweep, folder: Path) -> Path:
         raise RegistryError(f"the settings of run '{sweep.name}' cannot be read ({reason})") from error
 
 
-def log_costs(sweep: Sweep, costs: Sequence[CostRecord]) -> None:
-    """Log the cost curve in search order: a nested run per method, step = number of ingredients, ``gpu_hours`` too."""
+def log_costs(sweep: Sweep, start: Mapping[str, float], costs: Sequence[CostRecord]) -> None:
+    """Log the cost curve in search order: a nested run per method, step = number of ingredients, ``gpu_hours`` too.
+
+    ``start`` are the accuracies of theta0, the point of no ingredients and no hours; none where they are not known.
+    MLflow keeps every value that was ever logged at a step, so another curve of a method is another run, and the
+    earlier one is marked (see `Sweep.supersede_others`). The same curve again changes nothing.
+    """
     client = sweep.client()
     costs = [row for row in costs if row.order_seed is None]
+    accuracies = ("val_accuracy", "select_accuracy", "test_accuracy")
+    first = [(key, 0, start[key]) for key in accuracies if key in start]
+    current = []
     for method in dict.fromkeys(row.method for row in costs):
-        run_id = sweep.child_run(client, "cost-accuracy", method, f"cost-accuracy {method}")
-        metrics = [
-            Metric(key, value, timestamp=row.num_ingredients, step=row.num_ingredients)
+        points = [*first, *([("gpu_hours", 0, 0.0)] if first else [])]
+        points += [
+            (key, row.num_ingredients, value)
             for row in costs
             if row.method == method
-            for key in ("val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours")
+            for key in (*accuracies, "gpu_hours")
             if (value := getattr(row, key)) is not None
         ]
-        client.log_batch(run_id, metrics=metrics)
-        client.set_terminated(run_id)
+        digest = hashlib.sha256(json.dumps(points).encode()).hexdigest()
+        run_id = sweep.child_run(client, "cost-accuracy", f"{method}:{digest}", f"cost-accuracy {method}")
+        if client.get_run(run_id).info.status != "FINISHED":
+            client.log_batch(run_id, metrics=[Metric(key, value, step, step) for key, step, value in points])
+            client.set_terminated(run_id)
+        current.append(run_id)
+    sweep.supersede_others("cost-accuracy", current)
 
 
 def finish_sweep(

@@ -4,12 +4,14 @@ from pipeline.report.compare import comparison_page
 from pipeline.report.page import page
 from pipeline.report.section import Section
 from pipeline.report.sections import SECTIONS
+from pipeline.report.starting_point import below_start
 from pipeline.report.text import methods_table
 from pipeline.report.write import write_page, write_report
 
 __all__ = [
     "SECTIONS",
     "Section",
+    "below_start",
     "comparison_page",
     "methods_table",
     "page",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from pipeline.records import CostRecord, RunResults, cost_unit
+from pipeline.records import CostRecord, RunResults, cost_unit, costs
 from pipeline.report.cost_lines import cost_series
 from pipeline.report.formats import MISSING, between, count, percent, significant
 from pipeline.report.intervals import split_size
@@ -15,6 +15,7 @@ from pipeline.report.markup import Column, chart, facts, paragraph, section, tab
 from pipeline.report.methods import champion_of
 from pipeline.report.page import document
 from pipeline.report.plot import LinePlot, Series
+from pipeline.report.starting_point import LABEL, start_series
 from pipeline.report.styles import RUN_COLOURS, style
 
 _NAME = "Comparison of runs"
@@ -58,22 +59,32 @@ def _labels(named: Sequence[Named]) -> dict[str, str]:
 
 
 def _summary(named: Sequence[Named]) -> str:
+    """Which champion to take, decided on `select` as the champions themselves are; its test accuracy beside it."""
     champions = [(champion_of(results.run, results.soups), name) for name, results in named]
-    known = [(champion.test_accuracy, name, champion.method) for champion, name in champions if champion is not None]
+    known = [(champion, name) for champion, name in champions if champion is not None]
     if not known:
         return f"{count(len(named), 'run')}, none with a champion yet."
-    accuracy, name, method = max(known)
-    label = style(method, _labels(named)).label
-    best = f"{label} of {name} has the highest test accuracy of a champion: {percent(accuracy)} %."
-    tests = {
+    chosen = [(row.select_accuracy, row, name) for row, name in known if row.select_accuracy is not None]
+    if len(chosen) < len(known):
+        return "Not every run has a select split to choose on; the test accuracies below decide nothing."
+    accuracy, champion, name = max(chosen, key=lambda one: one[0])
+    label = style(champion.method, _labels(named)).label
+    best = f"{label} of {name} has the highest select accuracy of a champion: {percent(accuracy)} %"
+    best += f"; on test it reaches {percent(champion.test_accuracy)} %."
+    differ = [what for split, what in (("select", "chosen"), ("test", "tested")) if len(_image_sets(named, split)) > 1]
+    if differ:
+        best += f" The champions were {' and '.join(differ)} on different images, so small differences say nothing."
+    return best
+
+
+def _image_sets(named: Sequence[Named], name: str) -> set[tuple[object, ...]]:
+    """What tells the images of this split apart in the runs."""
+    return {
         (*results.run.class_names, split.size, split.indices_sha256)
         for _, results in named
         for split in results.run.splits
-        if split.name == "test"
+        if split.name == name
     }
-    if len(tests) > 1:
-        best += " The runs were tested on different images, so small differences say nothing."
-    return best
 
 
 def _runs_table(named: Sequence[Named]) -> str:
@@ -89,8 +100,8 @@ def _runs_table(named: Sequence[Named]) -> str:
                 percent(champion.test_accuracy) if champion else MISSING,
                 between(champion.test_accuracy, images) if champion else MISSING,
                 str(len(results.ingredients)),
-                significant(sum(row.gpu_hours for row in results.ingredients)),
-                cost_unit(results.ingredients),
+                " and ".join(map(significant, costs(results.ingredients).values())) or significant(0),
+                " and ".join(costs(results.ingredients)) or cost_unit(results.ingredients),
             )
         )
     return table("The runs and their champions", columns, rows, source="run.json")
@@ -105,31 +116,38 @@ def _methods_table(named: Sequence[Named]) -> str:
         Column("SD, pp"),
     ]
     labels, rows = _labels(named), []
+    starts = [results.run.theta0_test_accuracy for _, results in named]
+    found = [(LABEL, starts)] if any(start is not None for start in starts) else []
     for method in methods:
-        accuracies = [
+        tested = [
             next((soup.test_accuracy for soup in results.soups if soup.method == method), None) for _, results in named
         ]
+        found.append((style(method, labels).label, tested))
+    for label, accuracies in found:
         known = [accuracy for accuracy in accuracies if accuracy is not None]
         everywhere = len(known) == len(named)
         rows.append(
             (
-                style(method, labels).label,
+                label,
                 *map(percent, accuracies),
                 percent(statistics.mean(known)) if everywhere else MISSING,
                 f"{100 * statistics.stdev(known):.2f}" if everywhere and len(known) > 1 else MISSING,
             )
         )
-    return table("Test accuracy (%) of each method", columns, rows, source="soups.parquet")
+    return table("Test accuracy (%) of each method", columns, rows, source="soups.parquet, run.json")
 
 
 def _curves(named: Sequence[Named]) -> LinePlot:
     """The cost curve of every method that was followed: a colour per run, a marker per method."""
     labels, series = _labels(named), list[Series]()
+    units = {cost_unit(results.ingredients) for _, results in named}
     for number, (name, results) in enumerate(named):
         colour = RUN_COLOURS[number % len(RUN_COLOURS)]
-        for line in cost_series(results.table("cost_accuracy", CostRecord), cost_unit(results.ingredients), labels):
-            series.append(replace(line, label=f"{name}: {line.label}", colour=colour, numbers=(), sides=()))
-    units = {cost_unit(results.ingredients) for _, results in named}
+        costs, unit = results.table("cost_accuracy", CostRecord), cost_unit(results.ingredients)
+        of_unit = f" ({unit})" if len(units) > 1 else ""
+        for line in [*cost_series(costs, unit, labels), *(start_series(results, unit) if costs else [])]:
+            label = f"{name}: {line.label}{of_unit}"
+            series.append(replace(line, label=label, colour=colour, numbers=(), sides=()))
     x_title = f"Cost so far ({' or '.join(sorted(units))})"
     return LinePlot(
         "runs_cost_accuracy",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
-from pipeline.records import CostRatioRecord, CostRecord, RunRecord, RunResults, cost_unit
+from pipeline.records import CPU_CORE_HOURS, CostRatioRecord, CostRecord, RunRecord, RunResults, cost_unit, costs
 from pipeline.report.cost_lines import CostLine, OrderBand, cost_lines, cost_series, order_bands
-from pipeline.report.formats import between, cost, count, percent, significant
+from pipeline.report.formats import MISSING, between, cost, count, percent, significant, spent
 from pipeline.report.intervals import split_size
 from pipeline.report.markup import Column, chart, paragraph, table
-from pipeline.report.measured import ACCURACIES, TEST, accuracy_series
+from pipeline.report.measured import ACCURACIES, TEST, accuracy_series, b_cell, b_heading
 from pipeline.report.plot import LinePlot, Plot, Series
 from pipeline.report.section import Section
+from pipeline.report.starting_point import LABEL, own_cost, start_series
 from pipeline.report.styles import style
 
 _COST, _NUMBER = "cost_accuracy", "number_accuracy"
@@ -29,6 +30,7 @@ def _plots(results: RunResults) -> list[Plot]:
 def _against_cost(results: RunResults) -> LinePlot:
     costs, unit = results.table("cost_accuracy", CostRecord), cost_unit(results.ingredients)
     series = [*cost_series(costs, unit, results.run.labels), *_order_series(results, lambda band: band.gpu_hours)]
+    series += start_series(results, unit)
     return LinePlot(
         _COST,
         f"Test accuracy of each method against cost in {unit}",
@@ -48,6 +50,7 @@ def _against_number(results: RunResults) -> LinePlot:
         x = [row.num_ingredients for row in rows]
         series.append(accuracy_series(look, x, [row.test_accuracy for row in rows], images))
     series += _order_series(results, lambda band: band.num_ingredients)
+    series += start_series(results, cost_unit(results.ingredients), bars=True)
     what = "Test accuracy of each method against the number of ingredients"
     return LinePlot(_NUMBER, what, "Ingredients", TEST, series, whole_x=True, source="cost_accuracy.parquet")
 
@@ -77,13 +80,19 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         command = "<code>python -m pipeline run --config CONFIG --stages study,report</code>"
         return f"<p>{escape(how)}{command}</p>"
     unit, images = cost_unit(results.ingredients), split_size(results.run, "test")
-    lines = cost_lines(results.table("cost_accuracy", CostRecord))
-    columns = [Column("Method", False), *map(Column, ("Ingredients", unit, *ACCURACIES))]
-    rows = [
+    costs_of = results.table("cost_accuracy", CostRecord)
+    lines = cost_lines(costs_of)
+    units = list(costs(results.ingredients)) or [unit]
+    b = b_heading(costs_of)
+    columns = [Column("Method", False), *map(Column, ("Ingredients", *b, *units, *ACCURACIES))]
+    rows = [_start(results.run, images, b, units)] if results.run.theta0_test_accuracy is not None else []
+    rows += [
         (
             style(line.method, results.run.labels).label,
             str(row.num_ingredients),
+            *b_cell(row, costs_of),
             significant(row.gpu_hours),
+            *(significant(row.cpu_core_hours or 0.0) for _ in units[1:]),
             percent(row.val_accuracy),
             percent(row.select_accuracy),
             percent(row.test_accuracy),
@@ -92,11 +101,12 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         for line in lines
         for row, _ in line.points
     ]
-    points = table("The cost curve in search order", columns, rows, source="cost_accuracy.parquet")
+    points = table("The cost curve in search order", columns, rows, source="cost_accuracy.parquet, run.json")
     content = [
         paragraph(
             "Each point is a model made from the first trials of the sweep, in search order; the number beside it says "
-            f"how many. Further right is dearer (all trials so far, failed ones too, in {unit}), higher is better."
+            f"how many. Further right is dearer (all trials so far, failed ones too, in {unit}), higher is better. "
+            f"At 0 is the model that all trials started from, whose own cost is in no point.{_two_units(units)}"
         ),
         chart(plots[_COST]),
         *(paragraph(text) for line in lines if (text := worth(results.run, line, unit))),
@@ -106,6 +116,22 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         f"<details><summary>The points as a table</summary>{points}</details>",
     ]
     return "".join(content)
+
+
+def _two_units(units: Sequence[str]) -> str:
+    """What the curve leaves out where some trials had a GPU and others none."""
+    if len(units) < 2:
+        return ""
+    return f" What ran without a GPU cost {CPU_CORE_HOURS} besides, which are not in these; the table has both."
+
+
+def _start(run: RunRecord, images: int | None, b: Sequence[str], units: Sequence[str]) -> tuple[str, ...]:
+    """The row of the starting point: no ingredients; its own cost stands beside, in no other row."""
+    figures, test = run.theta0_figures, run.theta0_test_accuracy or 0.0
+    price = f"0{own_cost(run, units[0])}"
+    validation, select = (percent(figures.get(f"{split}_accuracy")) for split in ("val", "select"))
+    beside = (*(MISSING for _ in b), price, *("0" for _ in units[1:]))
+    return LABEL, "0", *beside, validation, select, percent(test), between(test, images)
 
 
 def _ratios(ratios: Sequence[CostRatioRecord], unit: str, labels: Mapping[str, str]) -> str:
@@ -135,29 +161,51 @@ def _ratios(ratios: Sequence[CostRatioRecord], unit: str, labels: Mapping[str, s
 
 
 def worth(run: RunRecord, line: CostLine, unit: str) -> str:
-    """What the last step of a cost curve brought, in words; nothing where there is only one point."""
+    """What the last step of a cost curve brought, in words; nothing where there is only one point.
+
+    `select` alone decides what is advised: a test split that decides is used. What `test` says stands beside it.
+    """
     if len(line.points) < 2:
         return ""
     (before, _), (after, _) = line.points[-2:]
-    points, hours = 100 * (after.test_accuracy - before.test_accuracy), after.gpu_hours - before.gpu_hours
+    hours = after.gpu_hours - before.gpu_hours
+    beside = (after.cpu_core_hours or 0.0) - (before.cpu_core_hours or 0.0)
+    paid = spent({unit: hours, **({CPU_CORE_HOURS: beside} if beside else {})})
+    label = style(line.method, run.labels).label
     text = (
-        f"The last {cost(hours, unit)}, from {before.num_ingredients} to {count(after.num_ingredients, 'ingredient')}, "
-        f"changed the test accuracy of {style(line.method, run.labels).label} by {points:+.2f} pp"
+        f"The last {paid}, from {before.num_ingredients} to {count(after.num_ingredients, 'ingredient')}, changed the "
     )
-    if points > 0:
-        each = hours / points
-        price = "" if run.price_per_gpu_hour is None else f", {significant(each * run.price_per_gpu_hour)} in money"
-        text += f": {cost(each, unit)} for each percentage point{price}"
-    if after.gain_low is None or after.gain_high is None:
-        return f"{text}."
-    if after.gain_low > 0:
-        verdict = "More trials may still pay off."
-    elif points > 0:
-        verdict = "That does not tell whether more trials would pay off."
+    on_test = 100 * (after.test_accuracy - before.test_accuracy)
+    each = ""
+    if on_test > 0 and not beside:
+        price = hours / on_test
+        money = "" if run.price_per_gpu_hour is None else f", {significant(price * run.price_per_gpu_hour)} in money"
+        each = f", {cost(price, unit)} for each percentage point{money}"
+    test = f"{on_test:+.2f} pp{_interval(after.gain_low, after.gain_high)}{each}"
+    if before.select_accuracy is None or after.select_accuracy is None:
+        return (
+            f"{text}test accuracy of {label} by {test}. Without a select split nothing can tell whether more trials "
+            "would pay off."
+        )
+    on_select = 100 * (after.select_accuracy - before.select_accuracy)
+    interval = _interval(after.select_gain_low, after.select_gain_high)
+    if after.select_gain_low is None:
+        verdict = ""  # an older table, without the interval
+    elif after.select_gain_low > 0:
+        verdict = " More trials may still pay off."
+    elif on_select > 0:
+        verdict = " That does not tell whether more trials would pay off."
     else:
-        verdict = "That is no reason for more trials."
-    interval = f"{100 * after.gain_low:+.2f} to {100 * after.gain_high:+.2f} pp"
-    return f"{text}. The 95 % interval of that change is {interval}. {verdict}"
+        verdict = " That is no reason for more trials."
+    return (
+        f"{text}select accuracy of {label} by {on_select:+.2f} pp{interval}.{verdict} The test accuracy, which decides "
+        f"nothing, changed by {test}."
+    )
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    """The 95 % interval of a change, in brackets; nothing where it is not known."""
+    return "" if low is None or high is None else f" (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
 
 
 SECTION = Section(

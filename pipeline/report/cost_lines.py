@@ -66,7 +66,7 @@ def cost_series(costs: Sequence[CostRecord], unit: str, labels: Mapping[str, str
                 hover=[
                     f"<b>{escape(look.label)}</b><br>{count(row.num_ingredients, 'ingredient')}"
                     f"<br>{cost(row.gpu_hours, unit)}<br>test {percent(row.test_accuracy)} %"
-                    f"<br>validation {percent(row.val_accuracy)} %"
+                    f"<br>select {percent(row.select_accuracy)} %<br>validation {percent(row.val_accuracy)} %"
                     for row in rows
                 ],
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.records import SoupRecord, VariantRecord
+from pipeline.records import GPU_HOURS, SoupRecord, VariantRecord
 from pipeline.report.intervals import interval
 
 MISSING = "-"
@@ -59,8 +60,25 @@ def memory(num_bytes: int | None) -> str:
 
 
 def memory_with_kind(soup: SoupRecord | VariantRecord) -> str:
-    """Peak memory of a construction and where it was taken: ``1.32 GiB GPU`` or ``120 MiB RAM``."""
-    return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}"
+    """Peak memory of a construction and where it was taken: ``1.32 GiB GPU (1.5 GiB held)`` or ``120 MiB RAM``."""
+    held = "" if soup.peak_reserved_bytes is None else f" ({memory(soup.peak_reserved_bytes)} held)"
+    return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}{held}"
+
+
+def about_memory(soups: Sequence[SoupRecord]) -> str:
+    """A sentence for each kind of memory figure among the rows: what it holds and what it leaves out."""
+    kinds = {soup.peak_memory_kind for soup in soups}
+    said = ""
+    if "cuda" in kinds:
+        said += (
+            "Peak memory on a GPU is all that PyTorch had given out at once, model and images included; held: what it "
+            "had taken from the device for that, fragments included. CUDA's context, about half a GiB, comes on top. "
+        )
+    if "anon" in kinds:
+        said += (
+            "Peak memory in RAM is what building the soup added to the process; files that are mapped do not count. "
+        )
+    return said
 
 
 def cost(hours: float, unit: str) -> str:
@@ -71,6 +89,11 @@ def cost(hours: float, unit: str) -> str:
     text = f"{significant(hours)} {unit}"
     device = unit.removeprefix("CPU ").removesuffix(" hours")
     return f"{text} ({duration(3600 * hours)} of one {device})" if 0 < hours < 1 else text
+
+
+def spent(hours: Mapping[str, float]) -> str:
+    """What trials cost by unit (see `records.costs`): ``24.1 GPU hours and 3.5 CPU core hours``."""
+    return " and ".join(cost(value, unit) for unit, value in hours.items()) or cost(0, GPU_HOURS)
 
 
 class CostScale(NamedTuple):

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from pipeline.records import IngredientRecord, RunResults, cost_unit
+from pipeline.records import IngredientRecord, RunResults, costs
 from pipeline.records.hyperparameters import named, shown
-from pipeline.report.formats import cost, percent
+from pipeline.report.formats import percent, spent
 from pipeline.report.markup import chart, paragraph
 from pipeline.report.methods import champion_of
 from pipeline.report.plot import LinePlot, Plot, Series
@@ -19,7 +19,7 @@ _NAME = "ingredients"
 
 
 class Trials(NamedTuple):
-    """The trials in search order: those that gave an ingredient and those that did not.
+    """The trials in search order: those that soups are made of and those that they are not.
 
     ``floor`` is the accuracy at which the latter are marked, below all others.
     """
@@ -30,7 +30,7 @@ class Trials(NamedTuple):
 
 
 def trials(ingredients: Sequence[IngredientRecord]) -> Trials:
-    """Sort the trials into those with an ingredient and those without."""
+    """Sort the trials into those that soups are made of and the others."""
     rows = sorted(ingredients, key=lambda row: row.trial_index)
     finished = [row for row in rows if row.status == "finished"]
     values = [v for row in finished for v in (row.val_accuracy, row.test_accuracy) if v is not None] or [0.0]
@@ -44,8 +44,8 @@ def _plots(results: RunResults) -> list[Plot]:
 
 
 def _in_search_order(results: RunResults) -> LinePlot:
-    """Every trial in search order; those without an ingredient are marked below all others."""
-    rows, unit = trials(results.ingredients), cost_unit(results.ingredients)
+    """Every trial in search order; those that no soup is made of are marked below all others."""
+    rows = trials(results.ingredients)
     series = []
     for label, name, marker, symbol, colour in (
         ("Validation", "val_accuracy", "s", "square-open", VALIDATION_COLOUR),
@@ -53,10 +53,10 @@ def _in_search_order(results: RunResults) -> LinePlot:
     ):
         known = [row for row in rows.finished if getattr(row, name) is not None]
         accuracies = [getattr(row, name) for row in known]
-        series.append(_trial_points(label, colour, marker, symbol, known, accuracies, unit))
+        series.append(_trial_points(label, colour, marker, symbol, known, accuracies))
     if rows.without:
         floor = [rows.floor] * len(rows.without)
-        series.append(_trial_points("No ingredient", GREY, "x", "x-thin", rows.without, floor, unit))
+        series.append(_trial_points("In no soup", GREY, "x", "x-thin", rows.without, floor))
     champion = champion_of(results.run, results.soups)
     if champion is not None:
         look, indices = style(champion.method, results.run.labels), [row.trial_index for row in results.ingredients]
@@ -77,18 +77,17 @@ def _trial_points(
     symbol: str,
     rows: Sequence[IngredientRecord],
     accuracies: Sequence[float],
-    unit: str,
 ) -> Series:
     return Series(
         label, colour, marker, symbol,
         x=[row.trial_index for row in rows],
         y=[100 * accuracy for accuracy in accuracies],
         line=None,
-        hover=[_trial_hover(row, unit) for row in rows],
+        hover=[_trial_hover(row) for row in rows],
     )  # fmt: skip
 
 
-def _trial_hover(row: IngredientRecord, unit: str) -> str:
+def _trial_hover(row: IngredientRecord) -> str:
     """What a trial came to, what it cost and its hyperparameters, in plotly's markup."""
     lines = [f"<b>Trial {row.trial_index}</b>, {row.status}"]
     if row.status == "finished":
@@ -96,12 +95,10 @@ def _trial_hover(row: IngredientRecord, unit: str) -> str:
     elif row.reason:
         lines.append(escape(row.reason if len(row.reason) <= 60 else f"{row.reason[:57]}..."))
     if row.device == "imported":
-        return "<br>".join([*lines, cost(row.gpu_hours, unit), "imported"])
+        return "<br>".join([*lines, spent(costs([row])), "imported"])
     known = [name for name in shown(row.hyperparameters) if row.hyperparameters[name] is not None]
     pairs = [known[start : start + 2] for start in range(0, len(known), 2)]
-    return "<br>".join(
-        [*lines, cost(row.gpu_hours, unit), *(escape(named(row.hyperparameters, pair)) for pair in pairs)]
-    )
+    return "<br>".join([*lines, spent(costs([row])), *(escape(named(row.hyperparameters, pair)) for pair in pairs)])
 
 
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
@@ -117,7 +114,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             f"<li>Trial {row.trial_index} ({row.status}): {escape(row.reason or 'no reason recorded')}</li>"
             for row in rows.without
         )
-        content.append(f"<h3>Trials without an ingredient</h3><ul>{items}</ul>")
+        content.append(f"<h3>Trials that no soup is made of</h3><ul>{items}</ul>")
     return "".join(content)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from pipeline.records import RunResults, VariantRecord
-from pipeline.report.formats import between, duration, memory_with_kind, percent
+from pipeline.report.formats import MISSING, between, duration, memory_with_kind, percent
 from pipeline.report.intervals import interval, split_size
 from pipeline.report.markup import Column, table
 from pipeline.report.plot import Series
@@ -35,6 +36,24 @@ def accuracy_series(
     )  # fmt: skip
 
 
+class HasBlocks(Protocol):
+    """A row of a soup; ``block_size`` is None where its method has no blocks."""
+
+    @property
+    def block_size(self) -> int | None:
+        """The b that was used."""
+
+
+def b_heading(rows: Sequence[HasBlocks]) -> list[str]:
+    """The heading of the column that says the b that was used, where a row has one."""
+    return ["b"] if any(row.block_size is not None for row in rows) else []
+
+
+def b_cell(row: HasBlocks, rows: Sequence[HasBlocks]) -> list[str]:
+    """The cell of that column in a ``row`` of ``rows``."""
+    return [MISSING if row.block_size is None else str(row.block_size)] if b_heading(rows) else []
+
+
 def by_method(rows: Sequence[VariantRecord]) -> dict[str, list[VariantRecord]]:
     """The rows of each method, by the number that varies."""
     methods = dict.fromkeys(row.method for row in rows)
@@ -50,7 +69,7 @@ def variants_table(
     """A table of soups of which one thing varies; ``default`` names the run's own value."""
     images = split_size(results.run, "test")
     shifts = [f"{name} %" for name in rows[0].shift_accuracies]
-    headings = (heading, *ACCURACIES, *shifts, "Selected", "Construction", "Peak memory")
+    headings = (heading, *ACCURACIES, *shifts, "Selected", *b_heading(rows), "Construction", "Peak memory")
     columns = [Column("Method", False), *map(Column, headings)]
     cells = [
         (
@@ -62,6 +81,7 @@ def variants_table(
             between(row.test_accuracy, images),
             *map(percent, row.shift_accuracies.values()),
             f"{row.num_selected} of {row.num_ingredients}",
+            *b_cell(row, rows),
             duration(row.construction_seconds),
             memory_with_kind(row),
         )

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.records import RunRecord, RunResults, SoupRecord
-from pipeline.report.formats import MISSING, between, duration, memory_with_kind, percent, significant
+from pipeline.report.formats import MISSING, about_memory, between, duration, memory_with_kind, percent, significant
 from pipeline.report.intervals import split_size
 from pipeline.report.markup import Column, paragraph, table
+from pipeline.report.measured import b_cell, b_heading
 from pipeline.report.plot import Plot
 from pipeline.report.section import Section
+from pipeline.report.starting_point import LABEL, below_start, is_start
 from pipeline.report.styles import style
+
+RENEWED = "best-individual-renewed"
 
 
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
@@ -19,33 +23,86 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         return paragraph("No soup has been built yet: run the soup stage (--stages soup).")
     images = split_size(run, "test")
     accuracies = ("Validation %", "Select %", "Test %", "95 % interval")
-    shifts = [f"{name} %" for name in soups[0].shift_accuracies]
-    columns = ("Method", *accuracies, *shifts, "Selected", "Time per epoch", "Epochs", "Construction", "Peak memory")
-    rows = [
+    shifts = list(soups[0].shift_accuracies)
+    built = ("Selected", *b_heading(soups), "Time per epoch", "Epochs", "Construction", "Peak memory")
+    columns = ("Method", *accuracies, *(f"{name} %" for name in shifts), *built)
+    rows = [_start(run, shifts, len(columns))] if run.theta0_test_accuracy is not None else []
+    before = len(rows)
+    rows += [
         (
-            style(soup.method, run.labels).label,
+            style(soup.method, run.labels).label + (f" ({LABEL.lower()})" if _is_start(results, soup) else ""),
             percent(soup.val_accuracy),
             percent(soup.select_accuracy),
             percent(soup.test_accuracy),
             between(soup.test_accuracy, images),
             *map(percent, soup.shift_accuracies.values()),
             f"{soup.num_selected} of {soup.num_ingredients}",
+            *b_cell(soup, soups),
             duration(soup.construction_seconds / soup.epochs) if soup.epochs else MISSING,
-            significant(soup.epochs),
+            f"{significant(soup.epochs)}{f' (+{soup.epochs_of_trials})' if soup.epochs_of_trials else ''}",
             duration(soup.construction_seconds),
             memory_with_kind(soup),
         )
         for soup in soups
     ]
-    champion = next((index for index, soup in enumerate(soups) if soup.method == run.champion), None)
+    champion = champion_of(run, soups)
+    marked = None if champion is None else before + soups.index(champion)
     chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
     notes = "Epochs are passes over the images that a method learned from. "
+    if any(soup.epochs_of_trials for soup in soups):
+        notes += (
+            "In brackets: one for each ingredient that the trials had made already, which the time leaves out and the "
+            "papers count. "
+        )
+    if b_heading(soups):
+        notes += "b is the number of models in memory at a time. "
+    notes += about_memory(soups)
+    if text := in_one_block(soups, run.labels):
+        notes += f"{text}. "
+    if any(soup.method == RENEWED for soup in soups):
+        notes += (
+            "Soups have their BatchNorm statistics renewed on training images; trials, and members of an ensemble, "
+            f"have their own. {style(RENEWED, run.labels).label} is the best trial with them renewed: what a soup "
+            "gains over that row is due to mixing. "
+        )
     notes += f"The methods learned from validation, {chooser} chose the champion (marked), test is only reported."
     if any(soup.method not in results.coefficients for soup in soups):
         notes += " An ensemble runs all its selected models for every prediction; every other row is a single model."
     headings = [Column(name, name != "Method") for name in columns]
-    methods = table("Accuracy and cost of each method", headings, rows, champion, "soups.parquet")
-    return methods + paragraph(notes, "note")
+    methods = table("Accuracy and cost of each method", headings, rows, marked, "soups.parquet, run.json")
+    below = champion is not None and below_start(run, champion)
+    warning = paragraph(f"The champion is below the starting point: {below}.") if below else ""
+    return methods + warning + paragraph(notes, "note")
+
+
+def _start(run: RunRecord, shifts: Sequence[str], num_columns: int) -> tuple[str, ...]:
+    """The row of the model that all trials started from, which was not built from ingredients."""
+    figures, test = run.theta0_figures, run.theta0_test_accuracy or 0.0
+    known = (
+        LABEL,
+        percent(figures.get("val_accuracy")),
+        percent(figures.get("select_accuracy")),
+        percent(test),
+        between(test, split_size(run, "test")),
+        *(percent(run.theta0_shift_accuracies.get(name)) for name in shifts),
+    )
+    return (*known, *(num_columns - len(known)) * (MISSING,))
+
+
+def _is_start(results: RunResults, soup: SoupRecord) -> bool:
+    return is_start(results.coefficients.get(soup.method, []))
+
+
+def in_one_block(soups: Sequence[SoupRecord], labels: Mapping[str, str]) -> str:
+    """Which methods that learn in blocks had all ingredients in one, and what they are then; empty where none had."""
+    whole = [
+        style(soup.method, labels).label
+        for soup in soups
+        if soup.block_size == soup.num_ingredients > 1 and soup.method not in ("hl", "hl-plus")
+    ]
+    if not whole:
+        return ""
+    return f"{' and '.join(whole)} had all ingredients in one block (b = K): MEHL-Soup is HL-Soup then"
 
 
 def champion_of(run: RunRecord, soups: Sequence[SoupRecord]) -> SoupRecord | None:

@@ -14,16 +14,18 @@ from pipeline.records import (
     SoupRecord,
     cost_by_device,
     cost_unit,
+    costs,
 )
 from pipeline.report.comparisons import against
 from pipeline.report.cost_accuracy import worth
 from pipeline.report.cost_lines import cost_lines
-from pipeline.report.formats import between, cost, count, duration, percent, significant
+from pipeline.report.formats import between, cost, count, duration, percent, significant, spent
 from pipeline.report.intervals import split_size
 from pipeline.report.markup import facts, paragraph
-from pipeline.report.methods import champion_of
+from pipeline.report.methods import RENEWED, champion_of
 from pipeline.report.plot import Plot
 from pipeline.report.section import Section
+from pipeline.report.starting_point import below_start, own_unit
 from pipeline.report.styles import style
 
 _BASELINE = "best-individual"
@@ -41,7 +43,8 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     content = [
         facts(_tiles(run, champion, baseline, tested, ingredients), "tiles"),
         paragraph(_verdict(run, champion), "lead"),
-        paragraph(_gain(champion, baseline, tested)) if baseline else "",
+        paragraph(_below(run, champion)) if below_start(run, champion) else "",
+        paragraph(_gain(champion, baseline, tested) + _renewed(champion, baseline, soups)) if baseline else "",
         paragraph(_spent(run, ingredients, champion)),
         *map(paragraph, _worth(results, champion)),
     ]
@@ -54,7 +57,9 @@ def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
     if ratio := _headline(results.table("cost_ratios", CostRatioRecord), champion.method):
         yield _equal_accuracy(results.run, ratio, unit)
     lines = cost_lines(results.table("cost_accuracy", CostRecord))
-    followed = next((line for line in lines if line.method == champion.method), lines[0] if lines else None)
+    # Where the champion was not followed, the line that `select` puts first: this leads to advice.
+    best = max(lines, key=lambda line: line.points[-1].record.select_accuracy or 0.0, default=None)
+    followed = next((line for line in lines if line.method == champion.method), best)
     if followed is not None and (text := worth(results.run, followed, unit)):
         yield text
 
@@ -102,8 +107,7 @@ def _tiles(
         gain = champion.test_accuracy - baseline.test_accuracy
         doubt = ", within noise" if tested is not None and tested.p_adjusted >= _SIGNIFICANT else ""
         tiles.append((f"Gain over best individual{doubt}", f"{100 * gain:+.2f} pp"))
-    unit = cost_unit(ingredients)
-    return [*tiles, (f"Sweep, {unit}", significant(sum(row.gpu_hours for row in ingredients)))]
+    return [*tiles, *((f"Sweep, {unit}", significant(hours)) for unit, hours in costs(ingredients).items())]
 
 
 def _verdict(run: RunRecord, champion: SoupRecord) -> str:
@@ -123,6 +127,14 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
     if images is None:
         return f"{chosen} {reached}."
     return f"{chosen} {reached} (95 % interval {between(champion.test_accuracy, images)}, {count(images, 'image')})."
+
+
+def _below(run: RunRecord, champion: SoupRecord) -> str:
+    """That the champion is no better than what the sweep started from."""
+    return (
+        f"The champion is below the starting point that all trials share: {below_start(run, champion)}. With "
+        "soup.include_initialization the starting point is an ingredient too, and may be the best individual."
+    )
 
 
 def _gain(champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord | None) -> str:
@@ -146,19 +158,34 @@ def _gain(champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord |
     )
 
 
+def _renewed(champion: SoupRecord, baseline: SoupRecord, soups: Sequence[SoupRecord]) -> str:
+    """What of the gain renewed BatchNorm statistics bring alone, which soups have and trials have not."""
+    renewed = next((soup for soup in soups if soup.method == RENEWED), None)
+    if renewed is None or champion.method == baseline.method:
+        return ""
+    alone, rest = (
+        100 * (one.test_accuracy - other.test_accuracy) for one, other in ((renewed, baseline), (champion, renewed))
+    )
+    return (
+        f" Renewing the BatchNorm statistics of that trial alone changes its accuracy by {alone:+.2f} points; to that "
+        f"mixing adds {rest:+.2f}."
+    )
+
+
 def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: SoupRecord | None) -> str:
     """What the sweep, the starting point and the soup cost."""
     if not ingredients:
         return "No trial has run yet."
-    unit = cost_unit(ingredients)
     kinds = [
-        (status, sum(row.status == status for row in ingredients)) for status in ("finished", "failed", "rejected")
+        (status, sum(row.status == status for row in ingredients))
+        for status in ("finished", "left-out", "failed", "rejected")
     ]
     outcome = ", ".join(f"{number} {status}" for status, number in kinds if number)
-    total = cost(sum(row.gpu_hours for row in ingredients), unit)
+    total = spent(costs(ingredients))
     trials = f"{count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''}"
     text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}{_kinds(ingredients)}."
     if run.theta0_gpu_hours is not None:
+        unit = own_unit(run, cost_unit(ingredients))
         text += (
             f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
             f"{percent(run.theta0_test_accuracy)} % test accuracy."
@@ -182,9 +209,9 @@ def _money(run: RunRecord, ingredients: Sequence[IngredientRecord]) -> str:
     """What the sweep's hours cost where their price is known."""
     if run.price_per_gpu_hour is None:
         return ""
-    total = sum(row.gpu_hours for row in ingredients) * run.price_per_gpu_hour
-    unit = cost_unit(ingredients).removesuffix("s")
-    return f" ({significant(total)} at {significant(run.price_per_gpu_hour)} per {unit})"
+    unit = cost_unit(ingredients)  # the price is that of one unit: hours in the other have none
+    total = costs(ingredients)[unit] * run.price_per_gpu_hour
+    return f" ({significant(total)} at {significant(run.price_per_gpu_hour)} per {unit.removesuffix('s')})"
 
 
 SECTION = Section("Overview", _body)

@@ -101,6 +101,7 @@ def _origin(run: RunRecord) -> list[tuple[str, str]]:
         ("Commit", run.git_commit[:12] if run.git_commit else "not in a git repository"),
         ("Machine", run.machine),
         ("Seed", str(run.seed)),
+        ("Arithmetic", run.precision),
     ]
 
 

@@ -27,6 +27,7 @@ class MethodStyle(NamedTuple):
 
 _LOOKS = {
     "best-individual": (GREY, "o", "circle"),
+    "best-individual-renewed": (GREY, "s", "square"),
     "uniform": ("#E69F00", "s", "square"),
     "greedy": ("#0072B2", "o", "circle"),
     "learned": ("#56B4E9", "v", "triangle-down"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.records import RunResults, cost_unit, title_of
+from pipeline.records import RunResults, costs, title_of
 from pipeline.records.hyperparameters import compared, named, shown
 from pipeline.report.formats import MISSING, cost_scale, memory, percent
 from pipeline.report.markup import Column, paragraph, table
@@ -18,13 +18,15 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         return paragraph("No trial has run yet.")
     trials = [row.hyperparameters for row in ingredients]
     differing, shared = compared(trials)
-    scale = cost_scale(max(row.gpu_hours for row in ingredients), cost_unit(ingredients))
+    hours = [costs([row]) for row in ingredients]  # a column for each unit
+    scales = {unit: cost_scale(max(trial.get(unit, 0.0) for trial in hours), unit) for unit in costs(ingredients)}
     columns = [
         Column("Trial"),
         Column("Status", numeric=False),
         *map(Column, ("Validation %", "Select %", "Test %")),
         *(Column(title_of(name), not any(isinstance(trial.get(name), str) for trial in trials)) for name in differing),
-        *map(Column, ("Attempts", "Images seen", "Peak memory", f"Cost ({scale.unit})")),
+        *map(Column, ("Attempts", "Images seen", "Peak memory")),
+        *(Column(f"Cost ({scale.unit})") for scale in scales.values()),
     ]
     rows = [
         (
@@ -37,7 +39,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             str(row.attempts),
             f"{row.images_seen:,}",
             memory(row.peak_memory_bytes),
-            scale.text(row.gpu_hours),
+            *(scale.text(costs([row]).get(unit, 0.0)) for unit, scale in scales.items()),
         )
         for row in sorted(ingredients, key=lambda row: row.trial_index)
     ]

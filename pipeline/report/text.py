@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.records import IngredientRecord, SoupRecord, cost_unit
-from pipeline.report.formats import cost, count, duration, memory_with_kind, percent
+from pipeline.records import IngredientRecord, RunRecord, SoupRecord, cost_unit, costs
+from pipeline.report.formats import MISSING, cost, count, duration, memory_with_kind, percent, spent
+from pipeline.report.methods import champion_of, in_one_block
+from pipeline.report.starting_point import below_start, own_unit
 
 _HEADINGS = ("method", "validation %", "select %", "test %", "models", "build time", "peak memory")
 
 
-def methods_table(soups: Sequence[SoupRecord], ingredients: Sequence[IngredientRecord], champion: str | None) -> str:
-    """The methods as a plain-text table of at most 100 columns, the champion marked with a star.
+def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequence[IngredientRecord]) -> str:
+    """The methods as a plain-text table of at most 100 columns, the champion marked with a star, theta0 before them.
 
     Accuracies are in per cent; ``models`` counts the ingredients selected out of all.
     """
-    rows = [
+    start, champion = run.theta0_figures, champion_of(run, soups)
+    accuracies = (percent(start.get(f"{split}_accuracy")) for split in ("val", "select", "test"))
+    rows = [("  theta0", *accuracies, *3 * (MISSING,))] if "test_accuracy" in start else []
+    rows += [
         (
-            f"{'*' if soup.method == champion else ' '} {soup.method}",
+            f"{'*' if soup is champion else ' '} {soup.method}",
             percent(soup.val_accuracy),
             percent(soup.select_accuracy),
             percent(soup.test_accuracy),
@@ -37,7 +42,15 @@ def methods_table(soups: Sequence[SoupRecord], ingredients: Sequence[IngredientR
     if champion is not None:
         chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
         lines += ["", f"* champion: best {chooser} accuracy of a single model"]
-    finished = sum(row.status == "finished" for row in ingredients)
-    price = cost(sum(row.gpu_hours for row in ingredients), cost_unit(ingredients))
-    lines.append(f"  sweep: {finished} of {count(len(ingredients), 'trial')} finished, {price}")
+        if below := below_start(run, champion):
+            lines.append(f"  below the starting point, theta0: {below}")
+    if text := in_one_block(soups, {}):
+        lines.append(f"  {text}")
+    left_out = sum(row.status == "left-out" for row in ingredients)
+    finished = left_out + sum(row.status == "finished" for row in ingredients)
+    without = f" ({left_out} left out)" if left_out else ""
+    sweep = f"{finished} of {count(len(ingredients), 'trial')} finished{without}"
+    lines.append(f"  sweep: {sweep}, {spent(costs(ingredients))}")
+    if "gpu_hours" in start:
+        lines.append(f"  theta0: {cost(start['gpu_hours'], own_unit(run, cost_unit(ingredients)))} beside that")
     return "\n".join(lines)

@@ -56,7 +56,10 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         return ""
     caption = "Models between theta0 and the soups"
     content = [
-        paragraph("WiSE-FT: the weights (1 - alpha) theta0 + alpha soup."),
+        paragraph(
+            "WiSE-FT: the weights (1 - alpha) theta0 + alpha soup. BatchNorm statistics, where there are any, are "
+            "renewed at every alpha, also where the soup is a trial that has its own in the table of methods."
+        ),
         *map(chart, plots.values()),
         variants_table(results, variants, "alpha", caption, "wise_ft.parquet", "soup"),
     ]

@@ -40,7 +40,8 @@ def sample_trials(config: SearchConfig, seed: int) -> list[Trial]:
     for index in range(config.num_trials):
         # Each pass over the combinations has an order of its own; without grids there is one, the empty combination.
         pass_number, position = divmod(index, len(combinations))
-        order = np.random.default_rng([seed, pass_number, _GRID_STREAM]).permutation(len(combinations))
+        if position == 0:
+            order = np.random.default_rng([seed, pass_number, _GRID_STREAM]).permutation(len(combinations))
         random_state = np.random.RandomState(np.random.SeedSequence([seed, index]).generate_state(4))
         drawn: dict[str, Any] = {}
         # A trainer's own come last, so that they leave the other draws as they are.

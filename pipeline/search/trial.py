@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.config import SearchConfig
 from pipeline.errors import TrialRejected
 from pipeline.finetune import TRAINERS
+from pipeline.precision import reproducible
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.sampling import Trial
@@ -80,6 +81,8 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     """Fine-tune, upload and record the trial ``config["trial"]``, counted among ``context.trials``.
 
     Every epoch is reported to Tune and, as `paced` allows, saved; an attempt that finds a saved epoch goes on from it.
+    Where a GPU that it shares runs out of memory, the attempt ends, and only Tune is told; where the trial has the GPU
+    for itself, it is rejected.
     """
     trial = context.trials[config["trial"]]
     storage = context.storage_of(trial)
@@ -106,27 +109,43 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     with timed_attempt(storage, device, context.reserved, node):
         try:
             context.recorder.begin(trial.index, trial.hyper)
-            torch.set_num_threads(context.settings.cpus_per_trial)
-            model = context.build_model()
-            load_weights(model, ray.get(context.theta0), source="theta0")
-            finetuned = TRAINERS[context.settings.trainer].train(
-                model,
-                ray.get(context.splits),
-                trial.hyper,
-                context.settings,
-                device="cuda" if context.use_gpu else "cpu",
-                resume=load_state(storage),
-                on_epoch=on_epoch,
-            )
-            path, sha256 = context.recorder.upload(trial.index, unique_state(model))
-            columns = {"status": "finished", **vars(finetuned), "path": path, "sha256": sha256}
+            columns = _finetuned(context, trial, on_epoch)
         except TrialRejected as rejection:
             columns = {"status": "rejected", "reason": str(rejection)}
+        except torch.OutOfMemoryError:
+            alone = context.reserved >= 1
+            columns = {"status": "rejected", "reason": f"{device} is too small for it: out of memory"} if alone else {}
         log_epochs()
+    if not columns:
+        torch.cuda.empty_cache()  # the process may be that of the next trial too
+        tune.report({"crowded": True})
+        return
     row = outcome(trial, context, **columns)
     context.recorder.record(row, node=node)
     storage.remove()
     tune.report({"row": row.model_dump_json()})
+
+
+@reproducible
+def _finetuned(
+    context: TrialContext, trial: Trial, on_epoch: Callable[[EpochRecord, dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Fine-tune and upload; returns the columns of the record that follow from it."""
+    torch.set_num_threads(context.settings.cpus_per_trial)
+    storage = context.storage_of(trial)
+    model = context.build_model()
+    load_weights(model, ray.get(context.theta0), source="theta0")
+    finetuned = TRAINERS[context.settings.trainer].train(
+        model,
+        ray.get(context.splits),
+        trial.hyper,
+        context.settings,
+        device="cuda" if context.use_gpu else "cpu",
+        resume=load_state(storage),
+        on_epoch=on_epoch,
+    )
+    path, sha256 = context.recorder.upload(trial.index, unique_state(model))
+    return {"status": "finished", **vars(finetuned), "path": path, "sha256": sha256}
 
 
 def paced(
@@ -175,9 +194,12 @@ def _state_names(storage: Storage) -> list[str]:
 def outcome(trial: Trial, context: TrialContext, **columns: Any) -> IngredientRecord:
     """The record of a trial that ended with these ``columns``, and the cost of all its attempts."""
     attempts = read_attempts(context.storage_of(trial))
+    on_cpu = [attempt.hours for attempt in attempts if attempt.device == "cpu"]
+    on_gpu = [attempt.hours for attempt in attempts if attempt.device != "cpu"]
     return IngredientRecord(
         trial_index=trial.index,
-        gpu_hours=sum(attempt.hours for attempt in attempts),
+        gpu_hours=sum(on_gpu or on_cpu),
+        cpu_core_hours=sum(on_cpu) if on_gpu and on_cpu else None,  # a sweep that went on on another cluster
         attempts=len(attempts),
         device=" and ".join(dict.fromkeys(attempt.device for attempt in attempts))
         or ("GPU" if context.use_gpu else "cpu"),

@@ -6,8 +6,10 @@ import errno
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ray import tune
+from ray.tune.execution import class_cache
 
 from pipeline.errors import SearchError
 from pipeline.records import IngredientRecord
@@ -38,34 +40,56 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
 
     A crashed trial is tried again ``max_failures`` times from its last saved epoch and then recorded as failed; the
     sweep goes on. When Ray kills trials because a node runs low on memory, it goes on with half as many at a time; one
-    that is killed alone has crashed. Raises SearchError when Tune itself stops, a disk is full or the storage is away;
-    the same call then goes on with what is left.
+    that is killed alone has crashed. Trials that share a GPU with too little memory for them are tried again with twice
+    as much of one. Raises SearchError when Tune itself stops, a disk is full or the storage is away; the same call then
+    goes on with what is left.
     """
     os.environ.update(_SETTINGS_OF_TUNE)
+    # Tune would give trials the driver's variables of this name by way of Ray's logs, which everybody can read. Workers
+    # of a local Ray inherit them; nodes of a cluster have their own.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     progress = Progress(recorded, [trial.hyper for trial in context.trials], context.name)
-    # Usually one round: `_fit` returns when every trial has ended. Where memory runs out it raises instead, with trials
-    # left over, and the next round, an experiment of its own for Tune, runs what `progress` has not seen ended.
+    # Usually one round: `_fit` returns when every trial has ended. Where memory runs out, trials are left over, and the
+    # next round, an experiment of its own for Tune, runs what `progress` has not seen ended.
     concurrency: int | None = None  # as many as fit
-    failed: list[tuple[Trial, BaseException]] = []
     number = 0
     while pending := _pending(context, progress.rows):
+        progress.failed.clear()
+        progress.crowded.clear()
         try:
-            failed = _fit(context, pending, concurrency, progress, f"{experiment}-{number}")
-            break
+            _fit(context, pending, concurrency, progress, f"{experiment}-{number}")
         except (RuntimeError, tune.TuneError) as error:
             if _LOW_ON_MEMORY not in str(error) or not progress.running:
                 raise SearchError(f"the sweep stopped: {reason_of(error)}; {_AGAIN}") from error
             concurrency = _reduced_concurrency(context, progress)
-            number += 1
-    if reasons := [reason_of(cause) for _, cause in failed if _NO_SPACE in str(cause)]:
+        else:
+            _record_failed(context, progress)
+            if not progress.crowded:
+                break
+            context = _with_more_of_a_gpu(context, progress)
+        number += 1
+
+
+def _record_failed(context: TrialContext, progress: Progress) -> None:
+    causes = progress.failed.values()
+    if reasons := [reason_of(cause) for cause in causes if _NO_SPACE in cause]:
         # No fault of the trials: they are left to be gone on with, not recorded as failed.
         raise SearchError(
             f"the disk is full ({reasons[0]}); finished ingredients are kept. Free some space and {_AGAIN}"
         )
-    if reasons := [reason_of(cause) for _, cause in failed if _STORAGE in str(cause)]:
+    if reasons := [reason_of(cause) for cause in causes if _STORAGE in cause]:
         raise SearchError(reasons[0])
-    for trial, cause in failed:
-        _record_failure(context, progress, trial, reason_of(cause))
+    for position, cause in progress.failed.items():
+        _record_failure(context, progress, context.trials[position], reason_of(cause))
+
+
+def _with_more_of_a_gpu(context: TrialContext, progress: Progress) -> TrialContext:
+    # Fewer at a time would not do: Ray fills one GPU before it gives out the next.
+    reserved = min(2 * context.reserved, 1.0)
+    indices = ", ".join(str(context.trials[position].index) for position in sorted(progress.crowded))
+    message = "search: a GPU that trials share ran out of memory (trial %s); going on with %g of a GPU for each"
+    logger.info(message, indices, reserved)
+    return replace(context, reserved=reserved)
 
 
 def _pending(context: TrialContext, rows: Sequence[IngredientRecord]) -> list[int]:
@@ -76,11 +100,8 @@ def _pending(context: TrialContext, rows: Sequence[IngredientRecord]) -> list[in
 
 def _fit(
     context: TrialContext, pending: Sequence[int], concurrency: int | None, progress: Progress, experiment: str
-) -> list[tuple[Trial, BaseException]]:
-    """Let Tune run the trials at these positions, ``concurrency`` at a time; raises what Tune does when it gives up.
-
-    Returns those that failed for good, with the cause of each.
-    """
+) -> None:
+    """Let Tune run the trials at these positions, ``concurrency`` at a time; raises what Tune does when it gives up."""
     settings = context.settings
     resources: dict[str, float] = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
     if context.only_node is not None:
@@ -97,9 +118,7 @@ def _fit(
             verbose=0,
         ),
     )
-    return [
-        (context.trials[result.config["trial"]], result.error) for result in tuner.fit() if result.error is not None
-    ]
+    tuner.fit()  # `progress` is told of everything; results are silent on trials that ended before they began
 
 
 def _reduced_concurrency(context: TrialContext, progress: Progress) -> int:

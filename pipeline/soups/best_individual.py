@@ -37,7 +37,16 @@ def best_individual(
         coefficients = torch.zeros(len(ingredients), 1, dtype=torch.float64)
         coefficients[best] = 1.0
         weights = soup_from_coefficients(ingredients, coefficients, ("model",))
-    soup = Soup("best-individual", weights, coefficients, ("model",), (best,), history=(known[best],))
+    soup = Soup(
+        "best-individual",
+        weights,
+        coefficients,
+        ("model",),
+        (best,),
+        history=(known[best],),
+        epochs_of_trials=0 if accuracies is None else len(ingredients),
+        own_statistics=True,
+    )
     return costed(soup, cost)
 
 
@@ -46,6 +55,11 @@ def build_best_individual(inputs: SoupInputs, settings: None = None) -> Soup:
     score = fit_scorer(inputs, recalibrate=False)  # an ingredient has the statistics it was trained with
     soup = best_individual(inputs.ingredients, score, inputs.accuracies)
     return replace(soup, epochs=score.passes)
+
+
+def build_best_individual_renewed(inputs: SoupInputs, settings: None = None) -> Soup:
+    """The same ingredient with its BatchNorm statistics renewed, as those of soups are: what renewing alone does."""
+    return replace(build_best_individual(inputs), own_statistics=False)
 
 
 def individual_accuracies(

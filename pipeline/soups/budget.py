@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,6 @@ from pipeline.errors import SoupError
 from pipeline.soups.descent import Descent, soup_gradient
 from pipeline.soups.fit_data import Batch
 from pipeline.soups.hyperplane import Hyperplane
-from pipeline.soups.measure import Cost, measured
 from pipeline.soups.packed import DELTA_DTYPES
 
 log = logging.getLogger("pipeline.soups")
@@ -23,6 +22,8 @@ log = logging.getLogger("pipeline.soups")
 _GIB = 1 << 30
 # What the sum of the parts does not see: freed memory that the allocator keeps, scratch, the interpreter.
 _SLACK_BYTES, _SLACK_PART = 32 << 20, 0.1
+# CUDA's context with the kernels of PyTorch, and the workspaces of its libraries.
+_CONTEXT_BYTES = 640 << 20
 # Blocks smaller than this converge slowly (Theorem 3): rather store directions in a smaller type (8 as in the paper).
 _WANTED_MODELS = 8
 # Besides what a graph keeps, forward and backward pass so many tensors on, as large as the largest that is kept.
@@ -44,9 +45,11 @@ def plan_within_budget(
     plane: Hyperplane,
     batch: Batch,
     descent: Descent,
-    cost: Cost,
 ) -> BlockPlan:
-    """The largest block that keeps the peak within the budget, measured by one trial step.
+    """The largest block that keeps the peak within the budget; one trial step shows what a graph keeps.
+
+    The budget bounds all that the soup takes of a GPU, CUDA's own context included; on a CPU, what it adds to the
+    process.
 
     Directions stay in the stored type if a block of eight fits so, else bfloat16, else int8, unless ``delta_dtype`` or
     ``block_size`` are given.
@@ -58,12 +61,11 @@ def plan_within_budget(
         plane: Model and ingredients.
         batch: One as they will come, for the trial step.
         descent: How the steps will be.
-        cost: Of the whole soup: tells which kind of memory is measured.
 
     Raises:
         SoupError: Nothing fits; says the smallest budget that would do.
     """
-    fixed_bytes = _without_directions(plane, batch, descent, cost)
+    fixed_bytes = _without_directions(plane, batch, descent)
     bytes_left = budget_gib * _GIB / (1 + _SLACK_PART) - _SLACK_BYTES - fixed_bytes
     count = len(plane.ingredients)
     wanted = min(count, _WANTED_MODELS if block_size == "auto" else block_size)
@@ -98,36 +100,49 @@ def plan_within_budget(
 def _direction_bytes(plane: Hyperplane, delta_dtype: str | None) -> int:
     """Bytes of one direction in the type it is stored in."""
     total = 0
-    for name, slot in plane.mixed.items():
+    for name, size in zip(plane.layout.names, plane.layout.sizes, strict=True):
         stored = plane.ingredients.tensor(0, name).dtype if delta_dtype is None else DELTA_DTYPES[delta_dtype]
-        total += slot.numel() * stored.itemsize
+        total += size * stored.itemsize
     return max(total, 1)
 
 
-def _without_directions(plane: Hyperplane, batch: Batch, descent: Descent, cost: Cost) -> int:
-    """Bytes of everything but the directions: the fixed part of the soup, its gradients and the graph of one step.
+def _without_directions(plane: Hyperplane, batch: Batch, descent: Descent) -> int:
+    """Bytes of everything but the directions at the worst moment: of a step, of reading a block, or of rebuilding.
 
-    On CUDA the allocator tells what a step takes. On a CPU resident memory would tell something else every time, and
-    the same seed would not give the same blocks: there the tensors that the graph keeps are added up.
+    They are added up from what the tensors are, on every device: what an allocator or the system tells depends on what
+    else has happened in the process, and the same seed would not give the same blocks. On a CPU the model was there
+    before and does not count.
     """
     activations: dict[int, int] = {}  # by address, so that a tensor that is kept twice counts once
 
     def note(tensor: Tensor) -> Tensor:
-        activations[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        activations[_address(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with measured(cost.device) as trial, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         soup_gradient(plane.model, plane.parameters, batch, descent)
-    if cost.peak_memory_kind == "cuda":
-        return trial.peak_memory_bytes + _bytes(plane.mixed)
     # The graph keeps weights too, which are there without it.
-    for weight in plane.model.state_dict(keep_vars=True).values():
-        activations.pop(weight.untyped_storage().data_ptr(), None)
+    state = plane.model.state_dict(keep_vars=True).values()
+    for weight in state:
+        activations.pop(_address(weight), None)
     graph = sum(activations.values()) + _PASSED_ON * max(activations.values(), default=0)
-    # In the end the soup is rebuilt from its coefficients, when gradients and graph are gone.
-    rebuilt = sum(plane.ingredients.tensor(0, name).nbytes for name in plane.ingredients.names)
-    return max(_bytes(plane.mixed) + _bytes(plane.parameters) + graph, rebuilt)
+    gradients = _bytes(plane.parameters.values())
+    tensors = [plane.ingredients.tensor(0, name) for name in plane.ingredients.names]
+    if plane.soup.device.type != "cuda":
+        # In the end the soup is rebuilt from its coefficients, when gradients and graph are gone.
+        return max(plane.soup.nbytes + gradients + graph, _bytes(tensors))
+    # There gradients are put together once the graph is gone; tensors that are read stand in two buffers in the stored
+    # type and twice in the full one, those that are summed twice in float64. Images and their labels are the batch's.
+    largest = max(tensors, key=Tensor.numel)
+    reading = 2 * largest.nbytes + 2 * largest.numel() * torch.float64.itemsize
+    model = plane.soup.nbytes + _bytes(weight for weight in state if _address(weight) != _address(plane.soup))
+    images = 2 * _bytes(batch)
+    return _CONTEXT_BYTES + model + plane.soup.nbytes + images + max(gradients + max(graph, gradients), reading)
 
 
-def _bytes(tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -40,6 +40,7 @@ class Progress:
         delta_dtype: The type of the directions that was planned.
         seconds: Spent on these blocks, in all attempts.
         peak_memory_bytes: The largest of all attempts.
+        peak_reserved_bytes: Likewise; None where there is no such thing.
     """
 
     blocks_done: int
@@ -50,6 +51,7 @@ class Progress:
     delta_dtype: str | None
     seconds: float
     peak_memory_bytes: int
+    peak_reserved_bytes: int | None = None
 
 
 def save_progress(path: Path, identity: str, progress: Progress) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from pipeline.soups.fit_data import Batch
 from pipeline.soups.optimizers import AdamW, Optimizer, OptimizerName, Sgd
 from pipeline.soups.settings import Check
 
-_EPOCHS = 5  # App. B of the paper: about 1,000 iterations at batch 128 are five passes over its 26,000 images
+log = logging.getLogger("pipeline.soups")
+
+_EPOCHS = 5  # Sec. 4.4 of the MEHL-Soup paper: its 1,000 iterations are five passes over ImageNet's validation images
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class DescentSettings:
     """How coefficients are learned: what the settings of all methods that learn them share."""
 
     inner_iterations: int | None = None
-    """Optimisation steps (in a block: J); none: five passes over the fit images."""
+    """Optimisation steps (in a block: J); none: five passes over the fit images (the paper has 1,000 steps, App. B)."""
 
     batch_size: int = 128
     """Images in a step; may be all of them. Streamed batches keep their own size."""
@@ -32,14 +36,13 @@ class DescentSettings:
     """Images in a forward pass, where a whole batch does not fit; gradients are accumulated."""
 
     precision: Precision | None = None
-    """Arithmetic of forward and backward: float32 or bfloat16 (autocast); none: bfloat16 on CUDA, else the model's own
-    type."""
+    """Arithmetic of learning: float32 or bfloat16 (autocast); none: that of the run, in which soups are scored."""
 
     learning_rate: float = 0.01
     """Of the coefficients."""
 
     weight_decay: float = 0.1
-    """Decoupled decay of AdamW towards alpha = 0, the centre; plain sgd has none."""
+    """Decoupled decay of AdamW towards where alpha starts; plain sgd has none."""
 
     optimizer: OptimizerName = "adamw"
     """``adamw`` or ``sgd``; starts anew in every block."""
@@ -58,8 +61,8 @@ class DescentSettings:
         check.one_of("optimizer", ("adamw", "sgd"))
         check.one_of("schedule", ("cosine", "constant"))
 
-    def descent(self, steps_per_epoch: int, warmup: float = 0.0) -> Descent:
-        """How coefficients are optimised, the number of steps filled in."""
+    def descent(self, steps_per_epoch: int, precision: Precision | None, warmup: float = 0.0) -> Descent:
+        """How coefficients are optimised, the number of steps and, where none is set, ``precision`` filled in."""
         return Descent(
             steps=self.inner_iterations or _EPOCHS * steps_per_epoch,
             optimizer=self.optimizer,
@@ -68,7 +71,7 @@ class DescentSettings:
             schedule=self.schedule,
             warmup=warmup,
             micro_batch_size=self.micro_batch_size,
-            precision=self.precision,
+            precision=self.precision or precision,
         )
 
 
@@ -85,9 +88,12 @@ class Descent:
     micro_batch_size: int | None = None
     precision: Precision | None = None
 
-    def new_optimizer(self) -> Optimizer:
-        """A fresh optimizer for one tensor: its state begins anew in every outer iteration."""
-        return Sgd() if self.optimizer == "sgd" else AdamW(self.weight_decay)
+    def new_optimizer(self, start: Tensor | None = None) -> Optimizer:
+        """A fresh optimizer for one tensor: its state begins anew in every outer iteration.
+
+        Weight decay draws the values to ``start``; None: to zero.
+        """
+        return Sgd() if self.optimizer == "sgd" else AdamW(self.weight_decay, start)
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 to J - 1."""
@@ -96,11 +102,11 @@ class Descent:
 
 def soup_gradient(
     forward: Callable[[Tensor], Tensor], parameters: Mapping[str, Tensor], batch: Batch, descent: Descent
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, Tensor], Descent]:
     """Cross-entropy of the batch and its gradient by the parameters it reaches: one graph, of one model.
 
     ``micro_batch_size`` cuts the batch into parts whose gradients add up to the same: each part's mean loss counts by
-    its share of the images.
+    its share of the images. Where the device runs out of memory, it is halved until a part fits.
 
     Args:
         forward: From images (batch, ...) to logits (batch, classes).
@@ -109,11 +115,30 @@ def soup_gradient(
         descent: Arithmetic and micro-batches.
 
     Returns:
-        The loss, still on the device, and a gradient shaped as its parameter for each that the loss depends on.
+        The loss, still on the device, a gradient shaped as its parameter for each that the loss depends on, and
+        ``descent`` with the micro-batches that fitted, to go on with.
+
+    Raises:
+        torch.OutOfMemoryError: Not even one image fits.
     """
+    while True:
+        try:
+            return *_accumulated(forward, parameters, batch, descent), descent
+        except torch.OutOfMemoryError:
+            part = min(descent.micro_batch_size or len(batch[1]), len(batch[1]))
+            if part == 1:
+                raise
+            descent = replace(descent, micro_batch_size=math.ceil(part / 2))
+            log.info("out of memory with %d images at a time; going on with %d", part, descent.micro_batch_size)
+        torch.cuda.empty_cache()  # only now: the error held the tensors of the part that did not fit
+
+
+def _accumulated(
+    forward: Callable[[Tensor], Tensor], parameters: Mapping[str, Tensor], batch: Batch, descent: Descent
+) -> tuple[Tensor, dict[str, Tensor]]:
     images, labels = batch
     part = descent.micro_batch_size or len(labels)
-    loss = torch.zeros((), device=labels.device)
+    losses: list[Tensor] = []
     gradients: dict[str, Tensor] = {}
     for start in range(0, len(labels), part):
         chosen = slice(start, start + part)
@@ -121,11 +146,12 @@ def soup_gradient(
             logits = forward(images[chosen])
         if logits.dtype in (torch.bfloat16, torch.float16):
             logits = logits.float()
-        share = len(labels[chosen]) / len(labels)
-        part_loss = functional.cross_entropy(logits, labels[chosen]) * share
+        part_loss = functional.cross_entropy(logits, labels[chosen])
+        if part < len(labels):
+            part_loss = part_loss * (len(labels[chosen]) / len(labels))
         part_gradients = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, part_gradients, strict=True):
             if gradient is not None:
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
-        loss = loss + part_loss.detach()
-    return loss, gradients
+        losses.append(part_loss.detach())
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), gradients

@@ -28,12 +28,14 @@ class FitData:
     """Images (n, ...) and labels (n,), or a re-iterable of batches of both.
 
     Batches come out on ``device``, preprocessed. Nothing here knows what an image is: rows of token ids are cut into
-    batches alike. Streamed batches keep the size that they come in; ``batch_size`` below is that of tensors.
+    batches alike. Streamed batches keep the size that they come in; ``batch_size`` below is that of tensors. With
+    ``on_host`` only the batch at work is on a CUDA device.
     """
 
     source: Fit
     device: str
     preprocess: Preprocess | None = None
+    on_host: bool = False
 
     def __post_init__(self) -> None:
         tensors = _tensors(self.source)
@@ -50,15 +52,15 @@ class FitData:
 
     @cached_property
     def resident(self) -> tuple[Tensor, Tensor] | None:
-        """The tensors, on the device where they fit; None for streamed batches."""
+        """Images, on the device where they fit and may, and labels on it; None for streamed batches."""
         tensors = _tensors(self.source)
         if tensors is None:
             return None
         images, labels = tensors
         if torch.device(self.device).type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
-            if images.nbytes > free * _RESIDENT_FRACTION:
-                return images, labels
+            if self.on_host or images.nbytes > free * _RESIDENT_FRACTION:
+                return images, labels.to(self.device)
         return images.to(self.device), labels.to(self.device)
 
     @cached_property
@@ -83,10 +85,16 @@ class FitData:
                 yield self._ready(images, labels)
             return
         images, labels = self.resident
+        if order is None:
+            for start in range(0, len(labels), batch_size):
+                piece = slice(start, start + batch_size)
+                yield self._ready(images[piece], labels[piece])
+            return
+        # Once for the pass: an index that each batch copied to the device would make it wait each time.
+        of_images, of_labels = order.to(images.device), order.to(labels.device)
         for start in range(0, len(labels), batch_size):
             piece = slice(start, start + batch_size)
-            chosen = piece if order is None else order[piece].to(images.device)
-            yield self._ready(images[chosen], labels[chosen])
+            yield self._ready(images.index_select(0, of_images[piece]), labels.index_select(0, of_labels[piece]))
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Batches without end, each pass in a new order; a batch of all images keeps theirs.

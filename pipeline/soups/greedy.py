@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,7 @@ from pipeline.soups.rebuild import soup_from_coefficients
 from pipeline.soups.scoring import Score, fit_scorer
 from pipeline.soups.settings import Check
 from pipeline.soups.soup import Soup, SoupInputs, costed, nonzero_rows
+from pipeline.soups.streaming import on_device
 
 log = logging.getLogger("pipeline.soups")
 
@@ -77,6 +78,7 @@ def greedy_soup(
     Raises:
         SoupError: ``order`` or ``accuracies`` do not fit the ingredients.
     """
+    known = 0 if accuracies is None else len(ingredients)
     with measured(device) as cost:
         passes = 0
         if order is None or accuracies is not None:  # else the accuracy of the first alone is needed
@@ -111,9 +113,16 @@ def greedy_soup(
             if joined == 0:
                 break
         coefficients = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)
-        weights = soup_from_coefficients(ingredients, coefficients, ("model",))
+        weights = soup_from_coefficients(ingredients, coefficients, ("model",), device=device)
     soup = Soup(
-        "greedy", weights, coefficients, ("model",), nonzero_rows(coefficients), history=tuple(history), epochs=passes
+        "greedy",
+        weights,
+        coefficients,
+        ("model",),
+        nonzero_rows(coefficients),
+        history=tuple(history),
+        epochs=passes,
+        epochs_of_trials=known,
     )
     return costed(soup, cost)
 
@@ -121,20 +130,34 @@ def greedy_soup(
 def build_greedy(inputs: SoupInputs, settings: GreedySettings) -> Soup:
     """`greedy_soup` by accuracy on the fit images, as METHODS has it.
 
-    Two scorers: a candidate's BatchNorm statistics are renewed before it is scored, an ingredient keeps its own.
+    A candidate's BatchNorm statistics are renewed before it is scored. An ingredient has its own in the accuracies that
+    give the order; the first is scored with renewed ones too, and the better of both is what candidates have to reach,
+    or else the second could join for what renewing does alone. A soup of the first alone has the better statistics.
     """
+    count = len(inputs.ingredients)
     score_alone, score = fit_scorer(inputs, recalibrate=False), fit_scorer(inputs)
     accuracies = individual_accuracies(inputs.ingredients, score_alone, inputs.accuracies)
+    order = random_order(count, inputs.seed) if settings.order == "random" else by_accuracy(accuracies)
+    first, own_statistics = order[0], True
+    if inputs.recalibrate is not None:
+        renewed = float(score(inputs.ingredients.state_dict(first)) or 0.0)
+        own_statistics = renewed <= accuracies[first]
+        accuracies[first] = max(renewed, accuracies[first])
     soup = greedy_soup(
         inputs.ingredients,
         score,
-        order=random_order(len(inputs.ingredients), inputs.seed) if settings.order == "random" else None,
+        order=order,
         ties=settings.ties,
         accuracies=accuracies,
         sweeps=settings.sweeps,
         device=inputs.device,
     )
-    return replace(soup, epochs=score_alone.passes + score.passes)
+    return replace(
+        soup,
+        epochs=score_alone.passes + score.passes,
+        epochs_of_trials=0 if inputs.accuracies is None else count,
+        own_statistics=len(soup.selected) == 1 and own_statistics,
+    )
 
 
 def by_accuracy(accuracies: Sequence[float]) -> list[int]:
@@ -165,13 +188,15 @@ class _RunningSum:
     def mean_with(self, k: int) -> dict[str, Tensor]:
         """The soup if ingredient ``k`` joined."""
         candidate = dict(self.shared)
-        for name, total in self.sums.items():
-            tensor = self.ingredients.tensor(k, name)
-            candidate[name] = ((total + tensor.to(self.device)) / (self.count + 1)).to(tensor.dtype)
+        for (name, total), tensor in zip(self.sums.items(), self._read(k), strict=True):
+            candidate[name] = ((total + tensor) / (self.count + 1)).to(tensor.dtype)
         return candidate
 
     def add(self, k: int) -> None:
         """Ingredient ``k`` joins."""
         self.count += 1
-        for name, total in self.sums.items():
-            total += self.ingredients.tensor(k, name).to(self.device)
+        for total, tensor in zip(self.sums.values(), self._read(k), strict=True):
+            total += tensor
+
+    def _read(self, k: int) -> Iterator[Tensor]:
+        return on_device((self.ingredients.tensor(k, name) for name in self.sums), self.device)

@@ -1,4 +1,4 @@
-"""Greedy ensemble: as the greedy soup, but members add their logits instead of their weights (Table 3)."""
+"""Greedy ensemble: members add their logits instead of their weights (Table 3 of the model-soups paper)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline.precision import Precision, arithmetic, wide
 from pipeline.soups.best_individual import individual_accuracies
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
 from pipeline.soups.greedy import GreedySettings, by_accuracy, random_order
@@ -31,6 +32,7 @@ def greedy_ensemble(
     seed: int = 0,
     preprocess: Preprocess | None = None,
     score_batch_size: int = SCORING_BATCH,
+    precision: Precision | None = None,
 ) -> Soup:
     """Choose members whose mean logits classify the fit images best, in the order and by the rule of the greedy soup.
 
@@ -47,6 +49,7 @@ def greedy_ensemble(
         seed: Of a random order.
         preprocess: Maps a batch of images on the device to the model's input.
         score_batch_size: Images in a forward pass; streamed batches keep their own size.
+        precision: Arithmetic of forward passes; None: bfloat16 on CUDA, else the model's own type.
 
     Returns:
         A soup without weights, whose ``coefficients`` (K, 1) are each member's share of the mean and whose ``history``
@@ -58,12 +61,12 @@ def greedy_ensemble(
     settings = settings or GreedySettings()
     data = FitData(fit, device, preprocess)
     with measured(device) as cost, borrowed(model, device):
-        scorer = AccuracyScorer(model, data, score_batch_size)
+        scorer = AccuracyScorer(model, data, score_batch_size, precision=precision)
         if settings.order == "random":
             order = random_order(len(ingredients), seed)
         else:
             order = by_accuracy(individual_accuracies(ingredients, scorer, accuracies))
-        members = _Members(model, ingredients, data, score_batch_size)
+        members = _Members(model, ingredients, data, score_batch_size, precision)
         counts = [0] * len(ingredients)
         best, history = -1, []
         for _ in range(settings.sweeps):
@@ -91,6 +94,7 @@ def greedy_ensemble(
         nonzero_rows(coefficients),
         history=tuple(history),
         epochs=scorer.passes + members.passes,
+        epochs_of_trials=0 if accuracies is None or settings.order == "random" else len(ingredients),
     )
     return costed(soup, cost)
 
@@ -98,8 +102,16 @@ def greedy_ensemble(
 class _Members:
     """The logits of the ensemble so far, summed, one tensor per batch of images."""
 
-    def __init__(self, model: nn.Module, ingredients: IngredientSet, data: FitData, batch_size: int) -> None:
-        self.model, self.ingredients, self.data, self.batch_size = model, ingredients, data, batch_size
+    def __init__(
+        self,
+        model: nn.Module,
+        ingredients: IngredientSet,
+        data: FitData,
+        batch_size: int,
+        precision: Precision | None,
+    ) -> None:
+        self.model, self.ingredients, self.data = model, ingredients, data
+        self.batch_size, self.precision = batch_size, precision
         self.sums: list[Tensor] = []
         self.candidate: list[Tensor] = []
         self.passes = 0.0
@@ -111,7 +123,8 @@ class _Members:
         total, seen, correct = self.data.num_images, 0, 0
         self.candidate = []
         for number, (images, labels) in enumerate(self.data.ordered(self.batch_size)):
-            logits = self.model(images)
+            with arithmetic(self.data.device, self.precision):
+                logits = wide(self.model(images))
             summed = logits + self.sums[number] if self.sums else logits
             self.candidate.append(summed)
             correct += int((summed.argmax(dim=-1) == labels).sum())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from pipeline.errors import SoupError
 from pipeline.soups.descent import Descent, soup_gradient
 from pipeline.soups.directions import Directions, load_directions
 from pipeline.soups.fit_data import Batch
+from pipeline.soups.flat import Layout, flattened
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LayerKind, layer_indices, layer_names
 from pipeline.soups.streaming import weighted_sum
@@ -22,17 +21,21 @@ from pipeline.soups.workbench import copy_into_model, weight_slots
 
 
 class Hyperplane:
-    """The soup in the model's weights and the coefficients alpha that make it; a context, with the model borrowed.
+    """The soup in the weights of a borrowed model, and the coefficients alpha that make it.
 
     Memory holds the soup, its fixed part and the directions of one block. The centre is needed again for every block
-    and lies in a temporary memory-mapped file.
+    and lies in a temporary memory-mapped file. The tensors that are mixed become pieces of one flat vector, and keep
+    being the model's: mixing into the vector changes the model (`borrowed` gives them memory of their own again).
 
     Attributes:
         layers: The L names of layers.
         layer_of: The layer of each tensor, an index below L.
         varying: The model's tensors that differ among the ingredients, by name: writing to them changes the soup.
         parameters: Those of them that get a gradient, not buffers.
-        mixed: Those of them that are mixed: all, or the parameters alone where BatchNorm statistics are renewed.
+        mixed: Those of them that are mixed: all, or the parameters alone where BatchNorm statistics are renewed. Those
+            that the ingredients store in one type stand side by side.
+        layout: Where each of these lies in the flat vector.
+        soup: The flat vector (N), on the model's device.
         origin: Coefficients (K, 1) of the centre: the mean's 1/K, or those given as ``centre``.
         centre: The weights that these make, by name; the soup starts there.
         alpha: (K, L) in float64 on the CPU: soup = centre + sum_k alpha_k (theta_k - centre) in each layer.
@@ -59,6 +62,10 @@ class Hyperplane:
                 raise SoupError(
                     f"tensor {name!r} of the model is {slot.dtype}; give a float32 model, and precision='bfloat16'"
                 )
+        if len({slot.dtype for slot in self.varying.values()}) > 1:
+            raise SoupError(
+                "the model has both float32 and float64 tensors; give it in one type, as with model.float()"
+            )
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.parameters = {name: slot for name, slot in self.varying.items() if isinstance(slot, nn.Parameter)}
@@ -67,32 +74,31 @@ class Hyperplane:
         if self.varying and not self.parameters:
             raise SoupError("the ingredients differ in no parameter of the model; there is nothing to learn")
         # Statistics measured on the soup at the start of a block hold for the block: only parameters are mixed then.
-        self.mixed: dict[str, Tensor] = self.varying if recalibrate is None else dict(self.parameters)
+        mixed = self.varying if recalibrate is None else self.parameters
+        self.mixed: dict[str, Tensor] = dict(sorted(mixed.items(), key=lambda item: str(self._stored(item[0]))))
+        self.layout = Layout.of(self.mixed)
         count = len(ingredients)
         self.origin = torch.tensor(centre or [1.0 / count] * count, dtype=torch.float64)[:, None]
         # By whole directions, whatever scale those of a block were trained in.
         self.alpha = torch.zeros(count, len(self.layers), dtype=torch.float64)
         if not centred:
             self.alpha += self.origin
-        self._folder = tempfile.TemporaryDirectory(prefix="soup-centre-")
-
-    def __enter__(self) -> Hyperplane:
         self.centre = self._file_backed()
         terms = [(weight, k) for k, weight in enumerate(self.origin[:, 0].tolist()) if weight != 0]
         for name, tensor in self.centre.items():
-            weighted_sum([(weight, self.ingredients.tensor(k, name)) for weight, k in terms], tensor)
-        copy_into_model(self.model, {**self.ingredients.state_dict(0), **self.centre})
-        return self
+            device = self.varying[name].device
+            weighted_sum([(weight, ingredients.tensor(k, name)) for weight, k in terms], tensor, device)
+        copy_into_model(model, {**ingredients.state_dict(0), **self.centre})
+        self.soup = flattened(self.mixed, self.layout) if self.mixed else torch.zeros(0)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._folder.cleanup()
+    def _stored(self, name: str) -> torch.dtype:
+        return self.ingredients.tensor(0, name).dtype
 
     def _file_backed(self) -> dict[str, Tensor]:
         """Tensors for the centre in one temporary file, whose pages the system may write out and drop.
 
-        They lie one after the other, each from a multiple of eight bytes on, and are views of the one mapping.
+        They lie one after the other, each from a multiple of eight bytes on, and are views of the one mapping. The file
+        has no name once it is mapped, and goes with the tensors, however the process ends.
         """
         dtypes = {name: torch.promote_types(slot.dtype, torch.float32) for name, slot in self.varying.items()}
         sizes = {name: slot.numel() * dtypes[name].itemsize for name, slot in self.varying.items()}
@@ -100,8 +106,8 @@ class Hyperplane:
         for name, size in sizes.items():
             starts[name] = total
             total += math.ceil(size / 8) * 8
-        path = Path(self._folder.name) / "centre"
-        storage = torch.from_file(str(path), shared=True, size=max(total, 1), dtype=torch.uint8)
+        with tempfile.NamedTemporaryFile(prefix="soup-centre-") as file:
+            storage = torch.from_file(file.name, shared=True, size=max(total, 1), dtype=torch.uint8)
         return {
             name: storage[starts[name] : starts[name] + sizes[name]].view(dtypes[name]).view(slot.shape)
             for name, slot in self.varying.items()
@@ -115,9 +121,16 @@ class Hyperplane:
 
     def directions(self, block: Sequence[int], dtype: torch.dtype | None = None, *, unit: bool = False) -> Directions:
         """The directions of these models, read from their files."""
-        centre = self.centre if self.centred else None
-        layers = len(self.layers)
-        directions = load_directions(self.ingredients, block, centre, self.mixed, self.layer_of, layers, dtype)
+        directions = load_directions(
+            self.ingredients,
+            block,
+            self.centre if self.centred else None,
+            self.layout,
+            self.soup,
+            self.layer_of,
+            len(self.layers),
+            dtype,
+        )
         if unit:
             directions.scale_to_unit_length()
         return directions
@@ -154,41 +167,47 @@ class Hyperplane:
         self.ingredients.read_ahead(read_ahead)
         # (b, L), in the units of the scaled directions: alpha * scale is what the unscaled ones count by.
         alpha = self.alpha[rows].to(directions.scale) / directions.scale
-        # Line 6: theta_fix = soup - sum over the block of alpha_k (theta_k - centre), a tensor for each mixed one, of
-        # its shape. It holds the centre and the models outside of the block, so that no step needs to read those.
-        fixed = {name: torch.empty_like(slot, requires_grad=False) for name, slot in self.mixed.items()}
-        directions.mix(-alpha, self.mixed, fixed)
-        losses = self._descend(alpha, directions, fixed, batches, descent)
+        # Line 6: theta_fix = soup - sum over the block of alpha_k (theta_k - centre), flat as the soup is. It holds the
+        # centre and the models outside of the block, so that no step needs to read those.
+        fixed = torch.empty_like(self.soup)
+        directions.mix(-alpha, self.soup, fixed)
+        # Without a centre alpha = 0 is the zero network: weight decay draws to the start, as it does with one.
+        start = None if self.centred else (self.origin[rows].to(alpha) / directions.scale)
+        losses = self._descend(alpha, start, directions, fixed, batches, descent)
         self.alpha[rows] = (alpha * directions.scale).to("cpu", torch.float64)
         return losses
 
     def _descend(
         self,
         alpha: Tensor,
+        start: Tensor | None,
         directions: Directions,
-        fixed: Mapping[str, Tensor],
+        fixed: Tensor,
         batches: Iterator[Batch],
         descent: Descent,
     ) -> list[float]:
-        """Lines 7 to 17: move ``alpha`` (b, L) and the soup in place.
+        """Lines 7 to 17: move ``alpha`` (b, L) and the soup in place; weight decay draws to ``start`` (b, L).
 
         A step goes from the soup's gradients, one shaped as each parameter, by their inner products with the directions
         to the gradient of alpha (b, L) (Eq. 6), and from the new alpha back to the soup: fixed + alpha times directions
-        (Eq. 8), written into the model's own tensors. The graph is always that of one model.
+        (Eq. 8), written into the model's own tensors. The graph is always that of one model. On a GPU nothing in it
+        waits for the device, and what it launches besides forward and backward pass does not grow with the model.
         """
-        optimizer = descent.new_optimizer()
+        optimizer = descent.new_optimizer(start)
         # Layers of buffers alone get no gradient and must not be moved by weight decay either.
         learned = {self.layer_of[name] for name in self.parameters}
-        fixed_layers = [layer for layer in range(len(self.layers)) if layer not in learned]
-        fixed_alpha = alpha[:, fixed_layers].clone()
+        unlearned = [layer for layer in range(len(self.layers)) if layer not in learned]
+        fixed_layers = torch.tensor(unlearned, dtype=torch.int64).to(alpha.device)
+        fixed_alpha = alpha.index_select(1, fixed_layers)
         losses = []
         for step, batch in zip(range(descent.steps), batches, strict=False):
-            loss, gradients = soup_gradient(self.model, self.parameters, batch, descent)
+            loss, gradients, descent = soup_gradient(self.model, self.parameters, batch, descent)
             losses.append(loss)
             optimizer.step(alpha, directions.project(gradients), descent.rate(step))
             del gradients  # or the next step would hold two models' worth
-            alpha[:, fixed_layers] = fixed_alpha
-            directions.mix(alpha, fixed, self.mixed)
+            if unlearned:
+                alpha.index_copy_(1, fixed_layers, fixed_alpha)
+            directions.mix(alpha, fixed, self.soup)
         return [float(loss) for loss in torch.stack(losses).cpu()]  # once for all: no step waits for the device
 
     def coefficients(self) -> Tensor:

@@ -35,7 +35,11 @@ class IngredientSet:
 
     @classmethod
     def open(
-        cls, paths: Iterable[str | PathLike[str]], *, on_mismatch: Literal["raise", "skip"] = "raise"
+        cls,
+        paths: Iterable[str | PathLike[str]],
+        *,
+        on_mismatch: Literal["raise", "skip"] = "raise",
+        titles: Iterable[str] | None = None,
     ) -> IngredientSet:
         """Map the files and check them against each other.
 
@@ -45,14 +49,16 @@ class IngredientSet:
             paths: K safetensors files; their order is that of the ingredients.
             on_mismatch: What to do about files that do not fit: ``raise``, or ``skip`` them, after which they stand in
                 ``rejected`` as (path, reason).
+            titles: What messages call the K files; None: their paths.
 
         Raises:
             IngredientError: No file is left, or any does not fit and ``on_mismatch`` is ``raise``; a line per file.
         """
-        files, rejected = admit([Path(path) for path in paths])
+        files = [Path(path) for path in paths]
+        admitted, rejected = admit(files, list(map(str, files)) if titles is None else list(titles))
         if rejected and on_mismatch == "raise":
             raise IngredientError("\n".join(reason for _, reason in rejected))
-        return cls(files, rejected)
+        return cls(admitted, rejected)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -102,8 +108,9 @@ class IngredientSet:
 
     @cached_property
     def floating(self) -> tuple[str, ...]:
-        """Names of the floating-point tensors, which can be averaged."""
-        return tuple(name for name in self.names if self.tensor(0, name).is_floating_point())
+        """Names of the floating-point tensors, which can be averaged: all but those with infinite values (a mask)."""
+        infinite = self._files[0].infinite
+        return tuple(name for name in self.names if name not in infinite and self.tensor(0, name).is_floating_point())
 
     @cached_property
     def varying(self) -> tuple[str, ...]:

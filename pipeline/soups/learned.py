@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pipeline.precision import Precision
 from pipeline.soups.descent import Descent, DescentSettings, soup_gradient
 from pipeline.soups.fit_data import Batch, Fit, FitData, Preprocess
 from pipeline.soups.hyperplane import Hyperplane
@@ -74,6 +75,7 @@ def learned_soup(
     seed: int = 0,
     preprocess: Preprocess | None = None,
     recalibrate: Callable[[nn.Module], None] | None = None,
+    precision: Precision | None = None,
 ) -> Soup:
     """Learn positive coefficients that sum to one in each layer; all K ingredients are in memory at once.
 
@@ -89,6 +91,7 @@ def learned_soup(
         preprocess: Maps a batch of images on the device to the model's input.
         recalibrate: Sets the BatchNorm statistics of the model that it gets, once, on the mean of all ingredients. In
             the soup returned they are mixed like weights (`recalibrated` renews them, and METHODS does).
+        precision: Arithmetic where the settings give none; None: bfloat16 on CUDA, else the model's own type.
 
     Returns:
         A soup whose ``history`` is the loss of every step.
@@ -99,19 +102,15 @@ def learned_soup(
     settings = settings or LearnedSettings()
     data = FitData(fit, device, preprocess)
     epoch = data.steps_per_epoch(settings.batch_size)
-    descent = settings.descent(epoch)
+    descent = settings.descent(epoch, precision)
     history: list[float] = []
-    with (
-        measured(device) as cost,
-        borrowed(model, device),
-        Hyperplane(model, ingredients, settings.layers, recalibrate=recalibrate) as plane,
-    ):
+    with measured(device) as cost, borrowed(model, device):
+        plane = Hyperplane(model, ingredients, settings.layers, recalibrate=recalibrate)
         coefficients = torch.full_like(plane.alpha, 1.0 / len(ingredients))
         if plane.mixed:
             plane.renew_statistics()
-            like = next(iter(plane.mixed.values()))
-            raw = torch.zeros(plane.alpha.shape, dtype=like.dtype, device=like.device)
-            beta = torch.ones((), dtype=like.dtype, device=like.device, requires_grad=True)
+            raw = torch.zeros(plane.alpha.shape, dtype=plane.soup.dtype, device=plane.soup.device)
+            beta = torch.ones((), dtype=raw.dtype, device=raw.device, requires_grad=True)
             make_step = _corrected_step if settings.memory == "corrected" else _released_step
             step = make_step(plane, beta if settings.temperature else None, descent)
             batches = data.shuffled(settings.batch_size, seeded(seed))
@@ -119,7 +118,7 @@ def learned_soup(
             log.info("learned soup of %d models: loss %.4f -> %.4f", len(ingredients), history[0], history[-1])
             coefficients = raw.to("cpu", torch.float64).softmax(dim=0)
             del step  # the ingredients that it holds
-        weights = soup_from_coefficients(ingredients, coefficients, plane.layers)
+        weights = soup_from_coefficients(ingredients, coefficients, plane.layers, device=device)
     soup = Soup(
         "learned" if settings.layers == "model" else "learned-plus",
         weights,
@@ -153,7 +152,7 @@ def _descend(raw: Tensor, beta: Tensor | None, step: Step, batches: Iterator[Bat
 def _corrected_step(plane: Hyperplane, beta: Tensor | None, descent: Descent) -> Step:
     """One graph of one model; the gradient of each coefficient is an inner product with its direction (Eq. 6)."""
     directions = plane.directions(range(len(plane.ingredients)))
-    centre = {name: plane.centre[name].to(slot) for name, slot in plane.mixed.items()}
+    centre = plane.soup.clone()
     parameters: dict[str, Tensor] = dict(plane.parameters)
     if beta is not None:
         parameters[_BETA] = beta
@@ -163,9 +162,10 @@ def _corrected_step(plane: Hyperplane, beta: Tensor | None, descent: Descent) ->
         return logits if beta is None else beta * logits
 
     def step(weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        nonlocal descent
         # Coefficients sum to one, so mixing directions around the centre is mixing the ingredients.
-        directions.mix(weights, centre, plane.mixed)
-        loss, gradients = soup_gradient(forward, parameters, batch, descent)
+        directions.mix(weights, centre, plane.soup)
+        loss, gradients, descent = soup_gradient(forward, parameters, batch, descent)
         return loss, directions.project(gradients), gradients.get(_BETA)
 
     return step
@@ -181,6 +181,7 @@ def _released_step(plane: Hyperplane, beta: Tensor | None, descent: Descent) -> 
     leaves = [tensor for theta in thetas for tensor in theta.values()]
 
     def step(weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        nonlocal descent
         coefficients = weights.detach().requires_grad_()
 
         def forward(images: Tensor) -> Tensor:
@@ -195,7 +196,7 @@ def _released_step(plane: Hyperplane, beta: Tensor | None, descent: Descent) -> 
 
         parameters = {"coefficients": coefficients, **({} if beta is None else {_BETA: beta})}
         of_ingredients = {str(position): leaf for position, leaf in enumerate(leaves)}  # their gradients are not used
-        loss, gradients = soup_gradient(forward, {**of_ingredients, **parameters}, batch, descent)
+        loss, gradients, descent = soup_gradient(forward, {**of_ingredients, **parameters}, batch, descent)
         return loss, gradients["coefficients"], gradients.get(_BETA)
 
     return step

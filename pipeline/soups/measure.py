@@ -25,18 +25,23 @@ class Cost:
         device: What the block computes on.
         seconds: Wall clock time.
         peak_memory_bytes: See ``peak_memory_kind``.
-        peak_memory_kind: ``cuda`` (the allocator's peak) or ``anon`` (the peak of RssAnon over that at the start).
+        peak_memory_kind: ``cuda`` (the allocator's peak, what was there before the block included) or ``anon`` (the
+            peak of RssAnon over that at the start).
+        peak_reserved_bytes: On CUDA the peak of what the allocator held, which fragmentation makes more than it had
+            given out; None elsewhere. The context of CUDA itself, about half a GiB, is in neither.
     """
 
     def __init__(self, device: str, enclosing: Cost | None = None) -> None:
         self.device, self.enclosing = device, enclosing
         self.seconds, self.peak_memory_bytes = 0.0, 0
         self.peak_memory_kind: Literal["cuda", "anon"] = "cuda" if torch.device(device).type == "cuda" else "anon"
+        self.peak_reserved_bytes: int | None = 0 if self.peak_memory_kind == "cuda" else None
         self._updated = time.perf_counter()
         self._start_bytes = self._sampled_bytes = anonymous_bytes()
         if self.peak_memory_kind == "cuda":
-            if enclosing is not None:
-                enclosing.update()  # takes the allocator's peak so far, which the next line forgets
+            while enclosing is not None:  # all open blocks take the allocator's peak so far, which is forgotten then
+                enclosing.update()
+                enclosing = enclosing.enclosing
             torch.cuda.reset_peak_memory_stats(device)
 
     def update(self) -> None:
@@ -44,6 +49,7 @@ class Cost:
         if self.peak_memory_kind == "cuda":
             torch.cuda.synchronize(self.device)
             peak = torch.cuda.max_memory_allocated(self.device)
+            self._reserved(torch.cuda.max_memory_reserved(self.device))
         else:
             peak = max(self._sampled_bytes, anonymous_bytes()) - self._start_bytes
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
@@ -51,12 +57,17 @@ class Cost:
         self.seconds += now - self._updated
         self._updated = now
 
-    def add_earlier(self, seconds: float, peak_memory_bytes: int) -> None:
+    def add_earlier(self, seconds: float, peak_memory_bytes: int, peak_reserved_bytes: int | None) -> None:
         """Count an earlier attempt that this one goes on from: here and in the blocks around this one."""
         self.seconds += seconds
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory_bytes)
+        self._reserved(peak_reserved_bytes)
         if self.enclosing is not None:
-            self.enclosing.add_earlier(seconds, peak_memory_bytes)
+            self.enclosing.add_earlier(seconds, peak_memory_bytes, peak_reserved_bytes)
+
+    def _reserved(self, num_bytes: int | None) -> None:
+        if self.peak_reserved_bytes is not None:
+            self.peak_reserved_bytes = max(self.peak_reserved_bytes, num_bytes or 0)
 
     @contextmanager
     def sampling(self) -> Iterator[None]:

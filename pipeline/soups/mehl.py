@@ -6,13 +6,14 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
+from pipeline.precision import Precision
 from pipeline.soups.budget import BlockPlan, plan_within_budget
 from pipeline.soups.checkpoint import Progress, load_progress, save_progress
 from pipeline.soups.descent import Descent, DescentSettings
@@ -20,7 +21,7 @@ from pipeline.soups.fit_data import Fit, FitData, Preprocess
 from pipeline.soups.hyperplane import Hyperplane
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.layers import LAYER_KINDS, LayerKind
-from pipeline.soups.measure import Cost, measured
+from pipeline.soups.measure import measured
 from pipeline.soups.packed import DELTA_DTYPES, DeltaDtype, storage_type
 from pipeline.soups.rebuild import soup_from_coefficients
 from pipeline.soups.seeding import seeded
@@ -50,7 +51,8 @@ class MehlSettings(DescentSettings):
     """What shares a coefficient: ``tensor`` (MEHL-Soup+), ``module`` or ``model`` (MEHL-Soup)."""
 
     decentralize: bool = True
-    """Directions from the centre (Eq. 3); without, plain sums that start there and may leave one (App. D)."""
+    """Directions from the centre (Eq. 3); without, plain sums that start there and may leave one (App. D). Weight decay
+    draws to the start either way, so that this alone differs (the paper does not say what its ablation decayed to)."""
 
     direction_scale: Literal["none", "unit"] = "none"
     """``unit`` divides each direction by its norm within each layer, as the released code does."""
@@ -59,7 +61,8 @@ class MehlSettings(DescentSettings):
     """Type in which directions are kept: float32, bfloat16 or int8; none: as the ingredients are stored."""
 
     memory_budget_gib: float | None = None
-    """Bound of the peak memory: chooses ``block_size`` where ``auto`` and ``delta_dtype`` where none, or refuses."""
+    """Bound of the peak memory: chooses ``block_size`` where ``auto`` and ``delta_dtype`` where none, or refuses. On
+    CUDA its context counts, and the images stay on the host but for the batch at work."""
 
     def __post_init__(self) -> None:
         check = Check(self)
@@ -89,6 +92,7 @@ def mehl_soup(
     centre: Sequence[float] | None = None,
     checkpoint: Path | None = None,
     recalibrate: Callable[[nn.Module], None] | None = None,
+    precision: Precision | None = None,
 ) -> Soup:
     """Learn one coefficient per ingredient and layer by block coordinate descent on the fit images.
 
@@ -108,6 +112,7 @@ def mehl_soup(
             in the end.
         recalibrate: Sets the BatchNorm statistics of the model that it gets, at the start of every block. In the soup
             returned they are mixed like weights (`recalibrated` renews them, and METHODS does).
+        precision: Arithmetic where the settings give none; None: bfloat16 on CUDA, else the model's own type.
 
     Returns:
         A soup whose coefficients refer to the ingredients (Eq. 4) and sum to one in each layer (not without
@@ -118,30 +123,28 @@ def mehl_soup(
         SoupError: Model, ingredients and fit images do not fit each other, or not into ``memory_budget_gib``.
     """
     settings = settings or MehlSettings()
-    data = FitData(fit, device, preprocess)
+    # Under a budget the images leave the device first.
+    data = FitData(fit, device, preprocess, on_host=settings.memory_budget_gib is not None)
     epoch = data.steps_per_epoch(settings.batch_size)
-    descent = settings.descent(epoch, settings.warmup)
+    descent = settings.descent(epoch, precision, settings.warmup)
     history: list[float] = []
-    with (
-        measured(device) as cost,
-        borrowed(model, device),
-        Hyperplane(
+    with measured(device) as cost, borrowed(model, device):
+        plane = Hyperplane(
             model,
             ingredients,
             settings.layers,
             centre=centre,
             centred=settings.decentralize,
             recalibrate=recalibrate,
-        ) as plane,
-    ):
-        identity = _identity(settings, seed, ingredients, data, centre)
+        )
+        identity = _identity(replace(settings, precision=descent.precision), seed, ingredients, data, centre)
         earlier = load_progress(checkpoint, identity) if checkpoint else None
-        plan = _plan(settings, plane, data, descent, cost, earlier)
+        plan = _plan(settings, plane, data, descent, earlier)
         blocks = draw_blocks(len(ingredients), plan.block_size, settings.outer_iterations, seed)
         if earlier is not None:
             log.info("going on after block %d of %d from %s", earlier.blocks_done, len(blocks), checkpoint)
             plane.resume(earlier.alpha, earlier.soup)
-            cost.add_earlier(earlier.seconds, earlier.peak_memory_bytes)
+            cost.add_earlier(earlier.seconds, earlier.peak_memory_bytes, earlier.peak_reserved_bytes)
             history += earlier.losses
         for t in range(earlier.blocks_done if earlier else 0, len(blocks) if plane.mixed else 0):
             batches = data.shuffled(settings.batch_size, seeded(seed, _DATA_STREAM, t))
@@ -175,10 +178,11 @@ def mehl_soup(
                     delta_dtype=plan.delta_dtype,
                     seconds=cost.seconds,
                     peak_memory_bytes=cost.peak_memory_bytes,
+                    peak_reserved_bytes=cost.peak_reserved_bytes,
                 )
                 save_progress(checkpoint, identity, progress)
         coefficients = plane.coefficients()
-        weights = soup_from_coefficients(ingredients, coefficients, plane.layers)
+        weights = soup_from_coefficients(ingredients, coefficients, plane.layers, device=device)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     soup = Soup(
@@ -206,17 +210,17 @@ def draw_blocks(count: int, size: int, outer_iterations: int | None, seed: int) 
 
 
 def _plan(
-    settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, cost: Cost, earlier: Progress | None
+    settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, earlier: Progress | None
 ) -> BlockPlan:
     """How many models a block has and how their directions are stored: as set, as the budget allows, or as before."""
-    if earlier is not None:  # memory measured today may differ; the blocks must not
+    if earlier is not None:  # another version may plan otherwise; the blocks of a soup must not change
         return BlockPlan(earlier.block_size, earlier.delta_dtype)
     count = len(plane.ingredients)
     size = count if settings.block_size is None else settings.block_size
     if settings.memory_budget_gib is None or not plane.mixed:
         return BlockPlan(count if isinstance(size, str) else min(size, count), settings.delta_dtype)
     batch = next(data.ordered(settings.batch_size))
-    return plan_within_budget(settings.memory_budget_gib, size, settings.delta_dtype, plane, batch, descent, cost)
+    return plan_within_budget(settings.memory_budget_gib, size, settings.delta_dtype, plane, batch, descent)
 
 
 def _identity(

@@ -11,8 +11,8 @@ from pipeline.soups.soup import Soup, SoupInputs, calling
 
 
 def build_mehl_plus_greedy(inputs: SoupInputs, settings: MehlSettings) -> Soup:
-    """`mehl_soup` whose centre is the greedy soup of default settings; ``epochs`` counts the passes of both."""
-    greedy = build_greedy(inputs, GreedySettings())
+    """`mehl_soup` whose centre is the greedy soup of the run's settings; ``epochs`` counts the passes of both."""
+    greedy = build_greedy(inputs, inputs.settings_of.get("greedy", GreedySettings()))
     from_greedy = functools.partial(mehl_soup, centre=greedy.coefficients[:, 0].tolist())
     soup = calling(from_greedy)(inputs, settings)
-    return replace(soup, epochs=greedy.epochs + soup.epochs)
+    return replace(soup, epochs=greedy.epochs + soup.epochs, epochs_of_trials=greedy.epochs_of_trials)

@@ -33,9 +33,13 @@ class Sgd:
 
 @dataclass
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), with the constants usual in torch."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), with the constants usual in torch.
+
+    Decay draws to ``start``, shaped as the values; None: to zero.
+    """
 
     weight_decay: float
+    start: Tensor | None = None
     steps: int = 0
     first: Tensor | None = None
     second: Tensor | None = None
@@ -46,6 +50,8 @@ class AdamW:
             self.first, self.second = torch.zeros_like(gradient), torch.zeros_like(gradient)
         self.steps += 1
         values.mul_(1 - rate * self.weight_decay)
+        if self.start is not None:
+            values.add_(self.start, alpha=rate * self.weight_decay)
         self.first.lerp_(gradient, 1 - _BETA_1)
         self.second.mul_(_BETA_2).addcmul_(gradient, gradient, value=1 - _BETA_2)
         root = (self.second.sqrt() / (1 - _BETA_2**self.steps) ** 0.5).add_(_EPSILON)

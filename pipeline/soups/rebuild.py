@@ -19,6 +19,8 @@ def soup_from_coefficients(
     coefficients: Tensor,
     layers: Sequence[str],
     theta0: Mapping[str, Tensor] | None = None,
+    *,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """The weights sum_k c_k^l theta_k^l, in the ingredients' own dtypes (Eq. 4 of the MEHL-Soup paper).
 
@@ -32,6 +34,7 @@ def soup_from_coefficients(
         layers: The L names of the columns: of tensors, of modules, or ``model`` alone.
         theta0: The weights that all ingredients started from, by name; each layer then gets
             (1 - sum_k c_k^l) theta0^l besides (WiSE-FT).
+        device: Where to sum, while the ingredients stream by: the same bits on all.
 
     Returns:
         A state dict on the CPU.
@@ -55,7 +58,7 @@ def soup_from_coefficients(
     for name in ingredients.names:
         if name in layer_of:
             origin = None if theta0 is None else theta0[name]
-            soup[name] = _combine(ingredients, name, weights[:, layer_of[name]].tolist(), origin)
+            soup[name] = _combine(ingredients, name, weights[:, layer_of[name]].tolist(), origin, device)
         else:
             soup[name] = ingredients.tensor(heaviest, name).clone()
     return soup
@@ -78,10 +81,12 @@ def mixed_tensors(ingredients: IngredientSet, theta0: Mapping[str, Tensor] | Non
     )
 
 
-def _combine(ingredients: IngredientSet, name: str, column: Sequence[float], origin: Tensor | None) -> Tensor:
+def _combine(
+    ingredients: IngredientSet, name: str, column: Sequence[float], origin: Tensor | None, device: str
+) -> Tensor:
     """One tensor of the soup: its layer's ``column`` (K) of coefficients, and what they lack to one of ``origin``."""
     terms = [(weight, ingredients.tensor(k, name)) for k, weight in enumerate(column) if weight != 0]
     if origin is not None and (rest := 1.0 - sum(column)) != 0:
         terms.insert(0, (rest, origin.cpu()))
     like = ingredients.tensor(0, name)
-    return weighted_sum(terms, torch.empty_like(like)) if terms else torch.zeros_like(like)
+    return weighted_sum(terms, torch.empty_like(like), device) if terms else torch.zeros_like(like)

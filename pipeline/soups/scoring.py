@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.precision import Precision, arithmetic
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
 from pipeline.soups.soup import SoupInputs
 from pipeline.soups.workbench import borrowed, copy_into_model
@@ -39,6 +40,7 @@ class AccuracyScorer:
         data: The images and labels.
         batch_size: Images in a forward pass.
         recalibrate: Sets BatchNorm statistics of the loaded model before every pass; None keeps those of the weights.
+        precision: Arithmetic of forward passes; None: bfloat16 on CUDA, else the model's own type.
         passes: How often it went over the images so far; a pass that ended early counts by its part.
         mistakes: How often each image (n,) was classified wrongly so far.
     """
@@ -47,6 +49,7 @@ class AccuracyScorer:
     data: FitData
     batch_size: int
     recalibrate: Callable[[nn.Module], None] | None = None
+    precision: Precision | None = None
     passes: float = 0.0
     mistakes: Tensor | None = None
 
@@ -73,7 +76,9 @@ class AccuracyScorer:
             for images, labels in self.data.ordered(self.batch_size, order):
                 if correct + total - seen < needed:  # even if all that are left were right
                     break
-                is_correct = (self.model(images).argmax(dim=-1) == labels).cpu()
+                with arithmetic(self.data.device, self.precision):
+                    logits = self.model(images)
+                is_correct = (logits.argmax(dim=-1) == labels).cpu()
                 correct += int(is_correct.sum())
                 if in_order:
                     self.mistakes[order[seen : seen + len(labels)]] += ~is_correct
@@ -90,6 +95,7 @@ def accuracy_scorer(
     batch_size: int = SCORING_BATCH,
     preprocess: Preprocess | None = None,
     recalibrate: Callable[[nn.Module], None] | None = None,
+    precision: Precision | None = None,
 ) -> AccuracyScorer:
     """A score for `greedy_soup` and others: accuracy on the fit images, which stay on the device.
 
@@ -100,11 +106,12 @@ def accuracy_scorer(
         batch_size: Images in a forward pass; streamed batches keep their own size.
         preprocess: Maps a batch of images on the device to the model's input.
         recalibrate: Sets BatchNorm statistics of the loaded model before every pass; None keeps those of the weights.
+        precision: Arithmetic of forward passes; None: bfloat16 on CUDA, else the model's own type.
 
     Raises:
         SoupError: ``fit`` has no images, not one label for each, or can be read only once.
     """
-    return AccuracyScorer(model, FitData(fit, device, preprocess), batch_size, recalibrate)
+    return AccuracyScorer(model, FitData(fit, device, preprocess), batch_size, recalibrate, precision)
 
 
 def fit_scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
@@ -116,6 +123,7 @@ def fit_scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScore
         batch_size=inputs.score_batch_size,
         preprocess=inputs.preprocess,
         recalibrate=inputs.recalibrate if recalibrate else None,
+        precision=inputs.precision,
     )
 
 

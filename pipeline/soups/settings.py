@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.errors import quoted
+
+_MOST = 10**9  # of whatever is counted or measured
+
 
 class Check:
     """Collects what is wrong with a settings dataclass; `done` raises it as one ValueError."""
@@ -16,7 +20,7 @@ class Check:
 
     def refuse(self, field: str, allowed: str) -> None:
         """Note the field as wrong."""
-        self.problems.append(f"{field} is {getattr(self.settings, field)!r}, allowed: {allowed}")
+        self.problems.append(f"{field} is {quoted(getattr(self.settings, field))}, allowed: {allowed}")
 
     def one_of(self, field: str, allowed: Sequence[str | None]) -> None:
         """The field is one of these values."""
@@ -28,23 +32,21 @@ class Check:
         value = getattr(self.settings, field)
         if value in also:
             return
-        if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= _MOST:
             others = "".join(f", {'none' if other is None else other}" for other in also)
-            self.refuse(field, f"a whole number from {at_least} on{others}")
+            self.refuse(field, f"a whole number from {at_least} to {_MOST}{others}")
 
     def number(
-        self, field: str, *, low: float, high: float = math.inf, open_low: bool = False, optional: bool = False
+        self, field: str, *, low: float, high: float = _MOST, open_low: bool = False, optional: bool = False
     ) -> None:
-        """The field is a finite number in [low, high), or (low, high) with ``open_low``."""
+        """The field is a number in [low, high), or (low, high) with ``open_low``."""
         value = getattr(self.settings, field)
         if optional and value is None:
             return
         real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not real or value < low or value >= high or (open_low and value == low):
-            if low == -math.inf:
-                return self.refuse(field, "a finite number")
             start = f"above {low:g}" if open_low else f"from {low:g} on"
-            self.refuse(field, f"a number {start}{f' and below {high:g}' if math.isfinite(high) else ''}")
+            self.refuse(field, f"a number {start} and below {high:g}")
 
     def boolean(self, field: str) -> None:
         """The field is true or false."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.precision import Precision
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, Preprocess
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import Cost
@@ -33,6 +34,10 @@ class SoupInputs:
         preprocess: Maps a batch of images on the device to the model's input.
         checkpoint: A file in which a method that takes long keeps its progress.
         score_batch_size: Images in a forward pass that only scores.
+        precision: Arithmetic of forward and backward passes, unless the settings of a method have another to learn in;
+            None: bfloat16 on CUDA, else the model's own type.
+        settings_of: Settings of other methods by name, where they are not the defaults: a method that starts from the
+            soup of another (`Method.parts`) builds that with them.
     """
 
     model: nn.Module
@@ -46,6 +51,8 @@ class SoupInputs:
     preprocess: Preprocess | None = None
     checkpoint: Path | None = None
     score_batch_size: int = SCORING_BATCH
+    precision: Precision | None = None
+    settings_of: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,11 @@ class Soup:
         history: The loss of every step, or the accuracy of every accepted soup.
         seconds: Wall clock time; of all attempts, where it went on from a checkpoint.
         epochs: Passes over the fit images, scoring included.
+        epochs_of_trials: Passes that it needs too and that others had made: accuracies of ingredients that were known.
         peak_memory_bytes: The largest of all attempts.
         peak_memory_kind: ``cuda`` (the allocator's peak) or ``anon`` (the peak of RssAnon over that at the start).
+        peak_reserved_bytes: On CUDA the peak of what the allocator held, fragments included; None elsewhere.
+        own_statistics: Whether it is an ingredient whose own BatchNorm statistics are to stay; else they are renewed.
     """
 
     method: str
@@ -78,6 +88,9 @@ class Soup:
     epochs: float = 0.0
     peak_memory_bytes: int = 0
     peak_memory_kind: Literal["cuda", "anon"] = "anon"
+    peak_reserved_bytes: int | None = None
+    epochs_of_trials: int = 0
+    own_statistics: bool = False
 
 
 Builder: TypeAlias = Callable[[SoupInputs, Any], Soup]
@@ -114,6 +127,7 @@ def costed(soup: Soup, cost: Cost) -> Soup:
         seconds=cost.seconds,
         peak_memory_bytes=cost.peak_memory_bytes,
         peak_memory_kind=cost.peak_memory_kind,
+        peak_reserved_bytes=cost.peak_reserved_bytes,
     )
 
 

@@ -1,8 +1,8 @@
-"""Weighted sums of memory-mapped tensors in float64, piece by piece: scratch memory is small."""
+"""Memory-mapped tensors as they pass by: their way to a GPU, and weighted sums in float64 with little scratch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,12 +10,48 @@ from torch import Tensor
 _PIECE = 1 << 18  # 2 MiB of float64: stays in cache while the ingredients pass by
 
 
-def weighted_sum(terms: Sequence[tuple[float, Tensor]], out: Tensor) -> Tensor:
+def on_device(tensors: Iterable[Tensor], device: torch.device | str) -> Iterator[Tensor]:
+    """The CPU ``tensors`` on the device, one after the other; each is valid until the next one is asked for.
+
+    For CUDA they go through two buffers of pinned memory and two of the device, on a stream of their own: while one is
+    worked on, the next is read from its file and copied.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        yield from (tensor.to(device) for tensor in tensors)
+        return
+    work, copies = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    copied, used = (torch.cuda.Event(), torch.cuda.Event()), (torch.cuda.Event(), torch.cuda.Event())
+    pinned = [torch.empty(0, dtype=torch.uint8) for _ in range(2)]
+    staged = [torch.empty(0, dtype=torch.uint8, device=device) for _ in range(2)]
+    for number, tensor in enumerate(tensors):
+        i = number % 2
+        copied[i].synchronize()  # the copy of the tensor before the last: its pinned buffer is free again
+        if pinned[i].numel() < tensor.nbytes:
+            pinned[i] = torch.empty(tensor.nbytes, dtype=torch.uint8, pin_memory=True)
+            staged[i] = torch.empty(tensor.nbytes, dtype=torch.uint8, device=device)
+            staged[i].record_stream(copies)
+            used[i].record(work)  # what had this memory before may still be at work
+        pinned[i][: tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        with torch.cuda.stream(copies):
+            copies.wait_event(used[i])
+            staged[i][: tensor.nbytes].copy_(pinned[i][: tensor.nbytes], non_blocking=True)
+            copied[i].record(copies)
+        work.wait_event(copied[i])
+        yield staged[i][: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        used[i].record(work)
+
+
+def weighted_sum(terms: Sequence[tuple[float, Tensor]], out: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Write sum_i weight_i tensor_i into the contiguous CPU tensor ``out``, rounded once; returns it.
 
-    Pieces of the flattened tensors are summed one after the other: scratch is two pieces of float64, whatever the
-    number and the size of the tensors. A single term of weight 1 is copied bit for bit.
+    On a CPU pieces of the flattened tensors are summed one after the other: scratch is two pieces of float64, whatever
+    the number and the size of the tensors. A GPU sums whole tensors as they stream by, and has them in float64 twice.
+    Both round every product and every sum (no fused multiply-add), so that they come to the same bits. A single term of
+    weight 1 is copied bit for bit.
     """
+    if torch.device(device).type == "cuda":
+        return out.copy_(_sum_on_device(terms, device).to(out.dtype).view_as(out))
     flat = out.view(-1)
     sources = [(weight, tensor.reshape(-1)) for weight, tensor in terms]
     total = torch.empty(min(_PIECE, flat.numel()), dtype=torch.float64)
@@ -27,6 +63,15 @@ def weighted_sum(terms: Sequence[tuple[float, Tensor]], out: Tensor) -> Tensor:
         (weight, source), *others = sources
         total[:size].copy_(source[piece]).mul_(weight)
         for weight, source in others:
-            total[:size].add_(term[:size].copy_(source[piece]), alpha=weight)
+            total[:size].add_(term[:size].copy_(source[piece]).mul_(weight))
         flat[piece].copy_(total[:size])
     return out
+
+
+def _sum_on_device(terms: Sequence[tuple[float, Tensor]], device: torch.device | str) -> Tensor:
+    stream = zip((weight for weight, _ in terms), on_device((tensor for _, tensor in terms), device), strict=True)
+    weight, tensor = next(stream)
+    total = tensor.to(torch.float64, copy=True).mul_(weight)
+    for weight, tensor in stream:
+        total.add_(tensor.to(torch.float64, copy=True).mul_(weight))
+    return total

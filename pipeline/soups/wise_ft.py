@@ -27,11 +27,11 @@ class WiseFtSettings:
     """Where on the line: 0 is theta0, 1 the soup; beyond is extrapolation."""
 
     soup: Literal["best-individual", "uniform", "greedy"] = "greedy"
-    """The method that makes the end of the line, with its default settings."""
+    """The method that makes the end of the line, with its settings of the run."""
 
     def __post_init__(self) -> None:
         check = Check(self)
-        check.number("alpha", low=float("-inf"))
+        check.number("alpha", low=-1e6, high=1e6)
         check.one_of("soup", ("best-individual", "uniform", "greedy"))
         check.done()
 
@@ -61,7 +61,11 @@ def wise_ft(ingredients: IngredientSet, soup: Soup, theta0: Mapping[str, Tensor]
     with measured("cpu") as cost:
         coefficients = soup.coefficients * alpha
         weights = soup_from_coefficients(ingredients, coefficients, soup.layers, theta0)
-    return costed(replace(soup, method="wise-ft", state_dict=weights, coefficients=coefficients), cost)
+    own_statistics = soup.own_statistics and alpha == 1
+    mixed = replace(
+        soup, method="wise-ft", state_dict=weights, coefficients=coefficients, own_statistics=own_statistics
+    )
+    return costed(mixed, cost)
 
 
 def build_wise_ft(inputs: SoupInputs, settings: WiseFtSettings) -> Soup:
@@ -72,5 +76,5 @@ def build_wise_ft(inputs: SoupInputs, settings: WiseFtSettings) -> Soup:
 _SOUPS: dict[str, Callable[[SoupInputs], Soup]] = {
     "best-individual": build_best_individual,
     "uniform": lambda inputs: uniform_soup(inputs.ingredients),
-    "greedy": lambda inputs: build_greedy(inputs, GreedySettings()),
+    "greedy": lambda inputs: build_greedy(inputs, inputs.settings_of.get("greedy", GreedySettings())),
 }

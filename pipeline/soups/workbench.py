@@ -13,20 +13,36 @@ from pipeline.errors import SoupError
 
 @contextmanager
 def borrowed(model: nn.Module, device: str) -> Iterator[None]:
-    """The model on ``device`` in eval mode; modes, requires_grad flags and device are restored, weights are not."""
+    """The model on ``device`` in eval mode; modes, requires_grad flags and device are restored, weights are not.
+
+    Tensors that were made pieces of a larger one meanwhile have memory of their own again.
+    """
+    pieces: set[int] = set()
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     original_device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         model.to(device)
         model.eval()
+        pieces = {id(tensor) for tensor in _tensors(model) if _is_piece(tensor)}
         yield
     finally:
         for module, training in modes:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+        for tensor in _tensors(model):
+            if _is_piece(tensor) and id(tensor) not in pieces:
+                tensor.data = tensor.data.clone()
         model.to(original_device)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _is_piece(tensor: Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() > tensor.nbytes
 
 
 def weight_slots(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

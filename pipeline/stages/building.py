@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from pipeline.records import IngredientRecord, ModelDescription, PredictionRecord
+from pipeline.config import Config
+from pipeline.records import IngredientRecord, ModelDescription, Precision, PredictionRecord
 from pipeline.records.folder import predictions_path
 from pipeline.records.tables import write_table
 from pipeline.soup_requests import RequestedIngredient, SoupRequest
@@ -36,19 +37,29 @@ def soup_context(
 
 
 def soup_request(
-    run: Run, rows: Sequence[IngredientRecord], method: str, trial_indices: Sequence[int], gpu_hours: float
+    config: Config,
+    precision: Precision,
+    rows: Sequence[IngredientRecord],
+    method: str,
+    trial_indices: Sequence[int],
+    gpu_hours: float,
 ) -> SoupRequest:
-    """A soup of these trials of ``rows`` with the settings of the run, where it gives none with the defaults."""
-    settings = METHODS[method].settings(run.config.soup.settings.get(method, {}))
+    """A soup of these trials of ``rows`` with the settings and in the arithmetic of the run."""
+    given_to, methods = config.soup.settings, METHODS[method].parts
+    settings = METHODS[method].settings(given_to.get(method, {}))
+    of_parts = {part: METHODS[part].settings(given_to.get(part, {})) for part in methods}
+    settings_of = {part: asdict(values) for part, values in of_parts.items() if values != METHODS[part].defaults}
     sha256s = {row.trial_index: row.sha256 for row in rows}
     return SoupRequest(
         method=method,
         ingredients=tuple(RequestedIngredient(index, sha256s[index]) for index in trial_indices),
         gpu_hours=gpu_hours,
         settings={} if settings is None else asdict(settings),
-        seed=run.config.seed,
-        include_initialization=run.config.soup.include_initialization,
-        shifts={name: str(path) for name, path in run.config.data.shifts.items()},
+        seed=config.seed,
+        include_initialization=config.soup.include_initialization,
+        shifts={name: str(path) for name, path in config.data.shifts.items()},
+        settings_of=settings_of,
+        precision=precision,
     )
 
 
@@ -76,7 +87,7 @@ def obtain_soups(
         if (blocks := blocks_done(unfinished_soup(context.unfinished, request))) is not None:
             logger.info("%s: %s goes on after block %d", stage, name, blocks)
     told: set[str] = set()
-    for number, (name, result) in enumerate(build_soups(context, wanted, run.cluster.cpus, tasks), start=1):
+    for number, (name, result) in enumerate(build_soups(context, wanted, run.cluster.cpus_per_task, tasks), start=1):
         # Until all its files are written it does not count: those of an earlier soup may be half replaced.
         run.state.soups.pop(name, None)
         save_state(run.folder, run.state)
@@ -87,9 +98,10 @@ def obtain_soups(
         built = BuiltSoup(name, result.record, predictions_path(name))
         write_table(run.path(built.predictions), result.predictions, PredictionRecord)
         keep(name, result)
-        if not result.left_out:  # a restored file makes another soup
-            run.state.soups[name] = RememberedSoup(key=requests[name].key, record=result.record)
-            save_state(run.folder, run.state)
+        # Once the damaged files are restored it is another soup.
+        key = requests[name].key + (" without damaged ones" if result.left_out else "")
+        run.state.soups[name] = RememberedSoup(key=key, record=result.record, run_id=result.run_id)
+        save_state(run.folder, run.state)
         soups[requests[name].key] = built
         row = result.record
         logger.info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,9 @@ from pipeline.cluster import Cluster
 from pipeline.config import Config
 from pipeline.data import Splits
 from pipeline.models import build_classifier
+from pipeline.precision import resolved
 from pipeline.provenance import git_commit, library_versions, machine
-from pipeline.records import RECORDS_VERSION, IngredientRecord, RunRecord
+from pipeline.records import RECORDS_VERSION, IngredientRecord, Precision, RunRecord
 from pipeline.records.folder import RunFolder, read_run, write_run
 from pipeline.records.tables import read_table
 from pipeline.registry import Sweep
@@ -33,6 +35,11 @@ class Run:
     cluster: Cluster
     splits: Splits
     splits_ref: ray.ObjectRef
+
+    @property
+    def precision(self) -> Precision:
+        """What models compute in, on whatever device."""
+        return resolved(self.splits.precision, self.cluster.device)
 
     @property
     def folder(self) -> RunFolder:
@@ -56,9 +63,13 @@ class Run:
         return functools.partial(build_classifier, self.config.model, len(self.splits.class_names))
 
     def begin(
-        self, theta0_sha256: str | None, theta0_gpu_hours: float | None, theta0_test_accuracy: float | None
+        self,
+        theta0_sha256: str | None,
+        theta0_gpu_hours: float | None,
+        accuracies: Mapping[str, float | None],
+        theta0_device: str | None = None,
     ) -> RunRecord:
-        """Write ``run.json``: what the run is made with, and its starting point."""
+        """Write ``run.json``: what the run is made with, and its starting point with its ``accuracies`` by split."""
         record = RunRecord(
             records_version=RECORDS_VERSION,
             name=self.config.name,
@@ -72,8 +83,13 @@ class Run:
             splits=list(self.splits.records),
             theta0_sha256=theta0_sha256,
             theta0_gpu_hours=theta0_gpu_hours,
-            theta0_test_accuracy=theta0_test_accuracy,
+            theta0_test_accuracy=accuracies.get("test"),
+            theta0_val_accuracy=accuracies.get("fit"),
+            theta0_select_accuracy=accuracies.get("select"),
+            theta0_shift_accuracies={name: accuracies.get(name) or 0.0 for name in self.splits.shifts if accuracies},
             labels=method_labels(),
+            theta0_device=theta0_device,
+            precision=self.precision,
         )
         write_run(self.folder, record)
         return record

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.cluster import as_they_come, only_result, trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits
 from pipeline.errors import ConfigError, ModelError, PipelineError, SearchError
 from pipeline.evaluation import split_accuracies
-from pipeline.models import build_classifier, describe_model, load_backbone, make_theta0, own_names
+from pipeline.models import build_classifier, describe_model, load_backbone, make_theta0, read_own
 from pipeline.models.classifier import Classifier
+from pipeline.precision import reproducible
 from pipeline.records import IngredientRecord, ModelDescription
 from pipeline.records.tables import write_table
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.stages.context import Run
 from pipeline.stages.state import save_state
-from pipeline.weights import load_weights, read_metadata, read_weights, unique_state, weights_sha256
+from pipeline.weights import (
+    Checkpoint,
+    WeightsChoice,
+    class_names_of,
+    load_weights,
+    unique_state,
+    weights_sha256,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +43,17 @@ _SPLITS = {"val_accuracy": "fit", "select_accuracy": "select", "test_accuracy": 
 
 @dataclass(frozen=True)
 class _Context:
-    """What the tasks share; ``splits`` refers to the images in Ray's object store."""
+    """What the tasks share; ``splits`` refers to the images in Ray's object store.
+
+    ``weights`` says which are taken of a file that holds raw and averaged ones.
+    """
 
     model: ModelConfig
     description: ModelDescription
     splits: ray.ObjectRef
     device: str
     seed: int
+    weights: WeightsChoice = "auto"
     recorder: IngredientRecorder | None = None
 
     def headless(self, path: Path) -> ModelConfig:
@@ -52,30 +64,41 @@ class _Context:
 
 @dataclass(frozen=True)
 class _Checked:
-    """What a file says of its starting point, and the SHA-256 of its tensors; or what is wrong with it."""
+    """What a file says of its starting point and what its model holds; or what is wrong with it.
+
+    ``sha256`` is that of the weights as the model has them, ``infinite`` those of the tensors with infinite values, by
+    name. ``notes`` say what was chosen or passed over in the file.
+    """
 
     theta0_sha256: str | None = None
     sha256: str = ""
+    infinite: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     problem: str | None = None
 
 
 @dataclass(frozen=True)
 class _Initial:
-    """theta0, the SHA-256 of its tensors, its accuracy."""
+    """theta0, the SHA-256 of its tensors, its accuracies by split."""
 
     state: dict[str, Tensor]
     sha256: str
-    test_accuracy: float
+    accuracies: dict[str, float | None]
 
 
 def import_checkpoints(
-    run: Run, checkpoints: Sequence[Path], rows: Sequence[IngredientRecord], theta0: Path | None
+    run: Run,
+    checkpoints: Sequence[Path],
+    rows: Sequence[IngredientRecord],
+    theta0: Path | None,
+    weights: WeightsChoice = "auto",
 ) -> None:
     """Register ``checkpoints`` that are not registered yet, row by row of ``rows``, and write the run's records.
 
     ``rows`` hold what is known of each; accuracies that are None are measured. All files are checked before the first
-    is registered. Raises ModelError that lists the files that do not fit the model of the run or are there twice, and
-    ConfigError for files that were fine-tuned from different starting points.
+    is registered; of one that holds raw and averaged weights, those that ``weights`` says are taken. Raises ModelError
+    that lists the files that do not fit the model of the run, cannot be souped or are there twice, and ConfigError for
+    files that were fine-tuned from different starting points.
     """
     config = run.config
     use_gpu, reserved = trial_resources(run.cluster, config.search)
@@ -85,6 +108,7 @@ def import_checkpoints(
         splits=run.splits_ref,
         device="cuda" if use_gpu else "cpu",
         seed=config.seed,
+        weights=weights,
     )
     options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1 if use_gpu else reserved}
     if use_gpu:
@@ -102,8 +126,17 @@ def import_checkpoints(
     ]
     files = [path for path, _ in unregistered] + ([theta0] if theta0 is not None else [])
     logger.info("import: checking %d files", len(files))
-    checked = dict(as_they_come(_check, options, [(context, path) for path in files], SearchError, _TASK))
-    origins = _origins(files, [checked[number] for number in range(len(files))])
+    choices = [weights] * len(unregistered) + ["auto"]  # of theta0, whatever is there
+    calls = [(context, path, choice) for path, choice in zip(files, choices, strict=False)]
+
+    def lost(number: int, reason: str) -> _Checked:  # a file that is larger than memory, say
+        said = f"the process that read it was lost ({reason.rstrip('.')}); leave it out, or give the command again"
+        return _Checked(problem=f"{files[number]}: {said}")
+
+    by_number = dict(as_they_come(_check, options, calls, SearchError, _TASK, lost))
+    checked = [by_number[number] for number in range(len(files))]
+    origins = _origins(files, checked, run.state.imported_sha256)
+    _tell_notes(files, checked)
     initial = None
     if theta0 is not None:
         initial = only_result(_theta0, options, (context, theta0), SearchError, _TASK)
@@ -112,16 +145,20 @@ def import_checkpoints(
     if run.state.imported != [str(path) for path in checkpoints]:
         # Before the first is registered: from then on its index is its own.
         run.state.imported = [str(path) for path in checkpoints]
+        run.state.imported_sha256 |= {
+            str(path): result.sha256 for (path, _), result in zip(unregistered, checked, strict=False)
+        }
+        run.state.imported_weights = weights
         run.state.done.clear()
         save_state(run.folder, run.state)
     if not registered or not run.folder.run.exists():
-        run.begin(theta0_sha256, None, None if initial is None else initial.test_accuracy)
+        run.begin(theta0_sha256, None, {} if initial is None else initial.accuracies)
     recorder = IngredientRecorder(run.sweep, theta0_sha256, run.splits.class_names)
     if initial is not None:
-        recorder.upload_theta0(initial.state)
+        recorder.upload_theta0(initial.state, run.record().theta0_figures)
     context = dataclasses.replace(context, recorder=recorder)
-    calls = [(context, path, row.model_copy(update={"theta0_sha256": theta0_sha256})) for path, row in unregistered]
-    for number, row in as_they_come(_import, options, calls, SearchError, _TASK):
+    tasks = [(context, path, row.model_copy(update={"theta0_sha256": theta0_sha256})) for path, row in unregistered]
+    for number, row in as_they_come(_import, options, tasks, SearchError, _TASK):
         logger.info(
             "import: %s: validation %.2f%%, test %.2f%%",
             unregistered[number][0].name, 100 * (row.val_accuracy or 0), 100 * (row.test_accuracy or 0),
@@ -141,15 +178,38 @@ def write_imported(run: Run) -> None:
     logger.info("search: %d ingredients, all imported", len(rows))
 
 
-def _origins(files: Sequence[Path], checked: Sequence[_Checked]) -> set[str]:
-    """The starting points that the files name; raises ModelError for files that cannot be imported."""
-    problems = [result.problem for result in checked if result.problem is not None]
-    path_of_sha256: dict[str, Path] = {}
+def _tell_notes(files: Sequence[Path], checked: Sequence[_Checked]) -> None:
+    """A line for each note, with the first files that it is about."""
+    files_of: dict[str, list[str]] = {}
     for path, result in zip(files, checked, strict=True):
-        if result.problem is None and (other := path_of_sha256.setdefault(result.sha256, path)) != path:
+        for note in result.notes:
+            files_of.setdefault(note, []).append(path.name)
+    for note, names in files_of.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        logger.info("import: %s%s: %s", ", ".join(names[:3]), more, note)
+
+
+def _origins(files: Sequence[Path], checked: Sequence[_Checked], imported: Mapping[str, str]) -> set[str]:
+    """The starting points that the files name; raises ModelError for files that cannot be imported.
+
+    ``imported`` are the hashes of the weights that the run has already, by path.
+    """
+    problems = [result.problem for result in checked if result.problem is not None]
+    named_by_sha256 = {sha256: path for path, sha256 in imported.items()}
+    sound = [(path, result) for path, result in zip(files, checked, strict=True) if result.problem is None]
+    for path, result in sound:
+        if (other := named_by_sha256.setdefault(result.sha256, str(path))) != str(path):
             problems.append(f"{path}: holds the same weights as {other}; leave one of them out")
+        for name, sha256 in result.infinite.items():  # a mask, say, is no fault: nothing is mixed where all are equal
+            if any(other.infinite.get(name) != sha256 for _, other in sound):
+                problems.append(f"{path}: '{name}' has infinite values, which not all files have; leave it out")
+                break
     if problems:
-        raise ModelError("\n  ".join([f"{len(problems)} of {len(files)} files cannot be imported:", *problems]))
+        count = f"{len(problems)} of {len(files)} files cannot be imported:"
+        remedy = "--leave-out NAME, once for each, imports the others"
+        if len(problems) == len(files):
+            remedy = "if they are models, then perhaps of another kind than `model` in the settings"
+        raise ModelError("\n  ".join([count, *problems, remedy]))
     return {result.theta0_sha256 for result in checked if result.theta0_sha256 is not None}
 
 
@@ -183,56 +243,106 @@ def _changed_names(row: IngredientRecord, registered: IngredientRecord | None) -
     return [name for name, value in columns.items() if value != earlier.get(name)]
 
 
-def _check(context: _Context, path: Path) -> Iterator[_Checked]:
+def _check(context: _Context, path: Path, weights: WeightsChoice) -> Iterator[_Checked]:
     try:
-        metadata = read_metadata(path)
-        classes = metadata.get("class_names", "")
-        if classes.startswith("[") and json.loads(classes) != context.description.class_names:
+        checkpoint, state = read_own(path, weights, context.description.head_name)
+        notes = [f"{checkpoint.choice}; see --weights"] if checkpoint.choice is not None else []
+        try:
+            names = class_names_of(checkpoint.metadata)
+        except ValueError as error:
+            names = None
+            notes.append(f"class_names in the header {error} and was not compared")
+        origin = checkpoint.metadata.get("theta0_sha256")
+        if origin is not None and not re.fullmatch("[0-9a-f]{64}", origin):
+            origin = None
+            notes.append("theta0_sha256 in the header is no SHA-256 and was not compared")
+        if names is not None and names != context.description.class_names:
             raise ModelError(f"{path}: was made for other classes, or for these in another order")
-        tensors = read_weights(path)
-        state = own_names(tensors, context.description.head_name)
+        model: nn.Module
         if _has_head(state):
             model = build_classifier(context.model, len(context.description.class_names))
             load_weights(model, state, source=str(path))
+            if strays := [name for name in state if name not in model.state_dict()]:
+                notes.append(f"constants that the model lacks were passed over ({strays[0].removeprefix('tower.')})")
         else:
-            load_backbone(context.headless(path), pretrained=True, local=tensors)
-        yield _Checked(metadata.get("theta0_sha256"), weights_sha256(state))
+            model = load_backbone(context.headless(path), pretrained=True, local=checkpoint.state).tower
+        yield _Checked(
+            origin,
+            weights_sha256(unique_state(model)),
+            _infinite(model, path),
+            tuple(notes),
+        )
     except PipelineError as error:
         yield _Checked(problem=str(error))
+    except Exception as error:  # of any kind: anybody may have written the file
+        reason = (str(error).splitlines() or [""])[0][:200]
+        yield _Checked(problem=f"{path}: does not fit the model ({type(error).__name__}: {reason}); leave it out")
+
+
+def _infinite(model: nn.Module, path: Path) -> dict[str, str]:
+    """The hashes of the buffers with infinite values by name; raises ModelError for weights that are not finite."""
+    infinite: dict[str, str] = {}
+    parameters = dict(model.named_parameters())
+    for name, value in model.state_dict().items():
+        if not value.is_floating_point() or value.isfinite().all():
+            continue
+        kind = "NaN" if value.isnan().any() else "infinite"
+        if kind == "NaN" or name in parameters:
+            raise ModelError(f"{path}: '{name}' has {kind} values; leave it out")
+        infinite[name] = weights_sha256({name: value})
+    return infinite
 
 
 def _import(context: _Context, path: Path, row: IngredientRecord) -> Iterator[IngredientRecord]:
     """Measure what is not known, upload, record."""
-    splits: Splits = ray.get(context.splits)
-    model = _load(context, path, splits)
     column_of_split = {split: column for column, split in _SPLITS.items() if getattr(row, column) is None}
-    accuracies = split_accuracies(model, splits, context.device, list(column_of_split))
+    model, checkpoint, accuracies = _measured(context, path, context.weights, list(column_of_split))
     row = row.model_copy(update={column_of_split[split]: value for split, value in accuracies.items()})
     assert context.recorder is not None  # noqa: S101 (set before this task is started)
     uri, sha256 = context.recorder.upload(row.trial_index, unique_state(model.cpu()))
     row = row.model_copy(update={"path": uri, "sha256": sha256})
-    context.recorder.record(row, imported_from=str(path))
+    kind = "averaged" if checkpoint.averaged else "raw"
+    taken = f"{kind} ({checkpoint.taken})" if checkpoint.taken else kind
+    context.recorder.record(row, imported_from=str(path), imported_weights=taken)
     yield row
 
 
 def _theta0(context: _Context, path: Path) -> Iterator[_Initial]:
-    splits: Splits = ray.get(context.splits)
-    model = _load(context, path, splits)
-    test_accuracy = split_accuracies(model, splits, context.device, ["test"])["test"] or 0.0
+    model, _, accuracies = _measured(context, path, "auto")
     state = unique_state(model.cpu())
-    yield _Initial(state, weights_sha256(state), test_accuracy)
+    yield _Initial(state, weights_sha256(state), accuracies)
 
 
-def _load(context: _Context, path: Path, splits: Splits) -> Classifier:
+@reproducible
+def _measured(
+    context: _Context, path: Path, weights: WeightsChoice, names: Sequence[str] | None = None
+) -> tuple[Classifier, Checkpoint, dict[str, float | None]]:
+    """The classifier of a checkpoint and its accuracies on the named splits, or on all."""
+    splits: Splits = ray.get(context.splits)
+    model, checkpoint = _load(context, path, splits, weights)
+    names = tuple(splits.measured()) if names is None else names
+    return model, checkpoint, split_accuracies(model, splits, context.device, names)
+
+
+def _load(context: _Context, path: Path, splits: Splits, weights: WeightsChoice) -> tuple[Classifier, Checkpoint]:
     """The classifier of a checkpoint; where that has no head, with the one that ``model.head`` makes for it."""
-    tensors = read_weights(path)
-    state = own_names(tensors, context.description.head_name)
+    checkpoint, state = read_own(path, weights, context.description.head_name)
     if not _has_head(state):
-        config, names = context.headless(path), splits.class_names
-        return make_theta0(config, names, splits.train, None, device=context.device, seed=context.seed, local=tensors)
+        config, names, local = context.headless(path), splits.class_names, checkpoint.state
+        model = make_theta0(
+            config,
+            names,
+            splits.train,
+            None,
+            device=context.device,
+            seed=context.seed,
+            local=local,
+            precision=splits.precision,
+        )
+        return model, checkpoint
     model = build_classifier(context.model, len(splits.class_names))
     load_weights(model, state, source=str(path))
-    return model
+    return model, checkpoint
 
 
 def _has_head(state: Mapping[str, Tensor]) -> bool:

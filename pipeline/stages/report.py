@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from pipeline.records.folder import read_results, update_run
-from pipeline.registry import describe, finish_sweep
-from pipeline.report import methods_table, write_report
+from pipeline.records import CPU_CORE_HOURS, RunResults, cost_unit, costs
+from pipeline.records.folder import RunFolder, read_results, update_run
+from pipeline.registry import Sweep, describe, finish_sweep
+from pipeline.report import below_start, methods_table, write_report
 from pipeline.stages.context import Run, method_labels
 from pipeline.studies import study_tables
 
 
 def report_stage(run: Run) -> None:
     """``report.html`` and the figures, also logged to the sweep's MLflow run."""
-    record = update_run(run.folder, **run.config.report.model_dump(), labels=method_labels())
+    update_run(run.folder, **run.config.report.model_dump(), labels=method_labels())
     results = read_results(run.folder.root, study_tables())
-    files = write_report(run.folder.root, results)
-    records = (run.folder.run, *run.folder.root.glob("*.parquet"))
-    describe(run.sweep, methods_table(results.soups, results.ingredients, record.champion))
+    write_report(run.folder.root, results)
+    log_report(run.sweep, run.folder, results)
+
+
+def log_report(sweep: Sweep, folder: RunFolder, results: RunResults) -> None:
+    """Keep page, figures and tables with the sweep's MLflow run, with what came out."""
+    record = results.run
+    files = (folder.report, *folder.figures.iterdir(), folder.run, *folder.root.glob("*.parquet"))
+    describe(sweep, methods_table(record, results.soups, results.ingredients))
     tags = {"champion": record.champion or "", "seed": str(record.seed)}
-    metrics: dict[str, float | None] = {"gpu_hours": sum(row.gpu_hours for row in results.ingredients)}
+    hours, unit = costs(results.ingredients), cost_unit(results.ingredients)
+    metrics: dict[str, float | None] = {"gpu_hours": hours.pop(unit, 0.0)}
+    metrics |= {"cpu_core_hours": hours.get(CPU_CORE_HOURS)}  # where some trials had a GPU and others none
+    metrics |= {f"theta0_{name}": value for name, value in record.theta0_figures.items()}
     for soup in results.soups:
         if soup.method == record.champion:
+            tags["champion_below_theta0"] = below_start(record, soup) or "no"
             metrics |= {key: getattr(soup, key) for key in ("val_accuracy", "select_accuracy", "test_accuracy")}
-    finish_sweep(run.sweep, [*files, *records], tags, metrics)
+    finish_sweep(sweep, files, tags, metrics)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import ray
 
 from pipeline.cluster import await_room, check_store, start_ray
-from pipeline.config import Config
-from pipeline.data import StreamedImages, load_splits
+from pipeline.config import Config, ray_address
+from pipeline.data import Splits, StreamedImages, load_splits
+from pipeline.errors import DataError, SoupError
+from pipeline.models import check_model
+from pipeline.precision import resolved
 from pipeline.provenance import git_commit, library_versions
-from pipeline.records.folder import RunFolder
+from pipeline.records import IngredientRecord
+from pipeline.records.folder import RunFolder, read_run
+from pipeline.records.tables import write_table
 from pipeline.registry import log_datasets, log_settings, open_sweep, store_errors
+from pipeline.search.advice import about_splits, resolution
 from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
+from pipeline.stages.restoring import artifacts_of
 from pipeline.stages.search import search_stage
 from pipeline.stages.soup import soup_stage
-from pipeline.stages.state import RunState, remove_studies, save_state
+from pipeline.stages.state import RunState, left_out, remove_studies, save_state
 from pipeline.stages.study import study_stage
 from pipeline.studies import STUDIES
 
@@ -42,10 +50,34 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], fingerprin
         for stage in todo:
             if stage in ("search", "soup"):  # what studies said of other ingredients or soups is true no more
                 remove_studies(run.folder, state, stage)
+            if stage != "search":
+                mark_left_out(run)
             run_stage(run, stage)
             state.done.pop("report", None)  # it tells of all stages
             state.done[stage] = fingerprint_of[stage]
             save_state(run.folder, state)
+
+
+def mark_left_out(run: Run) -> None:
+    """Make ``ingredients.parquet`` say which trials are left out by the settings as they are now.
+
+    Raises ConfigError for trials that there are not, SoupError where no finished one is left.
+    """
+    names, rows = left_out(run.config, run.state), run.ingredients()
+    marked = [_marked(row, names.get(row.trial_index)) for row in rows]
+    if names and not any(row.status == "finished" for row in marked):
+        raise SoupError("soup.leave_out: leaves no finished trial to make a soup of")
+    if marked != rows:
+        write_table(run.folder.ingredients, marked, IngredientRecord)
+        logger.info("left out by soup.leave_out: %s", ", ".join(map(str, names.values())) or "none any more")
+
+
+def _marked(row: IngredientRecord, name: int | str | None) -> IngredientRecord:
+    if row.status not in ("finished", "left-out"):
+        return row
+    if name is None:
+        return row.model_copy(update={"status": "finished", "reason": None})
+    return row.model_copy(update={"status": "left-out", "reason": f"soup.leave_out names {name}"})
 
 
 def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
@@ -54,19 +86,46 @@ def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
     With ``tasks`` the cluster must be able to run them.
     """
     uri = str(config.registry.tracking_uri)
-    cluster = start_ray(config.plugins)
+    folder = RunFolder(config.output)
+    if not folder.run.exists():  # until theta0 is made
+        check_model(config.model, config.data.image_size)
+    cluster = start_ray(config.plugins, ray_address())
     check_store(cluster, uri)
     if tasks:
         cluster = await_room(cluster, config.search)
         check_store(cluster, uri)
-    splits = load_splits(config.data, config.seed, cluster.image_bytes)
+    # As the run was begun: elsewhere the default would be another.
+    precision = read_run(folder).precision if folder.run.exists() else resolved(config.precision, cluster.device)
+    splits = replace(load_splits(config.data, config.seed, cluster.image_bytes), precision=precision)
+    _check_same_images(folder, splits)
     logger.info("data: %s", ", ".join(f"{record.size} {record.name}" for record in splits.records))
+    sizes = {record.name: record.size for record in splits.records}
+    logger.info("data: %s", resolution(sizes))
+    for warning in about_splits(sizes):
+        logger.warning("%s", warning)
     if isinstance(splits.train, StreamedImages):
         logger.info("data: training images are streamed from %s", splits.train.path)
-    artifacts = config.output.parent / "mlartifacts" if uri.startswith("sqlite:") else None
     origin = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
     origin |= {f"split_{record.name}": record.indices_sha256 for record in splits.records}
-    sweep = open_sweep(uri, config.name, state.sweep_id, artifacts, origin)
-    log_settings(sweep, RunFolder(config.output).settings)
+    sweep = open_sweep(uri, config.name, state.sweep_id, artifacts_of(config), origin)
+    log_settings(sweep, folder.settings)
     log_datasets(sweep, config.data.source, splits.records)
     return Run(config, state, sweep, cluster, splits, ray.put(splits))
+
+
+def _check_same_images(folder: RunFolder, splits: Splits) -> None:
+    """Raises DataError if the run in ``folder`` was begun with other images, which its trials were trained on."""
+    if not folder.run.exists():
+        return
+    earlier_splits = {record.name: record for record in read_run(folder).splits}
+    for record in splits.records:
+        earlier = earlier_splits.get(record.name)
+        if earlier is None or record.name in splits.shifts:  # these may change
+            continue
+        known = None not in (earlier.images_sha256, record.images_sha256)
+        if earlier.indices_sha256 != record.indices_sha256 or (known and earlier.images_sha256 != record.images_sha256):
+            raise DataError(
+                f"data: the {record.size} images of split '{record.name}' are not the {earlier.size} that the run in "
+                f"{folder.root} was begun with (files changed, or this version reads more of them or reads them "
+                "otherwise); restore them, give another `output`, or --fresh to start over (the old run is kept)"
+            )

@@ -17,17 +17,19 @@ from pipeline.data import Splits
 from pipeline.errors import SearchError
 from pipeline.evaluation import split_accuracies
 from pipeline.models import make_theta0
-from pipeline.records import IngredientRecord, RunRecord, cost_by_device, cost_unit
+from pipeline.precision import reproducible
+from pipeline.records import IngredientRecord, RunRecord, cost_by_device, costs
 from pipeline.records.tables import write_table
 from pipeline.registry import IngredientRecorder, read_trials
 from pipeline.report.formats import memory
+from pipeline.search.advice import about_trials, fit_batches
 from pipeline.search.sampling import sample_trials
 from pipeline.search.storage import Storage
 from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
 from pipeline.stages.context import Run
 from pipeline.stages.imported import write_imported
-from pipeline.weights import read_weights, save_weights, unique_state, weights_sha256
+from pipeline.weights import read_checkpoint, read_weights, save_weights, unique_state, weights_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +49,14 @@ def search_stage(run: Run) -> None:
     record = ensure_theta0(run)
     theta0 = read_weights(run.folder.theta0)
     recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names)
-    recorder.upload_theta0(theta0)
+    recorder.upload_theta0(theta0, record.theta0_figures)
     use_gpu, reserved = trial_resources(run.cluster, config.search)
+    drawn = sample_trials(config.search, config.seed)
+    for warning in about_trials(drawn, len(splits.train), config.model):
+        logger.warning("%s", warning)
     context = TrialContext(
         name=config.name,
-        trials=tuple(sample_trials(config.search, config.seed)),
+        trials=tuple(fit_batches(drawn, len(splits.train))),
         build_model=run.build_model(),
         splits=run.splits_ref,
         theta0=ray.put(theta0),
@@ -83,8 +88,8 @@ def search_stage(run: Run) -> None:
             f"none of the {len(rows)} trials finished; the first: {rows[0].reason}. Correct the settings and start "
             "over with --fresh (this run is kept)"
         )
-    cost = sum(row.gpu_hours for row in rows)
-    logger.info("search: %d of %d trials finished, %.3g %s", len(finished), len(rows), cost, cost_unit(rows))
+    cost = " and ".join(f"{hours:.3g} {unit}" for unit, hours in costs(rows).items())
+    logger.info("search: %d of %d trials finished, %s", len(finished), len(rows), cost)
     if len(by_device := cost_by_device(rows)) > 1:
         logger.info("search: %s", ", ".join(f"{hours:.3g} on {device}" for device, hours in by_device.items()))
 
@@ -115,27 +120,47 @@ def ensure_theta0(run: Run) -> RunRecord:
     reserved = 1 if run.cluster.use_gpu else run.cluster.cpus
     logger.info("search: making theta0 (%s head)", config.model.head.replace("_", "-"))
     options = {"num_gpus": 1} if run.cluster.use_gpu else {"num_cpus": reserved}
-    task = ray.remote(_theta0_task).options(max_retries=3, **options)  # of a lost node: it comes out the same
+    # Retried where its node is lost: it comes out the same. Its process ends with it and leaves the GPU to trials.
+    task = ray.remote(max_retries=3, **options)(_theta0_task)
     # Read here: the task may be on a node that does not have the file.
-    file_weights = read_weights(config.model.weight_file) if config.model.weight_file is not None else None
+    file_weights = None
+    if config.model.weight_file is not None:
+        checkpoint = read_checkpoint(config.model.weight_file)
+        if checkpoint.choice is not None:
+            logger.info("search: %s: %s", config.model.weight_file, checkpoint.choice)
+        file_weights = checkpoint.state
     try:
-        state, seconds, test_accuracy = ray.get(
+        state, seconds, accuracies = ray.get(
             task.remote(config.model, file_weights, run.splits_ref, run.cluster.device, config.seed)
         )
     except ray.exceptions.RayError as error:
         raise raised_by(error, SearchError, "the task that makes theta0") from error
     save_weights(state, run.folder.theta0, {"class_names": "\n".join(splits.class_names)})
-    logger.info("search: theta0 has test accuracy %.2f%%", 100 * test_accuracy)
-    return run.begin(weights_sha256(state), seconds / 3600 * reserved, test_accuracy)
+    record = run.begin(weights_sha256(state), seconds / 3600 * reserved, accuracies, run.cluster.device)
+    logger.info(
+        "search: theta0 has validation accuracy %.2f%%, test %.2f%%",
+        100 * (record.theta0_val_accuracy or 0), 100 * (record.theta0_test_accuracy or 0),
+    )  # fmt: skip
+    return record
 
 
+@reproducible
 def _theta0_task(
     config: ModelConfig, file_weights: dict[str, Tensor] | None, splits: Splits, device: str, seed: int
-) -> tuple[dict[str, Tensor], float, float]:
-    """theta0's weights, the seconds that it took, its test accuracy."""
+) -> tuple[dict[str, Tensor], float, dict[str, float | None]]:
+    """theta0's weights, the seconds that it took, its accuracies by split."""
     start = time.monotonic()
     pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
     names = splits.class_names
-    model = make_theta0(config, names, splits.train, pretrain, device=device, seed=seed, local=file_weights)
-    test_accuracy = split_accuracies(model, splits, device, ["test"])["test"] or 0.0
-    return unique_state(model.cpu()), time.monotonic() - start, test_accuracy
+    model = make_theta0(
+        config,
+        names,
+        splits.train,
+        pretrain,
+        device=device,
+        seed=seed,
+        local=file_weights,
+        precision=splits.precision,
+    )
+    accuracies = split_accuracies(model, splits, device, tuple(splits.measured()))
+    return unique_state(model.cpu()), time.monotonic() - start, accuracies

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,30 +16,36 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config, Section, dump_config, nested_section, section_name
+from pipeline.config import Config, Section, chosen, dump_config, nested_section, plain_yaml, section_name
 from pipeline.errors import ConfigError
-from pipeline.files import write_text
+from pipeline.files import locked, remove_partial, write_text
 from pipeline.records import SoupRecord
 from pipeline.records.folder import RunFolder
 from pipeline.studies import STUDIES
 
 # What the ingredients do not depend on: changing it leaves the sweep as it is.
-_FREE = {"output", "plugins", "soup", "study", "report", "data.store", "data.shifts"} | {
+_FREE = {"output", "plugins", "soup", "study", "report", "data.store", "data.shifts", "data.max_pixels"} | {
     f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures", "storage")
 }
 
 
 class RememberedSoup(BaseModel):
-    """A soup that need not be built again as long as ``key``, a hash of all that it depends on, is the same."""
+    """A soup that need not be built again as long as ``key``, a hash of all that it depends on, is the same.
+
+    After the hash the key of one that lacks damaged ingredients says so. ``run_id`` is the MLflow run of one that is
+    registered.
+    """
 
     key: str
     record: SoupRecord
+    run_id: str | None = None
 
 
 class RunState(BaseModel):
     """The contents of ``state.json``: the sweep's id and size, and a fingerprint of what each finished stage used.
 
-    ``imported`` are the checkpoints that are its ingredients in place of trials, in the order of their indices.
+    ``imported`` are the checkpoints that are its ingredients in place of trials, in the order of their indices, with
+    the hashes of their weights by path, and which weights were taken of files with raw and averaged ones.
     ``soups`` are those of the soup stage by method, and of studies by study, method and what varies.
     """
 
@@ -44,7 +53,43 @@ class RunState(BaseModel):
     num_trials: int
     done: dict[str, str] = {}
     imported: list[str] = []
+    imported_sha256: dict[str, str] = {}
+    imported_weights: str = "auto"
     soups: dict[str, RememberedSoup] = {}
+
+
+@contextlib.contextmanager
+def locked_output(config: Config) -> Iterator[None]:
+    """Make the folder of the run and keep other processes from working on it during the block.
+
+    What a killed process left half-written there is removed, and a new folder in which the block made nothing. Raises
+    ConfigError where nothing can be written, and where another process is at work.
+    """
+    output, folder = config.output, RunFolder(config.output)
+    is_new = not os.path.lexists(output)
+    with contextlib.ExitStack() as stack:
+        try:
+            if output.is_symlink() and not output.exists():
+                raise FileNotFoundError(errno.ENOENT, f"it is a link to {output.readlink()}, which is not there")
+            if output.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, "it is a file")
+            output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder.lock, wait=False))
+            remove_partial(output)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"output: {output} is being worked on by {error.strerror}; wait until that ends, or give another folder"
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"output: {output} cannot be written ({error.strerror or error}); give another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            if is_new and list(output.iterdir()) == [folder.lock]:
+                folder.lock.unlink()
+                output.rmdir()
 
 
 def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
@@ -54,9 +99,7 @@ def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
     with other settings (naming the keys), a larger sweep, or something else.
     """
     output, folder = config.output, RunFolder(config.output)
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"output: {output} is a file; give a folder")
-    entries = {path.name for path in output.iterdir()} if output.exists() else set()
+    entries = {path.name for path in output.iterdir()} - {folder.lock.name} if output.exists() else set()
     if entries and not entries & {folder.settings.name, folder.state.name}:
         raise ConfigError(f"output: {output} is not empty and holds no run; give another folder")
     moved_to = None
@@ -68,6 +111,9 @@ def open_state(config: Config, *, fresh: bool) -> tuple[RunState, Path | None]:
         if entries:
             moved_to = output.with_name(f"{output.name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}")
             output.rename(moved_to)
+            if (lock := RunFolder(moved_to).lock).exists():  # which is held for the folder, not for the earlier run
+                output.mkdir()
+                lock.rename(folder.lock)
         sweep_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         state = RunState(sweep_id=sweep_id, num_trials=config.search.num_trials)
     state.num_trials = config.search.num_trials
@@ -80,10 +126,10 @@ def _read_earlier(folder: RunFolder) -> tuple[RunState, Any]:
     """What an earlier call left: its state, and its settings as plain values."""
     try:
         state = RunState.model_validate_json(folder.state.read_text(encoding="utf-8"))
-        settings = yaml.safe_load(folder.settings.read_text(encoding="utf-8"))
+        settings = plain_yaml(folder.settings.read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
             raise ValueError(f"{folder.settings.name} holds no settings")
-    except (OSError, ValueError, ValidationError, yaml.YAMLError) as error:
+    except (OSError, ValueError, ValidationError, yaml.YAMLError, ConfigError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{folder.root}: the run in it cannot be read ({reason}). Give another `output`, "
@@ -93,7 +139,7 @@ def _read_earlier(folder: RunFolder) -> tuple[RunState, Any]:
 
 
 def _check_same_sweep(config: Config, state: RunState, earlier_settings: Any) -> None:
-    settings, defaults = yaml.safe_load(dump_config(config)), dict(_defaults(type(config)))
+    settings, defaults = plain_yaml(dump_config(config)), dict(_defaults(type(config)))
     if changed := sorted(_changed_keys(earlier_settings, settings, defaults)):
         raise ConfigError(
             f"{config.output}: holds a run with other settings: {', '.join(changed)}. Give another `output`, the old "
@@ -108,22 +154,35 @@ def _check_same_sweep(config: Config, state: RunState, earlier_settings: Any) ->
 
 def is_done(config: Config, stages: Iterable[str]) -> bool:
     """Whether the run in ``config.output`` has finished these ``stages`` with these settings; reads one file."""
-    state = _read(config)
+    state = read_state(config)
     fingerprint_of = fingerprints(config)
     return state is not None and all(state.done.get(stage) == fingerprint_of[stage] for stage in stages)
 
 
 def is_imported(config: Config) -> bool:
     """Whether the ingredients of the run in ``config.output`` were imported."""
-    state = _read(config)
+    state = read_state(config)
     return state is not None and bool(state.imported)
 
 
-def _read(config: Config) -> RunState | None:
+def read_state(config: Config) -> RunState | None:
+    """The state of the run in ``config.output``, None where there is none that can be read."""
     try:
         return RunState.model_validate_json(RunFolder(config.output).state.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
+
+
+def left_out(config: Config, state: RunState) -> dict[int, int | str]:
+    """The trials that `soup.leave_out` names, by index, each with the name that is used there.
+
+    Raises ConfigError for names that there are not, and where no trial is left.
+    """
+    ingredients = state.imported or [f"trial {index}" for index in range(state.num_trials)]
+    found = chosen(config.soup.leave_out, [Path(name) for name in ingredients], "soup.leave_out")
+    if len(found) == len(ingredients):
+        raise ConfigError("soup.leave_out: names all ingredients; leave one to make a soup of")
+    return found
 
 
 def save_state(folder: RunFolder, state: RunState) -> None:
@@ -151,8 +210,10 @@ def fingerprints(config: Config) -> dict[str, str]:
     shifts = values["data"]["shifts"]
     soup = _chained(search, {**values["soup"], **({"shifts": shifts} if shifts else {})})
     hash_of_stage = {"search": search, "soup": soup}
+    left = values["soup"]["leave_out"]  # studies of the search stage alone are about the other ingredients too
+    hash_of_needed = {"search": _chained(search, left) if left else search, "soup": soup}
     studies = {
-        name: _chained(f"{hash_of_stage[study.needs]}{name}", values["study"].get(section_name(name)))
+        name: _chained(f"{hash_of_needed[study.needs]}{name}", values["study"].get(section_name(name)))
         for name, study in STUDIES.items()
     }
     report = _chained("".join(studies.values()), values["report"])

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from pipeline.cluster import current_cluster
 from pipeline.errors import SoupError
-from pipeline.records import CoefficientRecord, CostRecord, PredictionRecord, SoupRecord
-from pipeline.records.folder import read_run
+from pipeline.records import CostRecord, PredictionRecord, SoupRecord
+from pipeline.records.folder import read_coefficients, read_run
 from pipeline.records.tables import read_table, write_table
 from pipeline.registry import log_costs
 from pipeline.soup_requests import Request, SimilarityRequest, SoupRequest
@@ -31,24 +31,20 @@ def study_stage(run: Run, name: str) -> None:
     for table, rows in tables.items():
         write_table(run.folder.table(table), rows, study.tables[table])
         if table == study.curve:
-            log_costs(run.sweep, [row for row in rows if isinstance(row, CostRecord)])
+            points = [row for row in rows if isinstance(row, CostRecord)]
+            log_costs(run.sweep, inputs.run.theta0_figures, points)
 
 
-def study_inputs(run: Run, name: str | None = None) -> StudyInputs:
+def study_inputs(run: Run, name: str) -> StudyInputs:
     """The records of the run as they are now, with the settings of the study ``name``."""
     rows = run.ingredients()
-    soups = read_table(run.folder.soups, SoupRecord) if run.folder.soups.exists() else []
     return StudyInputs(
-        settings=None if name is None else run.config.study_settings(name),
+        settings=run.config.study_settings(name),
         run=read_run(run.folder),
         ingredients=rows,
-        soups=soups,
-        coefficients={
-            soup.method: read_table(path, CoefficientRecord)
-            for soup in soups
-            if (path := run.folder.coefficients(soup.method)).exists()
-        },
-        request=functools.partial(soup_request, run, rows),
+        soups=read_table(run.folder.soups, SoupRecord) if run.folder.soups.exists() else [],
+        request=functools.partial(soup_request, run.config, run.precision, rows),
+        read_coefficients=functools.partial(read_coefficients, run.folder),
         read_predictions=lambda path: read_table(run.path(path), PredictionRecord),
     )
 

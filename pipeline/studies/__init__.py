@@ -2,7 +2,7 @@
 
 from pipeline.records import Record
 from pipeline.studies.ablation import ABLATION
-from pipeline.studies.base import Answer, BuiltSoup, Study, StudyInputs
+from pipeline.studies.base import Answer, BuiltSoup, Study, StudyInputs, finished_trials, whole_sweep
 from pipeline.studies.comparisons import COMPARISONS
 from pipeline.studies.cost_accuracy import COST_ACCURACY
 from pipeline.studies.elimination import ELIMINATION
@@ -24,4 +24,4 @@ def study_tables() -> dict[str, type[Record]]:
     return {name: kind for study in STUDIES.values() for name, kind in study.tables.items()}
 
 
-__all__ = ["STUDIES", "Answer", "BuiltSoup", "Study", "StudyInputs", "study_tables"]
+__all__ = ["STUDIES", "Answer", "BuiltSoup", "Study", "StudyInputs", "finished_trials", "study_tables", "whole_sweep"]

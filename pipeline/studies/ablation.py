@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline.config import Config, Known, MethodName, method_settings
+from pipeline.config import HIGHEST_SEED, Config, Known, MethodName, method_settings
+from pipeline.errors import quoted
 from pipeline.records import Record, VariantRecord
+from pipeline.soup_requests import SoupRequest
 from pipeline.studies.base import BuiltSoup, Study, StudyInputs
 from pipeline.studies.variants import Variant, requests_of, rows_of
 
@@ -42,8 +44,8 @@ def _checked(method: str, own: Mapping[str, Any], setting: str, value: Any, defa
     """``value`` as the setting takes it, with the method's ``own`` settings for the others; raises ValueError."""
     if setting != "seed":
         return method_settings(method, {**own, setting: value}, defaults)[setting]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{method}.seed: must be whole numbers from 0 on, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HIGHEST_SEED:
+        raise ValueError(f"{method}.seed: must be whole numbers from 0 on, got {quoted(value)}")
     return value
 
 
@@ -57,13 +59,25 @@ def ablations(inputs: StudyInputs) -> list[Variant]:
         request = inputs.whole_sweep(method)
         own = {**request.settings, "seed": request.seed}
         for setting, wanted in values.items():
-            for value in [own[setting], *(value for value in wanted if value != own[setting])]:
+            # Each value that makes another soup once, the run's own first.
+            distinct: dict[Any, Any] = {}
+            for value in (own[setting], *wanted):
+                distinct.setdefault(_used(setting, value, request), value)
+            for value in distinct.values():
                 if setting == "seed":
                     changed = replace(request, seed=value)
                 else:
                     changed = replace(request, settings={**request.settings, setting: value})
                 variants.append(Variant("ablation", method, setting, value, value == own[setting], changed))
     return variants
+
+
+def _used(setting: str, value: Any, request: SoupRequest) -> Any:
+    """What comes of ``value``: all block sizes from the number of ingredients on are that number."""
+    count = len(request.ingredients) + request.include_initialization
+    if setting == "block_size" and (value is None or isinstance(value, int)):
+        return count if value is None else min(value, count)
+    return value
 
 
 def _rows(inputs: StudyInputs, soups: Mapping[str, BuiltSoup]) -> Mapping[str, Sequence[Record]]:

@@ -32,6 +32,8 @@ class BuiltSoup:
     predictions: str
 
 
+# Asks for the soup of a method over the trials with these indices, whose sweep cost so many hours.
+RequestSoup: TypeAlias = Callable[[str, Sequence[int], float], SoupRequest]
 # What a request came to: a soup, or the cosines of all pairs.
 Answer: TypeAlias = BuiltSoup | list[SimilarityRecord]
 
@@ -40,37 +42,47 @@ Answer: TypeAlias = BuiltSoup | list[SimilarityRecord]
 class StudyInputs:
     """What a study may look at: the records of a run with all its soups.
 
-    ``settings`` are the study's own. ``request`` asks for the soup of a method over the trials with these indices,
-    whose sweep cost so many hours, with the settings of the run. ``read_predictions`` reads a table of predictions.
+    ``settings`` are the study's own. ``request`` asks for a soup with the settings of the run. ``read_coefficients``
+    reads those of a method's soup (None of an ensemble), ``read_predictions`` a table of predictions.
     """
 
     settings: Any
     run: RunRecord
     ingredients: Sequence[IngredientRecord]
     soups: Sequence[SoupRecord]
-    coefficients: Mapping[str, Sequence[CoefficientRecord]]
-    request: Callable[[str, Sequence[int], float], SoupRequest]
+    request: RequestSoup
+    read_coefficients: Callable[[str], Sequence[CoefficientRecord] | None]
     read_predictions: Callable[[str], Sequence[PredictionRecord]]
 
     @property
     def finished(self) -> list[IngredientRecord]:
         """The trials that gave an ingredient, in search order."""
-        return [row for row in self.ingredients if row.status == "finished"]
+        return finished_trials(self.ingredients)
 
     def whole_sweep(self, method: str) -> SoupRequest:
         """The soup of all finished trials, as the soup stage asks for it."""
-        indices = [row.trial_index for row in self.finished]
-        return self.request(method, indices, cumulative_gpu_hours(self.ingredients, len(indices)))
+        return whole_sweep(self.request, self.ingredients, method)
 
-    def correct(self, predictions: str) -> NDArray[np.bool_]:
-        """Whether each test image (N,), by index, was predicted right."""
-        return correct_on_test(self.read_predictions(predictions))
+    def correct(self, predictions: str, split: str = "test") -> NDArray[np.bool_]:
+        """Whether each image (N,) of the split, by index, was predicted right."""
+        return correct_images(self.read_predictions(predictions), split)
 
 
-def correct_on_test(rows: Sequence[PredictionRecord]) -> NDArray[np.bool_]:
-    """Whether each test image (N,), by index, was predicted right."""
-    test = sorted((row for row in rows if row.split == "test"), key=lambda row: row.image_index)
-    return np.array([row.prediction == row.label for row in test], dtype=np.bool_)
+def finished_trials(rows: Sequence[IngredientRecord]) -> list[IngredientRecord]:
+    """The trials that gave an ingredient, in search order."""
+    return [row for row in rows if row.status == "finished"]
+
+
+def whole_sweep(request: RequestSoup, rows: Sequence[IngredientRecord], method: str) -> SoupRequest:
+    """The soup of a method over all finished trials of ``rows``, at the cost of them all."""
+    indices = [row.trial_index for row in finished_trials(rows)]
+    return request(method, indices, cumulative_gpu_hours(rows, len(indices)))
+
+
+def correct_images(rows: Sequence[PredictionRecord], split: str = "test") -> NDArray[np.bool_]:
+    """Whether each image (N,) of the split, by index, was predicted right."""
+    images = sorted((row for row in rows if row.split == split), key=lambda row: row.image_index)
+    return np.array([row.prediction == row.label for row in images], dtype=np.bool_)
 
 
 def _nothing(inputs: StudyInputs) -> Mapping[str, Request]:

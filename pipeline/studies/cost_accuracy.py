@@ -11,8 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.config import MethodName, Once, Section
-from pipeline.records import CostRatioRecord, CostRecord, IngredientRecord, Record, cumulative_gpu_hours
+from pipeline.config import Count, MethodName, Once, Section
+from pipeline.records import (
+    CPU_CORE_HOURS,
+    CostRatioRecord,
+    CostRecord,
+    IngredientRecord,
+    Record,
+    cost_unit,
+    costs,
+    cumulative_gpu_hours,
+    trials_up_to,
+)
 from pipeline.soup_requests import SoupRequest
 from pipeline.studies.base import BuiltSoup, Study, StudyInputs
 from pipeline.studies.statistics import Curve, cost_ratio, paired_interval
@@ -23,9 +33,9 @@ class CostAccuracySettings(Section):
 
     methods: Annotated[list[MethodName], Once] = Field(["greedy", "mehl-plus"], min_length=1)
     """Methods to follow."""
-    step: int = Field(4, ge=1)
+    step: Count = Field(4, ge=1)
     """Soups of step, 2 x step, ... ingredients."""
-    orders: int = Field(0, ge=0)
+    orders: Count = Field(0, ge=0, le=10_000)
     """Random orders of the trials that are followed beside search order."""
 
 
@@ -36,6 +46,7 @@ class CostPoint:
     name: str
     order_seed: int | None
     request: SoupRequest
+    cpu_core_hours: float | None = None
 
     def record(self, built: BuiltSoup) -> CostRecord:
         """Its row; theta0, where it is an ingredient too, is no trial and not counted."""
@@ -49,6 +60,8 @@ class CostPoint:
             test_accuracy=soup.test_accuracy,
             order_seed=self.order_seed,
             predictions=built.predictions,
+            cpu_core_hours=self.cpu_core_hours,
+            block_size=soup.block_size,
         )
 
 
@@ -81,15 +94,20 @@ def _point(
     finished = [row.trial_index for row in rows if row.status == "finished"][:size]
     name = f"cost-accuracy/{method}-{size}" + ("" if order_seed is None else f"-order-{order_seed}")
     # Sorted, so that the same trials in another order are the same soup.
-    return CostPoint(name, order_seed, inputs.request(method, sorted(finished), cumulative_gpu_hours(rows, size)))
+    request = inputs.request(method, sorted(finished), cumulative_gpu_hours(rows, size))
+    # Where the curve counts GPU hours: what ran without one is never added to them.
+    beside = None if cost_unit(rows) == CPU_CORE_HOURS else costs(trials_up_to(rows, size)).get(CPU_CORE_HOURS)
+    return CostPoint(name, order_seed, request, beside)
 
 
 def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRatioRecord]:
     """What every pair of methods costs at equal test accuracy.
 
     ``correct`` says by the path of their predictions which test images (N,) the soups got right. There is nothing to
-    compare where curves have one point, and no ratio where trials were free.
+    compare where curves have one point, and no ratio where trials were free or their cost is in two units.
     """
+    if any(point.cpu_core_hours is not None for point in points):
+        return []
     methods = list(dict.fromkeys(point.method for point in points))
     ratios = []
     for method, baseline in combinations(reversed(methods), 2):
@@ -115,17 +133,27 @@ def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.b
     return ratios
 
 
-def with_gains(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRecord]:
-    """The points, each with the interval of its gain over the one before it in the same curve."""
+def with_gains(
+    points: Sequence[CostRecord],
+    correct: Mapping[str, NDArray[np.bool_]],
+    correct_on_select: Mapping[str, NDArray[np.bool_]],
+) -> list[CostRecord]:
+    """The points, each with the intervals of its gains over the one before it in the same curve.
+
+    ``correct`` and ``correct_on_select`` say by the path of their predictions which images of `test` and of `select`
+    the soups got right; there may be none in `select`.
+    """
     rows: list[CostRecord] = []
     for point in points:
         before = rows[-1] if rows else None
+        gains: dict[str, float] = {}
         if before is not None and (before.method, before.order_seed) == (point.method, point.order_seed):
-            now, then = correct[str(point.predictions)], correct[str(before.predictions)]
-            gain = paired_interval(int((now & ~then).sum()), int((then & ~now).sum()), len(now))
-            rows.append(point.model_copy(update={"gain_low": gain.low, "gain_high": gain.high}))
-        else:
-            rows.append(point)
+            for prefix, images in (("", correct), ("select_", correct_on_select)):
+                now, then = images[str(point.predictions)], images[str(before.predictions)]
+                if len(now):
+                    gain = paired_interval(int((now & ~then).sum()), int((then & ~now).sum()), len(now))
+                    gains |= {f"{prefix}gain_low": gain.low, f"{prefix}gain_high": gain.high}
+        rows.append(point.model_copy(update=gains))
     return rows
 
 
@@ -143,8 +171,9 @@ def _curves(points: Sequence[CostRecord], method: str, correct: Mapping[str, NDA
 
 def _rows(inputs: StudyInputs, soups: Mapping[str, BuiltSoup]) -> Mapping[str, Sequence[Record]]:
     rows = [point.record(soups[point.name]) for point in cost_points(inputs)]
-    correct = {path: inputs.correct(path) for path in {str(row.predictions) for row in rows}}
-    rows = with_gains(rows, correct)
+    paths = {str(row.predictions) for row in rows}
+    correct = {path: inputs.correct(path) for path in paths}
+    rows = with_gains(rows, correct, {path: inputs.correct(path, "select") for path in paths})
     return {"cost_accuracy": rows, "cost_ratios": cost_ratios(rows, correct)}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.config import MethodName, Once, Section
+from pipeline.config import Count, MethodName, Once, Section
 from pipeline.records import Record, VariantRecord
 from pipeline.studies.base import BuiltSoup, Study, StudyInputs
 from pipeline.studies.variants import Variant, requests_of, rows_of
@@ -18,7 +18,7 @@ class EliminationSettings(Section):
 
     methods: Annotated[list[MethodName], Once] = Field(["greedy", "mehl-plus"], min_length=1)
     """Methods to compare."""
-    top: Annotated[list[Annotated[int, Field(ge=1)]], Once] = Field([])
+    top: Annotated[list[Annotated[Count, Field(ge=1)]], Once] = Field([])
     """Numbers of best ingredients by validation accuracy to do without; none: no such study."""
 
 

@@ -10,6 +10,8 @@ from pipeline.records import VariantRecord
 from pipeline.soup_requests import SoupRequest
 from pipeline.studies.base import BuiltSoup
 
+_USED = ("block_size", "outer_iterations", "inner_iterations")  # settings that records tell as they were used
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -30,7 +32,10 @@ class Variant:
     def record(self, built: BuiltSoup) -> VariantRecord:
         """Its row."""
         shared = built.record.model_dump(exclude={"gpu_hours"})
-        own = {"method": self.method, "setting": self.setting, "value": _text(self.value)}
+        # What was used, not what was asked for: a block has no more models than there are.
+        used = shared[self.setting] if self.setting in _USED else None
+        value = _text(self.value if used is None else used)
+        own = {"method": self.method, "setting": self.setting, "value": value}
         return VariantRecord.model_validate(
             shared | own | {"is_default": self.is_default, "predictions": built.predictions}
         )

@@ -23,7 +23,7 @@ class WiseFtSettings(Section):
 
     methods: Annotated[list[MethodName], Once] = Field([])
     """Methods whose soups are interpolated with theta0; none: no such study."""
-    alphas: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Once] = Field(
+    alphas: Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Once] = Field(
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], min_length=1
     )
     """Where on the line: 0 is theta0, 1 the soup."""
@@ -44,21 +44,19 @@ def _resolve(settings: WiseFtSettings, config: Config, known: Known) -> Any:
 def interpolations(inputs: StudyInputs) -> list[Variant]:
     """Points on the line from theta0 (alpha 0) through the recorded soup of each method (1).
 
-    Ensembles, which have no weights, are left out; so are all where the run has no theta0.
+    Ensembles, which have no weights, are left out; so are all where the run has no theta0. BatchNorm statistics are
+    renewed at every point, so that a line does not jump where it ends at a trial, which has its own.
     """
     if inputs.run.theta0_sha256 is None:
         return []
-    return [
-        Variant(
-            "wise-ft",
-            method,
-            "alpha",
-            alpha,
-            alpha == 1,
-            replace(_on_line(inputs.whole_sweep(method), inputs.coefficients[method]), settings={"alpha": alpha}),
-        )
+    lines = {
+        method: _on_line(inputs.whole_sweep(method), rows)
         for method in inputs.settings.methods
-        if method in inputs.coefficients
+        if (rows := inputs.read_coefficients(method)) is not None
+    }
+    return [
+        Variant("wise-ft", method, "alpha", alpha, alpha == 1, replace(line, settings={"alpha": alpha}))
+        for method, line in lines.items()
         for alpha in inputs.settings.alphas
     ]
 
@@ -82,7 +80,7 @@ def _requests(inputs: StudyInputs) -> Mapping[str, Request]:
         logger.info("study: wise-ft: left out: this run has no theta0; import the ingredients with --theta0")
         return {}
     for method in methods:
-        if method not in inputs.coefficients:
+        if inputs.read_coefficients(method) is None:
             logger.info("study: wise-ft: left out: '%s' is an ensemble, which has no weights", method)
     return requests_of(interpolations(inputs))
 

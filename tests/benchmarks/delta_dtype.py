@@ -11,6 +11,7 @@ from pathlib import Path
 
 from finished_run import open_run
 from recording import record
+from sizes import same
 
 from pipeline.evaluation import evaluate_soup
 from pipeline.soups import METHODS
@@ -27,6 +28,8 @@ def main() -> None:
         settings = config.soup.settings.get("mehl-plus", {}) | {"delta_dtype": dtype}
         soup = method(inputs, method.settings(settings))
         reference = soup if reference is None else reference
+        same(f"blocks with {dtype} (block_size: auto depends on it)", soup.blocks, reference.blocks)
+        same(f"steps with {dtype}", len(soup.history), len(reference.history))
         evaluated = evaluate_soup(soup, inputs, splits)
         difference = (soup.coefficients - reference.coefficients).abs()
         results.append(
@@ -50,6 +53,8 @@ def main() -> None:
         inputs.device,
         run=config.name,
         ingredients=len(inputs.ingredients),
+        models_in_a_block=len(reference.blocks[0]),
+        steps=len(reference.history),
         seed=config.seed,
         results=results,
     )

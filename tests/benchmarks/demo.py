@@ -43,10 +43,13 @@ def main() -> None:
         seconds=seconds[0],
         seconds_when_done=seconds[1],
         champion=run.champion,
+        theta0=run.theta0_figures,
         soups=[row.model_dump() for row in soups],
     )
     print("\n| method | validation % | select % | test % | ingredients used | construction | peak memory |")
     print("|---|---|---|---|---|---|---|")
+    start = [f"{100 * run.theta0_figures[f'{split}_accuracy']:.2f}" for split in ("val", "select", "test")]
+    print(f"| theta0 | {' | '.join(start)} | - | - | - |")
     for row in soups:
         star = " ★" if row.method == run.champion else ""
         print(

@@ -42,9 +42,10 @@ from pipeline.records import (
 from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 from pipeline.report.figures import save
+from pipeline.report.starting_point import LABEL as START
 from pipeline.report.styles import style
 from pipeline.soups import METHODS as SOUP_METHODS
-from pipeline.studies.base import correct_on_test
+from pipeline.studies.base import correct_images
 from pipeline.studies.statistics import Curve, accuracy_difference, cost_ratio, mcnemar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +102,10 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the config's")
     options = parser.parse_args()
     folders = [options.records / f"{CONFIG}-{seed}" for seed in options.seeds]
+    if options.overrides and options.records == RECORDS:
+        parser.error("what is kept was run with the study's own settings; give another --records folder too")
+    if any(setting.split("=")[0] in ("seed", "name", "output") for setting in options.overrides):
+        parser.error("seed, name and output follow from --seeds and --runs; give those")
     for seed, folder in zip(options.seeds, folders, strict=True):
         ablation = json.dumps(SETTINGS if seed == options.seeds[-1] else RATES)
         asked = [f"seed={seed}", f"name={folder.name}", f"study.ablation={ablation}"]
@@ -160,7 +165,7 @@ def read_sweep(folder: Path) -> Sweep:
         soups={row.method: row for row in soups},
         costs=costs,
         ablation=study(folder / "ablation.parquet", VariantRecord),
-        correct={path: correct_on_test(read_table(folder / path, PredictionRecord)) for path in paths},
+        correct={path: correct_images(read_table(folder / path, PredictionRecord)) for path in paths},
     )
 
 
@@ -269,16 +274,23 @@ def markdown(sweeps: Sequence[Sweep], effects: Effects) -> str:
             for name in ("val_accuracy", "select_accuracy", "test_accuracy", "construction_seconds", "epochs")
         }
         memory = statistics.mean(row.peak_memory_bytes for row in soups) / 2**20
+        known = f" (+{soups[0].epochs_of_trials})" if soups[0].epochs_of_trials else ""  # passes that the trials made
         per_epoch = f"{means['construction_seconds'] / means['epochs']:.1f} s" if means["epochs"] else "-"
         rows.append(
             (
                 means["test_accuracy"],
                 f"| {LABELS[method]} | {100 * means['val_accuracy']:.2f} | {100 * means['select_accuracy']:.2f} "
-                f"| {100 * means['test_accuracy']:.2f} | {per_epoch} | {means['epochs']:.0f} "
+                f"| {100 * means['test_accuracy']:.2f} | {per_epoch} | {means['epochs']:.0f}{known} "
                 f"| {means['construction_seconds']:.0f} s | {memory:.0f} MiB |",
             )
         )
+    starts = [sweep.run.theta0_figures for sweep in sweeps]
+    cells = [
+        f"{100 * statistics.mean(one[name] for one in starts):.2f}" if all(name in one for one in starts) else "-"
+        for name in ("val_accuracy", "select_accuracy", "test_accuracy")
+    ]
     lines += [line for _, line in sorted(rows, reverse=True)]
+    lines.append(f"| {START} | {' | '.join(cells)} | - | - | - | - |")
     for method, over in effects.items():
         lines += ["", f"| {LABELS[method]} against | test accuracy, pp (95 % interval) | per sweep | McNemar p |"]
         lines += ["|---|---|---|---|"]

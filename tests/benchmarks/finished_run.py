@@ -1,5 +1,6 @@
 """The ingredients, settings and images of a finished run whose artifact store is on this machine."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -22,14 +23,18 @@ def open_run(folder: Path) -> tuple[Config, Splits, SoupInputs]:
     start_ray()
     splits = load_splits(config.data, config.seed)
     rows = read_table(folder / "ingredients.parquet", IngredientRecord)
-    paths = [path for row in rows if row.path is not None and (path := local_path(row.path)) is not None]
+    uris = [row.path for row in rows if row.path is not None]
+    paths = [path for uri in uris if (path := local_path(uri)) is not None]
+    if len(paths) < len(uris):
+        sys.exit(f"{len(uris) - len(paths)} of the {len(uris)} ingredients of {folder} are not on this machine")
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_classifier(config.model, len(splits.class_names))
     inputs = SoupInputs(
-        model=build_classifier(config.model, len(splits.class_names)),
+        model=model,
         ingredients=IngredientSet.open(paths),
         fit=splits.fit.tensors(),
         device=device,
         seed=config.seed,
-        recalibrate=recalibration(splits, device),
+        recalibrate=recalibration(model, splits, device),
     )
     return config, splits, inputs

@@ -1,10 +1,11 @@
 """Greedy soup with known accuracies, early end and images on the device, against evaluating as the released code does.
 
     python tests/benchmarks/greedy.py --size ti --count 16 --images 256
+    python tests/benchmarks/greedy.py --size b --count 16 --images 2048 --batch 128 --workers 8 --device cuda
 
 The released way: K passes for the order, then K - 1 for candidates, each over all images, which are decoded from JPEG
-anew in every pass; here they are decoded once, and that is counted. A quarter of the ingredients is near and may join,
-the others fail (in the model-soups paper 5 of 72 join). One that joins costs a whole pass in any case.
+anew in every pass; here they are decoded once, and that is counted. As many --workers decode in both. A quarter is near
+and may join, the others fail (in the model-soups paper 5 of 72 join). One that joins costs a whole pass in any case.
 """
 
 import argparse
@@ -12,15 +13,18 @@ import io
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from recording import record
+from sizes import batch_sizes, positive, refuse_parts, same
 from torch import Tensor, nn
 from torch.nn import functional
-from vision_transformers import build, write_ingredients
+from vision_transformers import SIZES, build, normalised, write_ingredients
 
 from pipeline.soups import IngredientSet, accuracy_scorer, greedy_soup
 
@@ -28,18 +32,21 @@ from pipeline.soups import IngredientSet, accuracy_scorer, greedy_soup
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="ti", choices=("ti", "s", "b"))
-    parser.add_argument("--count", type=int, default=16)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", default="ti", choices=tuple(SIZES))
+    parser.add_argument("--count", type=positive, default=16)
+    parser.add_argument("--images", type=positive, default=256)
+    parser.add_argument("--batch", type=positive, default=16)
+    parser.add_argument("--workers", type=positive, default=1, help="threads that decode ahead of the model")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "soup-benchmark")
     options = parser.parse_args()
+    refuse_parts(parser, options, "images", "batch")
     model = build(options.size).to(options.device).eval()
-    ingredients = IngredientSet.open(write_ingredients(options.folder / options.size, model, options.count))
+    paths = write_ingredients(options.folder / options.size, model, options.count, options.device)
+    ingredients = IngredientSet.open(paths)
     files = jpegs(options.images)
     with torch.no_grad():  # labels that the centre predicts: accuracies as of fine-tuned models, not of chance
-        labels = torch.cat([model(batch.to(options.device)).argmax(1).cpu() for batch in decoded(files, options.batch)])
+        labels = torch.cat([model(batch.to(options.device)).argmax(1).cpu() for batch in decoded(files, options)])
 
     def released_score(weights: Mapping[str, Tensor]) -> float:
         return one_pass(model, weights, files, labels, options)
@@ -58,10 +65,13 @@ def main() -> None:
     released = time.perf_counter() - start
 
     start = time.perf_counter()
-    pixels = torch.cat(list(decoded(files, options.batch)))
-    score = accuracy_scorer(model, (pixels, labels), device=options.device, batch_size=options.batch)
-    soup = greedy_soup(ingredients, score, accuracies=accuracies, device=options.device)
+    with batch_sizes(model) as seen:
+        pixels = torch.cat(list(decoded(files, options)))
+        score = accuracy_scorer(model, (pixels, labels), device=options.device, batch_size=options.batch)
+        soup = greedy_soup(ingredients, score, accuracies=accuracies, device=options.device)
     seconds = time.perf_counter() - start
+    same("images that the model saw at a time", seen, {options.batch})
+    same("models that greedy chose from", len(soup.coefficients), options.count)
     result = {
         "released_seconds": released,
         "seconds": seconds,
@@ -83,7 +93,7 @@ def one_pass(
     """Accuracy as the released code measures it."""
     model.load_state_dict(dict(weights))
     correct = 0
-    for batch, wanted in zip(decoded(files, options.batch), labels.split(options.batch), strict=True):
+    for batch, wanted in zip(decoded(files, options), labels.split(options.batch), strict=True):
         correct += int((model(batch.to(options.device)).argmax(1).cpu() == wanted).sum())
     return correct / len(files)
 
@@ -100,11 +110,12 @@ def jpegs(count: int) -> list[bytes]:
     return files
 
 
-def decoded(files: list[bytes], batch: int) -> Iterator[Tensor]:
+def decoded(files: list[bytes], options: argparse.Namespace) -> Iterator[Tensor]:
     """Batches of normalised pixels."""
-    for start in range(0, len(files), batch):
-        images = [np.asarray(Image.open(io.BytesIO(file))) for file in files[start : start + batch]]
-        yield (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    with ThreadPoolExecutor(options.workers) as pool:
+        images = pool.map(lambda file: np.asarray(Image.open(io.BytesIO(file))), files)
+        while batch := list(islice(images, options.batch)):
+            yield normalised(torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from recording import record
+from sizes import positive, same
 
 from pipeline.registry import find_sweep, list_ingredients, read_trials
 
@@ -39,7 +40,7 @@ SETTINGS = (
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--trials", type=positive, nargs="+", default=[10, 100, 1000])
     options = parser.parse_args()
     for trials in options.trials:
         with tempfile.TemporaryDirectory() as folder:
@@ -58,8 +59,7 @@ def measure(trials: int, home: Path) -> dict[str, object]:
     start = time.perf_counter()
     rows, versions = read_trials(sweep), list_ingredients(sweep)
     listed = time.perf_counter() - start
-    if (len(rows), len(versions)) != (trials, trials + 1):
-        sys.exit(f"{len(rows)} of {trials} trials and {len(versions)} versions are recorded")
+    same("trials and versions", (len(rows), len(versions)), (trials, trials + 1))
     return {
         "trials": trials,
         "parts": {"studies" if name == STUDIES else name: part for name, part in parts.items()},

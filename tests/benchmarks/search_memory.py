@@ -17,6 +17,7 @@ import numpy as np
 import ray
 import torch
 from recording import record
+from sizes import positive
 
 from pipeline.commands.common import known_names
 from pipeline.config import ModelConfig, SearchConfig
@@ -26,9 +27,10 @@ from pipeline.models import build_classifier
 from pipeline.records import Hyperparameters
 
 CONCURRENT = (1, 2, 4)
+PATCH = 32
 MODEL = {
     "backbone": "open_clip",
-    "architecture": {"embed_dim": 16, "vision_cfg": {"patch_size": 32, "width": 16, "layers": 1, "head_width": 8}},
+    "architecture": {"embed_dim": 16, "vision_cfg": {"patch_size": PATCH, "width": 16, "layers": 1, "head_width": 8}},
 }
 
 
@@ -60,9 +62,11 @@ class Trial:
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=40_000)
-    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--images", type=positive, default=40_000)
+    parser.add_argument("--image-size", type=positive, default=64)
     options = parser.parse_args()
+    if options.image_size % PATCH:
+        parser.error(f"--image-size {options.image_size} is no multiple of the model's patches of {PATCH} pixels")
     shape = (options.images, 3, options.image_size, options.image_size)
     ray.init(address="local", num_cpus=max(CONCURRENT), include_dashboard=False, logging_level="error")
     generator = np.random.default_rng(0)

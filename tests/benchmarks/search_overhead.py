@@ -23,6 +23,7 @@ from pathlib import Path
 import ray
 import torch
 from recording import record
+from sizes import same
 
 from pipeline.cluster import start_ray
 from pipeline.commands.common import known_names
@@ -45,6 +46,8 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
+    if any(override.split("=")[0] in ("search.cpus_per_trial", "output") for override in options.overrides):
+        parser.error("search.cpus_per_trial and output are set here: one trial at a time, in a folder of its own")
     if not torch.cuda.is_available():
         cores = max(1, len(os.sched_getaffinity(0)) - 1)
         ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -64,7 +67,10 @@ def main() -> None:
         end = time.time()
         rows = run.ingredients()
         spans = trial_spans(sweep)
+        same("trials", [row.status for row in rows], ["finished"] * config.search.num_trials)
+        same("trials that ran beside another", sum(begun[0] < ended[1] for ended, begun in pairwise(spans)), 0)
         loop, epochs = bare_loop(run)
+        same("epochs", sum(row.epochs for row in rows), len(epochs))
     record(
         "search_overhead",
         cluster.device,

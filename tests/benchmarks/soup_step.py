@@ -15,20 +15,22 @@ from collections.abc import Callable
 
 import torch
 from recording import record
-from vision_transformers import build, images
+from sizes import batch_sizes, positive, same
+from vision_transformers import SIZES, build, images
 
 from pipeline.soups.descent import Descent, soup_gradient
-from pipeline.soups.directions import Directions
-from pipeline.soups.packed import DELTA_DTYPES, Packed
+from pipeline.soups.directions import Directions, empty_parts
+from pipeline.soups.flat import Layout, flattened
+from pipeline.soups.packed import DELTA_DTYPES
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="s", choices=("ti", "s", "b"))
-    parser.add_argument("--block", type=int, default=18)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--size", default="s", choices=tuple(SIZES))
+    parser.add_argument("--block", type=positive, default=18)
+    parser.add_argument("--batch", type=positive, default=8)
+    parser.add_argument("--rounds", type=positive, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--delta-dtype", default="float32", choices=tuple(DELTA_DTYPES))
     options = parser.parse_args()
@@ -36,26 +38,30 @@ def main() -> None:
     weights = dict(model.named_parameters())
     batch, descent = images(options.batch, options.device), Descent(1)
 
-    directions = random_directions(weights, options)
-    fixed = {name: tensor.detach().clone() for name, tensor in weights.items()}
+    layout = Layout.of(weights)
+    soup = flattened(weights, layout)
+    directions, fixed = random_directions(layout, soup, options), soup.clone()
     alpha = torch.zeros(options.block, len(weights), device=options.device)
     optimizer = descent.new_optimizer()
 
     def step() -> None:
-        _, gradients = soup_gradient(model, weights, batch, descent)
+        _, gradients, _ = soup_gradient(model, weights, batch, descent)
         optimizer.step(alpha, directions.project(gradients), 1e-6)
-        directions.mix(alpha, fixed, weights)
+        directions.mix(alpha, fixed, soup)
 
-    _, gradients = soup_gradient(model, weights, batch, descent)
+    _, gradients, _ = soup_gradient(model, weights, batch, descent)
     works = {
         "plain": lambda: soup_gradient(model, weights, batch, descent),
         "reading": reading(sum(tensor.numel() for tensor in weights.values()), options),
         "step": step,
         "project": lambda: directions.project(gradients),
-        "mix": lambda: directions.mix(alpha, fixed, weights),
+        "mix": lambda: directions.mix(alpha, fixed, soup),
     }
-    for work in works.values():  # to warm up
-        work()
+    with batch_sizes(model) as seen:
+        for work in works.values():  # to warm up
+            work()
+    same("images that the model saw at a time", seen, {options.batch})  # memory that runs out has batches cut
+    same("models and tensors in a block", tuple(alpha.shape), (options.block, len(model.state_dict())))
     rounds = [{part: timed(work, options.device) for part, work in works.items()} for _ in range(options.rounds)]
     seconds = {part: statistics.median(times[part] for times in rounds) for part in works}
     ratios = {
@@ -63,7 +69,7 @@ def main() -> None:
         "step_over_floor": statistics.median(times["step"] / (times["plain"] + times["reading"]) for times in rounds),
     }
     name = f"soup_step-{options.size}-{options.delta_dtype}-{torch.device(options.device).type}"
-    record(name, options.device, options=vars(options), seconds=seconds, **ratios)
+    record(name, options.device, options=vars(options), tensors=len(weights), seconds=seconds, **ratios)
 
 
 def reading(numel: int, options: argparse.Namespace) -> Callable[[], object]:
@@ -74,15 +80,15 @@ def reading(numel: int, options: argparse.Namespace) -> Callable[[], object]:
     return lambda: (flat.mv(row), flat.t().mv(column))
 
 
-def random_directions(weights: dict[str, torch.Tensor], options: argparse.Namespace) -> Directions:
+def random_directions(layout: Layout, like: torch.Tensor, options: argparse.Namespace) -> Directions:
     """Directions of a block, one layer per tensor."""
-    matrices = {}
-    for name, tensor in weights.items():
-        matrices[name] = Packed.empty(options.block, tensor, DELTA_DTYPES[options.delta_dtype])
+    dtype, tensors = DELTA_DTYPES[options.delta_dtype], len(layout.names)
+    (part,) = empty_parts(options.block, layout, [dtype] * tensors, like)
+    for t, size in enumerate(layout.sizes):
         for k in range(options.block):
-            matrices[name].set_row(k, 1e-3 * torch.randn_like(tensor).view(-1), None)
-    layer_of = {name: position for position, name in enumerate(weights)}
-    return Directions(matrices, layer_of, next(iter(weights.values())), len(weights))
+            part.packed.store(k, t, 1e-3 * torch.randn(size, device=like.device), None)
+    same("type and shape of the directions", (part.packed.rows.dtype, len(part.packed.rows)), (dtype, options.block))
+    return Directions([part], range(tensors), tensors, like)
 
 
 def timed(work: Callable[[], object], device: str) -> float:

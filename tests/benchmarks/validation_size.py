@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from finished_run import open_run
 from recording import record
+from sizes import same
 
 from pipeline.evaluation import evaluate_soup
 from pipeline.soups import METHODS
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     config, splits, whole = open_run(parser.parse_args().run)
     images, labels = splits.fit.tensors()
-    hl_plus = METHODS["hl-plus"].settings(config.soup.settings.get("hl-plus", {}))
+    hl_plus = METHODS["hl-plus"].settings(config.soup.settings.get("hl-plus", {}) | {"inner_iterations": None})
     steps = 5 * math.ceil(len(labels) / hl_plus.batch_size)
     results: list[dict[str, Any]] = []
     for size in (*(size for size in SIZES if size < len(labels)), len(labels)):
@@ -42,6 +43,10 @@ def main() -> None:
         }
         for name, (method, settings) in variants.items():
             soup = METHODS[method](inputs, settings)
+            if method == "hl-plus":
+                wanted = settings.inner_iterations or 5 * math.ceil(size / settings.batch_size)
+                same(f"steps of {name} on {size} images", len(soup.history), wanted)
+                same("models in a block", [len(block) for block in soup.blocks], [len(inputs.ingredients)])
             test = evaluate_soup(soup, inputs, splits)["test"]
             correct = np.array(test.labels) == np.array(test.predictions)
             greedy = correct if greedy is None else greedy
@@ -56,7 +61,8 @@ def main() -> None:
                     "seconds": soup.seconds,
                 }
             )
-    record("validation_size", whole.device, run=config.name, seed=config.seed, results=results)
+    ingredients = len(whole.ingredients)
+    record("validation_size", whole.device, run=config.name, seed=config.seed, ingredients=ingredients, results=results)
 
 
 if __name__ == "__main__":

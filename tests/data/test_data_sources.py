@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import pickle
 import shutil
 import sys
@@ -18,7 +19,8 @@ from PIL import Image
 from pipeline.data import SOURCES, load_splits, prepare
 from pipeline.data.decode import decode
 from pipeline.data.preparation import _write_set
-from pipeline.data.sources.parquet import _chunks
+from pipeline.data.sources.parquet import chunks as parquet_chunks
+from pipeline.data.sources.parquet import columns_of
 from pipeline.errors import DataError
 from pipeline.testing import check_source
 
@@ -115,7 +117,7 @@ def test_images_that_cannot_be_read_by_a_task_or_do_not_arrive(store, tmp_path, 
     data = parquet_config(store, train, train)
 
     def chunks_of(change):
-        chunks = _chunks([train], "train")
+        chunks, _ = parquet_chunks([train], columns_of(data), None, "train")
         return [dataclasses.replace(chunk, **change(chunk)) for chunk in chunks]
 
     gone = chunks_of(lambda chunk: {"read": dataclasses.replace(chunk.read, path=tmp_path / "elsewhere.parquet")})
@@ -156,6 +158,8 @@ def test_image_folder_of_png_and_jpeg(store, tmp_path):
     renamed = data_config(**settings, validation_size=4, class_names=["a cat", "a dog"])
     assert load_splits(renamed, seed=0).class_names == ("a cat", "a dog")
     assert "1 names, but the images have 2 classes" in error_of(data_config(**settings, class_names=["cat"]))
+    swapped = error_of(data_config(**settings, validation_size=4, class_names=["Dog", "a cat"]))
+    assert "'Dog' is class 0 there, but class 1 of the images; name the classes in the order cat, dog" in swapped
 
 
 def test_shifts_are_labelled_as_the_training_set(store, tmp_path):
@@ -348,9 +352,12 @@ def test_unreadable_images_are_counted_and_the_first_named(store, tmp_path):
 def test_unreadable_image_files_are_named(store, tmp_path):
     train = write_folders(tmp_path / "train", {"cat": 3, "dog": 3})
     (train / "dog" / "1.png").write_bytes(b"no image")
-    settings = {"source": "image_folder", "store": store, "image_size": 6}
+    settings = {"source": "image_folder", "store": store, "image_size": 6, "validation_size": 2, "select_fraction": 0}
     message = error_of(data_config(**settings, train=train, test=train))
     assert f"1 of 6 images cannot be used ({train / 'dog' / '1.png'}: cannot identify image file" in message
+    message = error_of(data_config(**settings, max_pixels=5, train=train, test=train))
+    assert f"6 of 6 images cannot be used ({train / 'cat' / '0.png'}: it has more than 5 pixels; " in message
+    assert message.endswith("PPM of at most 5 pixels, or as data.max_pixels says)")
 
 
 def test_labels_outside_the_classes_are_named(store, tmp_path):
@@ -374,6 +381,84 @@ def test_labels_outside_the_classes_are_named(store, tmp_path):
     assert f"10 of 20 images cannot be used ({none}, row 1: no label" in error_of(parquet_config(store, none, good))
 
 
+def test_what_counts_and_labels_tell_is_said_before_anything_is_prepared(store, tmp_path, caplog, monkeypatch):
+    one = write_folders(tmp_path / "one", {"cat": 20})
+    two = write_folders(tmp_path / "two", {"cat": 20, "dog": 4})
+    settings = {"source": "image_folder", "store": store, "image_size": 6}
+
+    def error(**more):
+        return error_of(data_config(**(settings | {"train": two, "test": two} | more)))
+
+    assert f"data.train: all images of {one} are of one class ('cat')" in error(train=one, test=one)
+    assert "'Dog' is class 0 there, but class 1 of the images" in error(class_names=["Dog", "Cat"])
+    message = error(pretrain_size=30)
+    assert "more than the 24 images there are to cut from (pretrain 30, train -8, fit 2, select 0)" in message
+    assert message.endswith("lower data.pretrain_size (30) or data.validation_size (0.1)")
+    assert {entry.suffix for entry in store.iterdir()} == {".lock"}
+    monkeypatch.setattr("pipeline.data.preparation._write", _stop)
+    with pytest.raises(RuntimeError, match="stop here"):
+        load_splits(data_config(**settings, train=two, test=one, validation_size=5), seed=0)
+    assert "data: no test images of 1 of 2 classes (dog)" in caplog.text
+
+
+def _stop(*args):
+    raise RuntimeError("stop here")
+
+
+def test_the_same_images_in_train_and_test_are_said_whenever_they_are_used(store, tmp_path, caplog):
+    train = write_folders(tmp_path / "train", {"cat": 10, "dog": 10})
+    test = write_folders(tmp_path / "test", {"cat": 1, "dog": 1})  # cat/0 has the pixels of that of the training set
+    (test / "dog" / "0.png").write_bytes(encoded(flat_image(99)))
+    (test / "dog" / "1.bmp").write_bytes(encoded(flat_image(13), "BMP"))
+    (train / "cat" / "again.png").write_bytes(encoded(flat_image(3)))
+    settings = {"source": "image_folder", "store": store, "image_size": 6, "validation_size": 5}
+    data = data_config(**settings, train=train, test=test)
+    for _ in range(2):
+        caplog.clear()
+        load_splits(data, seed=0)
+        assert caplog.text.count("data: 2 of 3 test images are in the training set too, with the same pixels") == 1
+        assert f"({test / 'cat' / '0.png'}, {test / 'dog' / '1.bmp'}); test accuracies" in caplog.text
+        assert caplog.text.count("data: 1 of 21 training images are there twice, with the same pixels") == 1
+    caplog.clear()
+    for name in ("cat/0.png", "dog/1.bmp"):
+        (test / name).write_bytes(encoded(flat_image(100 + len(name))))
+    (train / "cat" / "again.png").unlink()
+    load_splits(data, seed=0)
+    assert caplog.text.count("same pixels") == 0
+
+
+def test_stores_stay_where_decoding_changes_nothing(store, tmp_path, monkeypatch):
+    digits = data_config(source="digits", store=store, image_size=8, test_size=100)
+    key = hashlib.sha256(json.dumps([1, "digits", 8, "scikit-learn's digits"]).encode()).hexdigest()[:16]
+    folder = prepare(digits)
+    assert folder.name == f"digits-8-{key}"
+    # As an older version left it.
+    marker = json.loads((folder / "prepared.json").read_text())
+    old = {name: marker[name] for name in ("num_train", "num_test", "class_names", "folder_names")}
+    (folder / "prepared.json").write_text(json.dumps(old))
+    assert {record.images_sha256 for record in load_splits(digits, seed=0).records} == {None}
+    train = write_parquet(tmp_path / "train.parquet", [0, 1] * 10)
+    before = prepare(parquet_config(store, train, train))
+    monkeypatch.setattr("pipeline.data.preparation.VERSION", 3)
+    assert prepare(digits) == folder
+    assert prepare(parquet_config(store, train, train)) != before
+
+
+def test_digests_tell_whether_labels_or_pixels_changed(store, tmp_path):
+    labels, images = [0, 1] * 10, [encoded(flat_image(row)) for row in range(20)]
+
+    def digests(labels, images, form):
+        path = write_parquet(tmp_path / "train.parquet", labels, images, row_group_size=form)
+        return {record.images_sha256 for record in load_splits(parquet_config(store, path, path), seed=0).records}
+
+    first = digests(labels, images, 20)
+    assert len(first) == 1
+    assert None not in first
+    assert digests(labels, images, 3) == first
+    assert digests([1, 0] * 10, images, 20) != first
+    assert digests(labels, images[1:] + images[:1], 20) != first
+
+
 def test_bad_parquet_files_are_named(store, tmp_path):
     good = write_parquet(tmp_path / "good.parquet", [0, 1] * 10)
 
@@ -389,12 +474,12 @@ def test_bad_parquet_files_are_named(store, tmp_path):
     assert f"data.train: {tmp_path / 'text'} cannot be read as a Parquet file" in message(tmp_path / "text")
     (tmp_path / "folder").mkdir()
     assert f"data.train: no .parquet files in {tmp_path / 'folder'}" in message(tmp_path / "folder")
-    assert "has no column 'image'; rename one to that, did you mean 'images'?" in message(
+    assert "has no column 'image'; set data.image_column, did you mean 'images'?" in message(
         table(images=[b""], label=[0])
     )
     assert "has no column 'label'" in message(table(image=[b""], target=[0]))
     assert "column 'image' of" in message(table(image=["text"], label=[0]))
-    assert "column 'label' of" in message(table(image=[b""], label=["cat"]))
+    assert "column 'label' of" in message(table(image=[b""], label=[0.5]))
     assert "has no rows" in message(table(image=pa.array([], pa.binary()), label=pa.array([], pa.int64())))
 
 

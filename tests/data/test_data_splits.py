@@ -69,9 +69,15 @@ def test_without_a_select_fraction_select_is_empty():
     [
         ({}, "data.test_size: source 'digits' has no test set"),
         ({"test_size": 90, "train_size": 20}, "more than the 100 images .*train 20, fit 8, select 2, test 90"),
-        ({"test_size": 95, "validation_size": 10}, "more than the 100 images"),
-        ({"test_size": 90, "validation_size": 10}, "split 'train' is empty .*train 0, fit 8"),
-        ({"test_size": 10, "validation_size": 0.001}, "split 'select' is empty"),
+        (
+            {"test_size": 95, "validation_size": 10},
+            "train -5.*; lower data.test_size .95. or data.validation_size",
+        ),
+        (
+            {"test_size": 90, "validation_size": 10},
+            "split 'train' is empty .*train 0, fit 8.*lower data.test_size",
+        ),
+        ({"test_size": 10, "validation_size": 0.001}, "split 'select' is empty.*raise data.validation_size"),
         ({"test_size": 10, "validation_size": 0.001, "select_fraction": 0}, "split 'fit' is empty"),
         ({"test_size": 0.001}, "split 'test' is empty"),
         ({"test_size": 10, "pretrain_size": 0.001}, "split 'pretrain' is empty"),
@@ -102,6 +108,6 @@ def test_importing_the_package_does_not_import_ray():
 def test_records_hash_the_sorted_source_indices():
     from pipeline.data.splits import _record
 
-    record = _record("fit", np.array([5, 2, 300]))
+    record = _record("fit", np.array([5, 2, 300]), None)
     expected = hashlib.sha256(b"".join(row.to_bytes(8, "little") for row in (2, 5, 300))).hexdigest()
     assert (record.name, record.size, record.indices_sha256) == ("fit", 3, expected)

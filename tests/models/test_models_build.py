@@ -1,8 +1,8 @@
 import argparse
 import copy
 import json
+import re
 
-import numpy as np
 import open_clip
 import pytest
 import torch
@@ -10,9 +10,8 @@ from safetensors.torch import save_file
 from samples import CLIP, DIGIT_NAMES, TEXT, TOWER, VISION, digit_images, model_config
 from torch import nn
 
-from pipeline.data import ImageSet
-from pipeline.errors import ModelError
-from pipeline.models import build_classifier, make_theta0
+from pipeline.errors import ModelError, PipelineError
+from pipeline.models import build_classifier, check_model, make_theta0
 from pipeline.models.backbone import load_backbone
 from pipeline.weights import save_weights
 
@@ -45,8 +44,9 @@ def refused(**settings):
 def assert_tower_is(model, state):
     tower = model.tower.state_dict()
     assert tower.keys() == state.keys()
+    renewed = ("running_mean", "running_var", "num_batches_tracked")  # on the training images
     for name, value in state.items():
-        assert torch.equal(tower[name], value), name
+        assert name.endswith(renewed) or torch.equal(tower[name], value), name
 
 
 @pytest.mark.parametrize("architecture", [CLIP, TOWER], ids=["with text tower", "without"])
@@ -129,7 +129,7 @@ def test_local_weights_are_read_once_for_theta0_and_not_for_other_weights(tmp_pa
     path = tmp_path / "gone.pt"
     assert build_classifier(model_config(pretrained=str(path)), 10)
     message = refused(pretrained=str(path))
-    assert message == f"{path}: weight file not found; check the path"
+    assert message == f"{path}: does not exist; check the path"
 
 
 def test_unfitting_weights_name_file_and_tensors(tmp_path):
@@ -168,10 +168,55 @@ def test_an_impossible_architecture_is_an_error_of_its_setting(architecture):
     assert refused(architecture=architecture).startswith("model.architecture: open_clip cannot build it: ")
 
 
-def test_images_of_another_size_are_refused_before_the_search():
-    images = ImageSet(np.zeros((2, 3, 16, 16), dtype=np.uint8), np.zeros(2, dtype=np.int64))
-    with pytest.raises(ModelError, match=r"^data.image_size: the model takes no images of 16 x 16 pixels"):
-        make_theta0(model_config(), DIGIT_NAMES, images, None, device="cpu", seed=0)
+def test_a_network_larger_than_the_machine_is_not_built():
+    message = refused(architecture={**CLIP, "vision_cfg": {**VISION, "width": 10**6}})
+    assert re.search(r"^model.architecture: open_clip cannot build it: its weights take \d+ GiB, and", message)
+
+
+def test_a_look_at_the_size_leaves_the_weights_as_they_were():
+    torch.manual_seed(0)
+    plain = open_clip.model.CLIP(**copy.deepcopy(CLIP)).visual.state_dict()
+    torch.manual_seed(0)
+    looked_at = load_backbone(model_config(architecture=CLIP), pretrained=True).tower.state_dict()
+    assert all(torch.equal(looked_at[name], value) for name, value in plain.items())
+
+
+def test_more_layers_than_any_network_has_are_not_built():
+    for layers in (10**6, [1, 10**6]):
+        message = refused(architecture={**CLIP, "vision_cfg": {**VISION, "layers": layers}})
+        assert message.startswith("model.architecture: vision_cfg.layers is ")
+    assert "text_cfg.layers" in refused(architecture={**CLIP, "text_cfg": {**TEXT, "layers": 10**6}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "image_size", "message"),
+    [
+        (
+            {"architecture": {**CLIP, "vision_cfg": {**VISION, "patch_size": True}}},
+            8,
+            "data.image_size: the model takes no",
+        ),
+        ({}, 16, "data.image_size: the model takes no images of 16 x 16 pixels"),
+        ({"head": "zero_shot"}, 8, "model.head: 'zero_shot' needs a text tower"),
+        ({"contrastive": {}}, 8, "model.contrastive: the backbone has no text tower"),
+        ({"backbone": "torchvision", "name": "resnet8"}, 8, "model.name: torchvision has no 'resnet8'"),
+        (
+            {"backbone": "torchvision", "name": "resnet18", "pretrained": "DEFAUL"},
+            8,
+            "model.pretrained: 'resnet18' has",
+        ),
+        ({"pretrained": "/no/such.safetensors"}, 8, "/no/such.safetensors"),
+    ],
+)
+def test_a_model_that_cannot_be_is_known_before_images_are_prepared(settings, image_size, message):
+    with pytest.raises(PipelineError, match=f"^{re.escape(message)}"):
+        check_model(model_config(**settings), image_size)
+
+
+def test_a_model_that_can_be_is_not_downloaded_for_a_look_at_it(monkeypatch):
+    check_model(model_config(), 8)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *arguments, **options: pytest.fail("downloads"))
+    check_model(model_config(backbone="torchvision", name="resnet18", pretrained="DEFAULT"), 32)
 
 
 @pytest.mark.parametrize(("name", "dim"), [("resnet18", 512), ("mobilenet_v3_small", 1024)])

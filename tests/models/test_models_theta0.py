@@ -1,16 +1,29 @@
+import math
+
 import numpy as np
 import open_clip
 import pytest
 import torch
-from samples import CLIP, DIGIT_NAMES, TOWER, digit_images, model_config
+from samples import (
+    CLIP,
+    DIGIT_NAMES,
+    TOWER,
+    digit_images,
+    digit_splits,
+    hyperparameters,
+    model_config,
+    search_config,
+)
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 from torchvision.models import ResNet18_Weights
 
 from pipeline.errors import ModelError
 from pipeline.evaluation import accuracy, predict
-from pipeline.models import make_theta0
+from pipeline.finetune import finetune
+from pipeline.models import make_theta0, recalibrate_batchnorm
 from pipeline.models.backbone import load_backbone
+from pipeline.models.linear_probe import linear_probe
 from pipeline.models.theta0 import captions
 from pipeline.weights import weights_sha256
 
@@ -24,19 +37,91 @@ def theta0(seed=0, pretrain=None, **settings):
     return make_theta0(model_config(**settings), DIGIT_NAMES, TRAIN, pretrain, device="cpu", seed=seed)
 
 
-def test_the_linear_probe_is_as_good_as_scikit_learns():
-    model = theta0(head="linear_probe")
-    with torch.no_grad():
-        train, test = (model.features(images).numpy().astype(np.float64) for images in (TRAIN.tensors()[0], TEST[0]))
-    center, scale = train.mean(0), train.std(0)
-    reference = LogisticRegression(max_iter=1000).fit((train - center) / scale, TRAIN.labels)
-    expected = reference.score((test - center) / scale, TEST[1])
-    found = accuracy(predict(model, TEST[0], "cpu"), TEST[1])
-    assert found == pytest.approx(expected, abs=0.02)
-    assert found > 0.3
-    probabilities = torch.from_numpy(reference.predict_proba((test - center) / scale))
-    mine = predict(model, TEST[0], "cpu").softmax(1)
-    assert (mine - probabilities).abs().mean() < 0.01
+def test_the_linear_probe_is_scikit_learns_with_a_strength_that_suits_other_images():
+    few, others = digit_images(0, 150), digit_images(500, 900)
+    train, test = (torch.from_numpy(one.images[:, 0].reshape(len(one), -1)).float() / 255 for one in (few, others))
+    weight, bias = linear_probe(train, torch.from_numpy(few.labels), 10, seed=0)
+    mine = F.linear(test, weight, bias)
+    center, scale = train.mean(0), train.var(0).mean().sqrt()
+    distances, losses = [], []
+    for strength in 10.0 ** np.arange(1, -5.5, -0.5):
+        reference = LogisticRegression(C=1 / (strength * len(train)), max_iter=1000)
+        reference.fit((train - center) / scale, few.labels)
+        found = torch.from_numpy(reference.predict_log_proba((test - center) / scale))
+        distances.append((mine.softmax(1) - found.exp()).abs().mean().item())
+        losses.append(F.nll_loss(found, torch.from_numpy(others.labels)).item())
+    assert min(distances) < 0.005
+    chosen = distances.index(min(distances))
+    assert losses[chosen] < min(losses) + 0.15
+    assert min(losses[0], losses[-1]) > min(losses) + 0.3  # it matters which one is taken
+    assert accuracy(mine, torch.from_numpy(others.labels)) > 0.6
+
+
+def test_columns_that_hardly_vary_get_no_large_weights():
+    features = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    labels = (features[:, 0] > 0).long()
+    features[:, 4:] = 3 + 1e-7 * features[:, 4:]  # as behind a dead ReLU: rounding noise
+    weight, bias = linear_probe(features, labels, 2, 0)
+    assert weight[:, 4:].abs().max() < 1e-3
+    assert weight[:, 0].abs().min() > 1
+    predicted = (features @ weight.T + bias).argmax(1)
+    assert (predicted == labels).double().mean() > 0.95
+
+
+def test_features_that_tell_nothing_leave_the_shares_of_the_classes():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(150, 200, generator=generator), (torch.arange(150) % 3 == 0).long()
+    weight, bias = linear_probe(features, labels, 2, 0)
+    assert weight.abs().max() < 0.02
+    torch.testing.assert_close(bias.softmax(0), torch.tensor([2 / 3, 1 / 3]), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_few_images_have_a_probe_too(count):
+    features = torch.ones(count, 4)  # which do not differ
+    weight, bias = linear_probe(features, torch.arange(count) % 2, 3, 0)
+    assert torch.isfinite(weight).all()
+    assert torch.isfinite(bias).all()
+
+
+BATCHNORM = {"backbone": "torchvision", "name": "resnet18"}
+TIMM = {"backbone": "timm", "name": "test_efficientnet"}  # with BatchNorm too
+
+
+@pytest.mark.parametrize("count", [40, 244])
+@pytest.mark.parametrize(
+    "settings",
+    [BATCHNORM, {"backbone": "timm", "name": "test_efficientnet"}, {}],
+    ids=["resnet", "efficientnet", "vit"],
+)
+def test_training_starts_at_the_loss_that_evaluation_finds(settings, count, monkeypatch):
+    splits = digit_splits(train=count)
+    config = model_config(head="linear_probe", **settings)
+    model = make_theta0(config, DIGIT_NAMES, splits.train, None, device="cpu", seed=0)
+    images, labels = splits.train.tensors()
+    evaluated = F.cross_entropy(predict(model, images, "cpu"), labels).item()
+    assert evaluated < math.log(10) - 0.2
+    monkeypatch.setattr("pipeline.finetune.augment", lambda images, hyper, generator: images)
+    losses = []  # of the first epoch, with steps that change nothing
+    finetune(
+        model,
+        splits,
+        hyperparameters(lr=1e-12, weight_decay=0, batch_size=64, epochs=1),
+        search_config(),
+        device="cpu",
+        on_epoch=lambda epoch, _: losses.append(epoch.train_loss),
+    )
+    assert losses == [pytest.approx(evaluated, abs=0.1)]
+
+
+@pytest.mark.parametrize("head", ["linear_probe", "random"])
+def test_theta0_has_the_statistics_of_the_training_images(head):
+    model = theta0(head=head, **BATCHNORM)
+    statistics = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    recalibrate_batchnorm(model, TRAIN.tensors()[0], "cpu")
+    for name, value in model.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(value, statistics[name])
 
 
 def test_the_zero_shot_head_is_clips_own():

@@ -8,19 +8,23 @@ from pipeline.records import (
     IngredientRecord,
     PredictionRecord,
     SoupRecord,
+    cost_by_device,
     cost_unit,
+    costs,
     cumulative_gpu_hours,
 )
 
 # As in the design, word for word: other programs read these tables.
 COLUMNS = {
     IngredientRecord: "trial_index status reason val_accuracy select_accuracy test_accuracy gpu_hours attempts "
-    "images_seen peak_memory_bytes device sha256 theta0_sha256 path model_version lr weight_decay epochs batch_size "
+    "images_seen peak_memory_bytes device sha256 theta0_sha256 path model_version cpu_core_hours "
+    "lr weight_decay epochs batch_size "
     "label_smoothing mixup augmentation randaugment_m randaugment_n seed cutmix ema_decay",
     SoupRecord: "method num_ingredients num_selected val_accuracy select_accuracy test_accuracy gpu_hours "
-    "construction_seconds epochs peak_memory_bytes peak_memory_kind",
+    "construction_seconds epochs peak_memory_bytes peak_memory_kind peak_reserved_bytes epochs_of_trials block_size "
+    "outer_iterations inner_iterations",
     CostRecord: "method num_ingredients gpu_hours val_accuracy select_accuracy test_accuracy order_seed predictions "
-    "gain_low gain_high",
+    "gain_low gain_high select_gain_low select_gain_high cpu_core_hours block_size",
     CoefficientRecord: "trial_index layer coefficient",
     PredictionRecord: "split image_index label prediction",
 }
@@ -45,10 +49,19 @@ def test_cost_counts_failed_trials_up_to_the_last_finished_one():
         cumulative_gpu_hours(rows, 4)
 
 
-def test_one_trial_without_a_gpu_makes_core_hours_of_all():
-    gpu, cpu = ingredient(0, device="NVIDIA H200"), ingredient(1, device="cpu")
-    assert cost_unit([gpu]) == "GPU hours"
-    assert cost_unit([gpu, cpu]) == "CPU core hours"
+def test_gpu_hours_and_core_hours_are_never_added():
+    gpu, cpu = ingredient(0, device="NVIDIA H200", gpu_hours=2), ingredient(1, device="cpu", gpu_hours=30)
+    both = ingredient(2, device="cpu and NVIDIA H200", gpu_hours=4, cpu_core_hours=50)
+    imported = ingredient(3, device="imported", gpu_hours=0, cpu_core_hours=7)
+    assert costs([gpu]) == {"GPU hours": 2}
+    assert costs([cpu]) == {"CPU core hours": 30}
+    assert costs([imported]) == {"CPU core hours": 7}
+    assert costs([gpu, cpu, both]) == {"GPU hours": 6, "CPU core hours": 80}
+    assert [cost_unit(rows) for rows in ([], [gpu], [cpu], [cpu, gpu])] == [
+        "GPU hours", "GPU hours", "CPU core hours", "GPU hours",
+    ]  # fmt: skip
+    assert [cumulative_gpu_hours([cpu, gpu, both], n) for n in (1, 2, 3)] == [0, 2, 6]
+    assert cost_by_device([gpu, cpu]) == {"NVIDIA H200": 2}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from samples import ingredient, model_config, served_soup
 
 from pipeline.errors import RegistryError
-from pipeline.files import file_sha256
+from pipeline.files import file_sha256, sqlite_uri
 from pipeline.records import (
     RECORDS_VERSION,
     CostRecord,
@@ -47,7 +47,7 @@ from pipeline.registry import (
     set_champion,
 )
 from pipeline.registry.client import local_path
-from pipeline.registry.ingredients import _make_version
+from pipeline.registry.ingredients import make_version
 from pipeline.weights import save_weights
 
 THETA0 = "7" * 64
@@ -118,11 +118,13 @@ def runs(sweep, role):
 def test_upload_and_record_again_double_and_change_nothing(sweep, recorder, tmp_path):
     for _ in range(4):
         record_trial(recorder, 0)
-        recorder.upload_theta0(weights(9))
+        recorder.upload_theta0(weights(9), {"test_accuracy": 0.6, "gpu_hours": 0.01})
     assert len(versions(sweep, "demo-ingredient")) == 2
     assert len(fetch_ingredients(list_ingredients(sweep), tmp_path)) == 2
     (run,) = runs(sweep, "trial")
-    assert len(runs(sweep, "initialization")) == 1
+    (initialization,) = runs(sweep, "initialization")
+    assert initialization.data.metrics == {"test_accuracy": 0.6, "gpu_hours": 0.01}
+    assert len(sweep.client().get_metric_history(initialization.info.run_id, "test_accuracy")) == 1
     assert len(sweep.client().get_metric_history(run.info.run_id, "val_accuracy")) == 1
     assert len(read_trials(sweep)) == 1
     again = open_sweep(sweep.tracking_uri, "demo", "sweep-1", None, sweep.origin)
@@ -137,7 +139,8 @@ def test_a_version_carries_the_columns_of_the_design_as_tags(sweep, recorder):
     assert tags["sweep_id"] == "sweep-1"
     expected = {name: value for name, value in row.model_dump().items() if value is not None}
     assert {name: tags[name] for name in expected} == {name: str(value) for name, value in expected.items()}
-    assert set(IngredientRecord.model_fields) - set(tags) == {"reason", "model_version"}
+    # These are None.
+    assert set(IngredientRecord.model_fields) - set(tags) == {"reason", "model_version", "cpu_core_hours"}
     assert version.source == f"runs:/{version.run_id}/ingredient"
     with safe_open(local_path(row.path), framework="pt") as file:
         assert file.metadata() == {
@@ -222,7 +225,7 @@ def test_a_worker_that_died_between_version_and_record_is_made_up_for(sweep, rec
     path, sha256 = recorder.upload(0, weights(0))
     row = ingredient(0, path=path, sha256=sha256, theta0_sha256=THETA0, reason=None, peak_memory_bytes=7)
     (run,) = runs(sweep, "trial")
-    _make_version(sweep.client(), sweep, run.info.run_id, row.model_dump())
+    make_version(sweep.client(), sweep, run.info.run_id, row.model_dump())
     assert read_trials(sweep) == []
     # Again, on hardware that gives other weights: what is registered stands, and the cost of both attempts counts.
     assert recorder.upload(0, weights(1)) == (path, sha256)
@@ -268,16 +271,17 @@ def test_of_two_writers_of_a_trial_the_first_stays(sweep, recorder):
 def test_only_the_versions_of_this_sweep_are_listed_theta0_first(sweep, recorder, tmp_path):
     other = open_sweep(sweep.tracking_uri, "demo", "sweep-2", tmp_path / "artifacts", {})
     record_trial(recorder_of(other), 0)
-    recorder_of(other).upload_theta0(weights(8))
+    recorder_of(other).upload_theta0(weights(8), {})
     for index in (11, 2, 5):
         record_trial(recorder, index)
-    recorder.upload_theta0(weights(9))
+    recorder.upload_theta0(weights(9), {"test_accuracy": 0.6})
     found = list_ingredients(sweep)
     assert [version.trial_index for version in found] == [None, 2, 5, 11]
     assert len(list_ingredients(other)) == 2
     assert [row.trial_index for row in read_trials(other)] == [0]
     tags = {int(v.version): v.tags for v in versions(sweep, "demo-ingredient")}
     assert tags[found[0].version]["role"] == "initialization"
+    assert tags[found[0].version]["test_accuracy"] == "0.6"
     assert tags[found[0].version]["theta0_sha256"] == THETA0
     assert "role" not in tags[found[1].version]
 
@@ -337,7 +341,8 @@ def test_soups_get_versions_aliases_and_a_champion_and_ensembles_get_none(sweep,
         greedy = register_soup(sweep, soup_record("greedy"), lineage("greedy", settings), soup_model(paths["greedy"]))
         register_soup(sweep, soup_record("mehl-plus"), lineage("mehl-plus"), soup_model(paths["mehl-plus"]))
         ensemble = register_soup(sweep, soup_record("ensemble"), lineage("ensemble"), None)
-    set_champion(sweep, "mehl-plus")
+    run_id = register_soup(sweep, soup_record("mehl-plus"), lineage("mehl-plus"), soup_model(paths["mehl-plus"]))
+    set_champion(sweep, "mehl-plus", run_id)
     client = sweep.client()
     first, second = versions(sweep, "demo-soup")
     assert first.tags["method"] == "greedy"
@@ -445,8 +450,8 @@ def test_the_cost_curve_has_accuracy_and_hours_at_the_same_step(sweep):
     points = [point("greedy", 4, 1.5), point("greedy", 8, 3.5), point("mehl-plus", 4, 1.5)]
     points.append(point("greedy", 4, 9.9).model_copy(update={"order_seed": 1}))  # of the table alone
     for _ in range(2):
-        log_costs(sweep, points)
-    found = {run.data.tags["key"]: run.info.run_id for run in runs(sweep, "cost-accuracy")}
+        log_costs(sweep, {}, points)
+    found = {run.data.tags["key"].partition(":")[0]: run.info.run_id for run in runs(sweep, "cost-accuracy")}
     assert set(found) == {"greedy", "mehl-plus"}
     client = sweep.client()
     for key, values in (("gpu_hours", [1.5, 3.5]), ("val_accuracy", [0.4, 0.8])):
@@ -540,10 +545,11 @@ def test_connecting_takes_no_patience_from_other_threads(closed_port):
     assert all(now == before for now in during)
 
 
-def test_a_new_database_is_made_with_its_folder(tmp_path):
-    path = tmp_path / "new" / "folder" / "mlflow.db"
-    connect(f"sqlite:///{path}")
+def test_a_new_database_is_made_with_its_folder_whatever_that_is_called(tmp_path):
+    path = tmp_path / "new" / "ü %41#b?c d" / "mlflow.db"
+    connect(sqlite_uri(path))
     assert path.exists()
+    assert [entry.name for entry in tmp_path.rglob("mlflow.db")] == ["mlflow.db"]
 
 
 def test_a_sweep_of_a_newer_program_is_refused_in_a_line(sweep, store_uri):

@@ -47,6 +47,8 @@ def a_run(**changes) -> RunRecord:
         "theta0_sha256": "ab" * 32,
         "theta0_gpu_hours": 0.0031,
         "theta0_test_accuracy": 0.6137,
+        "theta0_val_accuracy": 0.6225,
+        "theta0_select_accuracy": 0.62,
         "champion": "mehl-plus",
         "labels": LABELS,
     }

@@ -38,7 +38,9 @@ def test_the_curve_is_drawn_in_search_order_only():
 
 def test_the_cost_chart_has_a_line_per_method_with_its_numbers():
     figure = charts.draw(plots_of(the_results())["cost_accuracy"])
-    assert [trace.name for trace in figure.data] == ["MEHL-Soup+", "Greedy soup"]
+    start = "Starting point (0.0031 CPU core hours of its own)"
+    assert [trace.name for trace in figure.data] == ["MEHL-Soup+", "Greedy soup", start]
+    assert (list(figure.data[2].x), list(figure.data[2].y)) == ([0], [pytest.approx(61.37)])
     assert list(figure.data[0].text) == ["4", "8", "12", "16"]
     assert figure.data[0].y[0] > 90
     assert figure.layout.xaxis.title.text == "Cost so far (CPU core hours)"
@@ -64,7 +66,7 @@ def test_the_file_says_the_same_as_the_page(name):
 def test_hovering_over_a_trial_shows_its_hyperparameters():
     rows = [an_ingredient(0, lr=3.2e-5, ema_decay=0.999, adapter="<i>LoRA</i>"), a_failure(1, "<b>bad</b>")]
     figure = charts.draw(plots_of(the_results(ingredients=rows, cost_accuracy=[]))["ingredients"])
-    assert [trace.name for trace in figure.data] == ["Validation", "Test", "No ingredient", "Champion (test)"]
+    assert [trace.name for trace in figure.data] == ["Validation", "Test", "In no soup", "Champion (test)"]
     assert figure.data[0].customdata[0].split("<br>")[3:] == [
         "learning rate 3.2e-05, weight decay 0.01",
         "epochs 8, batch size 64",
@@ -83,7 +85,7 @@ def test_random_orders_are_a_dashed_mean_in_a_band():
     assert [(band.orders, round(band.mean, 6)) for band in bands] == [(2, 0.75), (2, 0.7)]
     assert 0.7 < bands[0].low < 0.75 < bands[0].high < 0.8
     figure = charts.draw(plots_of(the_results(cost_accuracy=costs))["cost_accuracy"])
-    assert [trace.name for trace in figure.data] == ["Greedy soup", None, "Greedy soup, 2 random orders"]
+    assert [trace.name for trace in figure.data][:-1] == ["Greedy soup", None, "Greedy soup, 2 random orders"]
     assert figure.data[1].fill == "toself"
 
 

@@ -20,7 +20,7 @@ from report_records import (
     the_soups,
 )
 
-from pipeline.records import Record, RunResults
+from pipeline.records import CoefficientRecord, Record, RunResults
 from pipeline.records.folder import RunFolder, read_results, write_run
 from pipeline.records.tables import write_table
 from pipeline.report import SECTIONS, Section, comparison_page, methods_table, page, write_report
@@ -147,7 +147,7 @@ def test_cost_is_named_after_the_device(device, unit, other):
     assert f"Cost so far ({unit} hours)" in html
     assert f"Cost ({unit} seconds)" in html
     assert other not in html
-    assert f"{unit} hours" in methods_table(the_soups(), ingredients, None)
+    assert f"{unit} hours" in methods_table(a_run(champion=None), the_soups(), ingredients)
 
 
 def test_the_sweep_has_a_column_for_each_hyperparameter_that_differs_and_names_the_others_once():
@@ -209,18 +209,90 @@ def test_the_overview_is_honest_about_soups_that_gained_nothing():
 def test_without_a_select_split_the_champion_was_chosen_by_validation():
     soups = [soup.model_copy(update={"select_accuracy": None}) for soup in the_soups()]
     assert "chosen by validation accuracy because this run has no select split" in text_of(a_page(soups=soups))
-    assert "* champion: best validation accuracy" in methods_table(soups, a_sweep(), "mehl-plus")
+    assert "* champion: best validation accuracy" in methods_table(a_run(), soups, a_sweep())
 
 
 def test_the_table_of_the_command_line():
-    lines = methods_table(the_soups(), a_sweep(), "mehl-plus").splitlines()
+    lines = methods_table(a_run(), the_soups(), a_sweep()).splitlines()
     assert max(map(len, lines)) <= 100
     assert [line.split()[1] for line in lines if line.startswith("*")] == ["mehl-plus", "champion:"]
     cells = ["* mehl-plus", "97.75", "97.00", "95.57", "16/16", "1 min 23 s", "1.3 GiB RAM"]
-    assert re.split(r"  +", lines[6]) == cells
-    assert "16 of 18 trials finished, 0.0" in lines[-1]
-    assert "CPU core hours" in lines[-1]
-    assert "GPU" in methods_table([a_soup(peak_memory_kind="cuda")], a_sweep(device="cuda"), None)
+    assert re.split(r"  +", lines[7]) == cells
+    assert re.split(r"  +", lines[2].strip()) == ["theta0", "62.25", "62.00", "61.37", "-", "-", "-"]
+    assert "16 of 18 trials finished, 0.0" in lines[-2]
+    assert "CPU core hours" in lines[-2]
+    assert lines[-1] == "  theta0: 0.0031 CPU core hours (11.2 s of one core) beside that"
+    unknown = a_run(champion=None, theta0_gpu_hours=None, theta0_test_accuracy=None)
+    assert "GPU" in methods_table(unknown, [a_soup(peak_memory_kind="cuda")], a_sweep(device="cuda"))
+
+
+def earlier(**changes):
+    """A run from before the accuracies of theta0 but that on test were recorded."""
+    return a_run(theta0_val_accuracy=None, theta0_select_accuracy=None, **changes)
+
+
+def test_the_starting_point_stands_beside_the_methods():
+    text = text_of(a_page())
+    assert "Starting point 62.25 62.00 61.37 57.02 to 65.55 - - - - - Best individual 95.00" in text
+    assert "Starting point 0 0 (0.0031 CPU core hours of its own) 62.25 62.00 61.37 57.02 to 65.55 MEHL-Soup+ 4" in text
+    assert "Starting point - - 61.37 57.02 to 65.55" in text_of(a_page(run=earlier()))
+    assert "Starting point 0" not in text_of(a_page(run=a_run(theta0_test_accuracy=None, theta0_gpu_hours=None)))
+    shifted = [type(soup).model_validate({**soup.model_dump(), "blur_accuracy": 0.5}) for soup in the_soups()]
+    run = a_run(theta0_shift_accuracies={"blur": 0.25})
+    assert "57.02 to 65.55 25.00 - - - - - Best individual" in text_of(a_page(run=run, soups=shifted))
+    compared = text_of(
+        comparison_page([the_results(run=a_run(name=name)) for name in "ab"]).replace(get_plotlyjs(), "")
+    )
+    assert "Starting point 61.37 61.37 61.37 0.00" in compared
+
+
+def test_a_champion_below_the_starting_point_is_said_to_be():
+    def said(run):
+        return text_of(a_page(run=run)), methods_table(run, the_soups(), a_sweep())
+
+    def below(text):
+        return "below the starting point" in text
+
+    assert not any(map(below, said(a_run())))
+    assert not any(map(below, said(a_run(champion=None, theta0_select_accuracy=0.99))))
+    for text in said(a_run(theta0_val_accuracy=1.0, theta0_select_accuracy=0.98, theta0_test_accuracy=0.5)):
+        assert below(text)
+        assert "select 97.00 % against 98.00 %" in text
+        assert "test 95.57 % against" not in text
+    # Of earlier runs only test is known; without a select split validation has chosen.
+    assert all("test 95.57 % against 96.00 %" in text for text in said(earlier(theta0_test_accuracy=0.96)))
+    soups = [soup.model_copy(update={"select_accuracy": None}) for soup in the_soups()]
+    table = methods_table(a_run(theta0_val_accuracy=0.99, theta0_select_accuracy=None), soups, a_sweep())
+    assert "  below the starting point, theta0: validation 97.75 % against 99.00 %" in table.splitlines()
+
+
+def test_a_best_individual_that_is_the_starting_point_is_called_so():
+    only_start = [CoefficientRecord(trial_index=k, layer="model", coefficient=float(k < 0)) for k in (0, 1, -1)]
+    coefficients = {**the_results().coefficients, "best-individual": only_start}
+    assert "Best individual (starting point) 95.00" in text_of(a_page(coefficients=coefficients))
+    assert "Best individual (starting point)" not in text_of(a_page())
+
+
+def test_the_table_of_methods_says_what_was_used_and_what_it_leaves_out():
+    soups = [
+        a_soup("best-individual", num_selected=1),
+        a_soup("best-individual-renewed", num_selected=1, test_accuracy=0.95),
+        a_soup("greedy", epochs=8.1, epochs_of_trials=16),
+        a_soup("hl", block_size=16, outer_iterations=1),
+        a_soup("mehl", block_size=16, outer_iterations=1),
+        a_soup("mehl-plus", block_size=4, outer_iterations=4),
+    ]
+    text = text_of(a_page(soups=soups))
+    assert "8.1 (+16)" in text
+    assert "one for each ingredient that the trials had made already" in text
+    assert "MEHL-Soup had all ingredients in one block (b = K): MEHL-Soup is HL-Soup then" in text
+    assert "what a soup gains over that row is due to mixing" in text
+    assert "  mehl had all ingredients in one block" in methods_table(a_run(champion="greedy"), soups, a_sweep())
+    assert "trial alone changes its accuracy by +0.50 points; to that mixing adds -0.50." in text
+    older = text_of(a_page())
+    assert "(+16)" not in older
+    assert "one block" not in older
+    assert "renewed on training images" not in older
 
 
 def test_with_a_price_the_sweep_costs_money():
@@ -242,7 +314,7 @@ def test_the_overview_says_what_equal_accuracy_costs_and_what_the_last_hours_bro
     sure = text_of(a_page(cost_ratios=[a_ratio(method="hl"), a_ratio(low=1.5, orders=6)]))
     assert "Over 6 orders of the trials Greedy soup costs 2.5 times as much as MEHL-Soup+" in sure
     assert "(95 % interval 1.5 to 4)." in sure
-    assert "from 12 to 16 ingredients, changed the test accuracy of MEHL-Soup+ by +0.44 pp" in text
+    assert "from 12 to 16 ingredients, changed the select accuracy of MEHL-Soup+ by +0.44 pp. The test" in text
 
     def last_step(**changes):
         costs = the_costs(a_sweep())
@@ -250,11 +322,50 @@ def test_the_overview_says_what_equal_accuracy_costs_and_what_the_last_hours_bro
             a_page(cost_accuracy=[*costs[:-1], costs[-1].model_copy(update=changes)], run=a_run(price_per_gpu_hour=3))
         )
 
-    unsure = last_step(gain_low=-0.01, gain_high=0.02)
-    assert "The 95 % interval of that change is -1.00 to +2.00 pp. That does not tell whether more" in unsure
+    unsure = last_step(select_gain_low=-0.01, select_gain_high=0.02, gain_low=0.001, gain_high=0.03)
+    assert "pp (95 % interval -1.00 to +2.00). That does not tell whether more trials would pay off." in unsure
+    assert "The test accuracy, which decides nothing, changed by +0.44 pp (95 % interval +0.10 to +3.00)" in unsure
     assert "in money" in unsure
-    assert "More trials may still pay off." in last_step(gain_low=0.001, gain_high=0.02)
-    assert "That is no reason for more trials." in last_step(gain_low=-0.1, gain_high=0.02, test_accuracy=0.8)
+
+
+def test_select_alone_decides_what_is_advised():
+    def advice(last, before=None):
+        costs = the_costs(a_sweep())
+        costs[-1] = costs[-1].model_copy(update=last)
+        costs[-3] = costs[-3].model_copy(update=before or {})
+        return text_of(a_page(cost_accuracy=costs, cost_ratios=[]))
+
+    better_on_test = {"test_accuracy": 0.99, "gain_low": 0.01, "gain_high": 0.03}
+    worse_on_select = {"select_accuracy": 0.5, "select_gain_low": -0.4, "select_gain_high": 0.02}
+    assert "That is no reason for more trials." in advice(better_on_test | worse_on_select)
+    worse_on_test = {"test_accuracy": 0.5, "gain_low": -0.5, "gain_high": -0.3}
+    better_on_select = {"select_accuracy": 0.99, "select_gain_low": 0.01, "select_gain_high": 0.05}
+    assert "More trials may still pay off." in advice(worse_on_test | better_on_select)
+    without = {"select_accuracy": None}
+    assert "Without a select split nothing can tell whether" in advice(better_on_test | without, without)
+
+
+def test_costs_in_two_units_stand_beside_each_other():
+    sweep = [
+        an_ingredient(0, device="cpu", gpu_hours=5),
+        an_ingredient(1, device="NVIDIA H200", gpu_hours=2),
+        an_ingredient(2, device="cpu and NVIDIA H200", gpu_hours=1, cpu_core_hours=4),
+    ]
+    points = [
+        row.model_copy(update={"gpu_hours": float(n), "cpu_core_hours": 5.0 + 4 * n})
+        for n, row in enumerate(the_costs(a_sweep())[:4])
+    ]
+    run = a_run(price_per_gpu_hour=2, theta0_device="cpu", theta0_gpu_hours=1.5)
+    text = text_of(a_page(run=run, ingredients=sweep, cost_accuracy=points, cost_ratios=[]))
+    assert "cost 3 GPU hours and 9 CPU core hours (6 at 2 per GPU hour)" in text
+    assert "The starting point they share cost 1.5 CPU core hours" in text
+    assert "Cost (GPU hours) Cost (CPU core hours)" in text
+    assert "Ingredients GPU hours CPU core hours" in text
+    assert "The last 2 GPU hours and 8 CPU core hours, from 4 to 8 ingredients" in text
+    assert "Cost so far (GPU hours)" in a_page(ingredients=sweep, cost_accuracy=points)
+    lines = methods_table(run, the_soups(), sweep).splitlines()
+    assert lines[-2].endswith("3 GPU hours and 9 CPU core hours")
+    assert lines[-1] == "  theta0: 1.5 CPU core hours beside that"
 
 
 def test_what_was_not_studied_has_no_section():
@@ -308,7 +419,8 @@ def test_every_figure_offers_its_data():
     lines = unquote(link).splitlines()
     assert lines[0] == "series,Cost so far (CPU core hours),Test accuracy (%),low,high"
     points = the_costs(a_sweep())
-    assert len(lines) == 1 + len(points)
+    assert len(lines) == 1 + len(points) + 1
+    assert lines[-1] == "Starting point (0.0031 CPU core hours of its own),0,61.370000000000005"
     assert len(re.findall('class="chart( map)?"', html)) == html.count("Its data as CSV")
 
 
@@ -318,7 +430,7 @@ def test_several_runs_stand_side_by_side():
     html = comparison_page([one, two]).replace(get_plotlyjs(), "")
     Outline(html)
     text = text_of(html)
-    assert "MEHL-Soup+ of one has the highest test accuracy of a champion: 95.57 %" in text
+    assert "MEHL-Soup+ of one has the highest select accuracy of a champion: 97.00 %; on test it" in text
     assert "Greedy soup 94.50 94.50 94.50 0.00" in text
     assert "MEHL-Soup+ 95.57 - - -" in text
     again = text_of(comparison_page([one, one]).replace(get_plotlyjs(), ""))

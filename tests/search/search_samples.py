@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from pipeline.records import IngredientRecord
@@ -37,6 +38,10 @@ class FolderRecorder:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
             case "always":
                 raise ConnectionError("the registry is away for good\n" + "y" * 9000)
+            case "no room once" if len(calls.read_text()) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            case "no room":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             case "killed once" if len(calls.read_text()) == 1:
                 os._exit(9)
             case "killed":

@@ -153,11 +153,3 @@ def test_a_users_own_grid_multiplies_with_random_draws():
 def test_every_space_draws_every_hyperparameter_but_the_seed():
     for space in SPACES.values():
         assert set(space.distributions) == set(Hyperparameters.model_fields) - {"seed"}
-
-
-def test_values_that_yaml_reads_as_text_become_numbers():
-    # YAML 1.1 takes 1e-4 for text.
-    (trial,) = sample_trials(
-        search_config(num_trials=1, distributions={"lr": "1e-4", "mixup": {"choice": ["5e-1"]}}), 0
-    )
-    assert (trial.hyper.lr, trial.hyper.mixup) == (1e-4, 0.5)

@@ -91,6 +91,7 @@ def test_a_save_that_breaks_off_leaves_the_state_before(storage, monkeypatch):
     assert storage.names() == ["epoch-00003.pt"]
 
 
+@pytest.mark.system  # the AWS client has patience of its own
 def test_a_store_that_is_away_is_waited_for_and_then_named(monkeypatch):
     monkeypatch.setattr("pipeline.search.storage._PATIENCE", 2)
     away = Storage("s3://soups/unfinished?scheme=http&endpoint_override=127.0.0.1:9&region=us-east-1")

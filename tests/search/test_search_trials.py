@@ -2,6 +2,7 @@ import logging
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -17,11 +18,12 @@ from pipeline.finetune import finetune
 from pipeline.search.progress import Progress
 from pipeline.search.sampling import sample_trials
 from pipeline.search.storage import Storage
-from pipeline.search.trial import TrialContext, paced, save_state
+from pipeline.search.trial import TrialContext, outcome, paced, save_state
 from pipeline.search.tuner import run_trials
 from pipeline.weights import load_weights, read_weights, unique_state
 
 EPOCHS = 2
+PLANTED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 FOUR = [hyperparameters(lr=10.0**-number) for number in range(2, 6)]
 
 
@@ -62,7 +64,10 @@ def troubled(session_ray, tmp_path_factory):
     handler.emit = lambda record: messages.append(record.getMessage())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    run_trials(made, [], "first")
+    with pytest.MonkeyPatch.context() as environment:
+        for name in PLANTED:
+            environment.setenv(name, f"planted-{name}")
+        run_trials(made, [], "first")
     logger.removeHandler(handler)
     rows = sorted(made.recorder.rows(), key=lambda row: row.trial_index)
     return made, rows, messages
@@ -73,6 +78,13 @@ def test_every_trial_is_recorded_once_and_the_sweep_goes_on_after_failures(troub
     assert [row.trial_index for row in rows] == list(range(6))
     assert [row.status for row in rows] == ["finished", "finished", "failed", "finished", "failed", "rejected"]
     assert all((row.reason is None) == (row.status == "finished") for row in rows)
+
+
+def test_credentials_of_the_driver_are_in_no_log_of_ray(troubled):
+    session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+    logs = [path for path in session.rglob("*") if path.is_file()]
+    assert any(path.name == "runtime_env_agent.log" for path in logs)
+    assert [path.name for path in logs if b"planted-" in path.read_bytes()] == []
 
 
 def test_a_finished_trial_is_recorded_as_it_was_measured(troubled):
@@ -133,6 +145,20 @@ def test_an_attempt_that_is_repeated_is_told_in_one_line(troubled):
     assert all(line.endswith("; trying again") and "\n" not in line for line in told)
 
 
+def test_trials_that_share_a_gpu_without_room_for_them_are_given_more_of_one(session_ray, tmp_path, caplog):
+    caplog.set_level("INFO", "pipeline.search")
+    made = replace(context(tmp_path, 3, {1: "no room once", 2: "no room"}), reserved=0.3)
+    run_trials(made, [], "crowded")
+    rows = sorted(made.recorder.rows(), key=lambda row: row.trial_index)
+    assert [(row.status, row.attempts) for row in rows] == [("finished", 1), ("finished", 2), ("rejected", 3)]
+    assert rows[2].reason == "cpu is too small for it: out of memory"
+    said = [message for message in caplog.messages if "ran out of memory" in message]
+    assert said == [
+        "search: a GPU that trials share ran out of memory (trial 1, 2); going on with 0.6 of a GPU for each",
+        "search: a GPU that trials share ran out of memory (trial 2); going on with 1 of a GPU for each",
+    ]
+
+
 def test_a_rejected_trial_is_not_tried_again(troubled):
     made, rows, messages = troubled
     assert rows[5].attempts == 1
@@ -160,6 +186,26 @@ def test_a_resumed_sweep_counts_what_was_recorded_before(caplog):
         progress.tell(ingredient(2, val_accuracy=0.5))
     cells = caplog.messages[-1].split()
     assert {"50.00", "95.00", "3/4"} <= set(cells)
+
+
+def test_a_sweep_is_never_silent_for_long(session_ray, caplog, monkeypatch):
+    class Running:
+        def __init__(self, number):
+            self.config = {"trial": number}
+
+    progress = Progress([], [hyperparameters(epochs=3)] * 12, sweep="silent")
+    with caplog.at_level(logging.INFO, "pipeline.search.progress"):
+        progress.on_step_end(0, [])
+        for number in range(10):
+            progress.on_trial_start(0, [], Running(number))
+        progress.on_step_end(1, [])  # told a moment ago
+        assert caplog.messages == ["search: the first trial runs"]
+        monkeypatch.setattr("pipeline.search.progress._SILENCE", -1.0)
+        progress.on_trial_result(0, [], Running(1), {"epoch": 1})
+        progress.on_trial_result(0, [], Running(2), {"epoch": 3})
+        progress.on_step_end(2, [])
+    running = ", ".join(f"{number} (epoch {epoch} of 3)" for number, epoch in enumerate([1, 2, 3, 1, 1, 1, 1, 1]))
+    assert caplog.messages[1:] == [f"search: after 0 min: 0 of 12 ended, running: {running} and 2 more"]
 
 
 def test_prometheus_finds_the_sweep_at_rays_exporter(session_ray):
@@ -220,6 +266,16 @@ def test_a_killed_sweep_goes_on_with_what_is_not_recorded(session_ray, tmp_path)
         assert torch.equal(resumed[name], value), name
     run_trials(made, [ingredient(0), ingredient(1), ingredient(2)], "nothing")
     assert len(made.recorder.rows()) == 1
+
+
+def test_attempts_with_and_without_a_gpu_are_not_added(session_ray, tmp_path):
+    made = context(tmp_path, 1)
+    (trial,) = made.trials
+    for number, device in enumerate(("NVIDIA H200", "cpu", "NVIDIA H200")):
+        with made.storage_of(trial).writing(f"attempt-{number}.json") as file:
+            file.write(b'{"seconds": 3600, "device": "%s", "reserved": 2.0, "node": "a"}' % device.encode())
+    row = outcome(trial, made, status="failed", reason="gave up")
+    assert (row.gpu_hours, row.cpu_core_hours, row.device) == (4.0, 2.0, "NVIDIA H200 and cpu")
 
 
 def test_tunes_own_failure_says_how_to_go_on(session_ray, tmp_path, monkeypatch):

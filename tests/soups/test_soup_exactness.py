@@ -6,6 +6,7 @@ from soup_models import Classifier, fit_images, opened
 from torch.func import functional_call
 from torch.nn import functional
 
+from pipeline.errors import SoupError
 from pipeline.soups import METHODS, MehlSettings, SoupInputs, mehl_soup, soup_from_coefficients
 from pipeline.soups.layers import module_of
 
@@ -102,6 +103,29 @@ def test_micro_batches_add_up_to_the_batch(tmp_path):
     whole = mehl_soup(model, ingredients, fit, MehlSettings(inner_iterations=5, batch_size=30))
     parts = mehl_soup(model, ingredients, fit, MehlSettings(inner_iterations=5, batch_size=30, micro_batch_size=7))
     torch.testing.assert_close(whole.coefficients, parts.coefficients, rtol=0, atol=1e-12)
+
+
+class Crowded(Classifier):
+    """Runs on a device that has no room for more than so many images."""
+
+    room = 4
+
+    def forward(self, images):
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("method", ["mehl-plus", "learned-plus"])
+def test_where_memory_runs_out_micro_batches_are_halved_until_they_fit(tmp_path, method):
+    model, build = Crowded(), METHODS[method]
+    inputs = SoupInputs(model=model, ingredients=opened(tmp_path, model, 3), fit=fit_images())
+    halved = build(inputs, build.settings({"inner_iterations": 3, "batch_size": 30}))  # 30, 15, 8, 4
+    given = build(inputs, build.settings({"inner_iterations": 3, "batch_size": 30, "micro_batch_size": 4}))
+    assert torch.equal(halved.coefficients, given.coefficients)
+    model.room = 0
+    with pytest.raises(SoupError, match=rf"^{method}: cpu is out of memory; give soup\.settings\.{method} micro_batch"):
+        build(inputs, build.settings({"inner_iterations": 3}))
 
 
 @pytest.mark.parametrize(

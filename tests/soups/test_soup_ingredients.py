@@ -10,7 +10,7 @@ from soup_models import Classifier, fine_tuned, save
 
 from pipeline.errors import IngredientError
 from pipeline.files import file_sha256
-from pipeline.soups import IngredientSet
+from pipeline.soups import IngredientSet, cosine_similarities, soup_from_coefficients
 
 
 @pytest.fixture
@@ -72,6 +72,63 @@ def test_values_that_are_not_finite(tmp_path, model, value, word, dtype):
     assert word in reason
 
 
+def masked(states, *infinite):
+    """The states with a mask: minus infinity in those at ``infinite``, ones in the others."""
+    values = [float("-inf") if k in infinite else 1.0 for k in range(len(states))]
+    return [{**state, "mask": torch.tensor([0.0, value])} for state, value in zip(states, values, strict=True)]
+
+
+def test_infinite_values_that_all_have_are_a_constant(tmp_path, states):
+    ingredients = IngredientSet.open(save(tmp_path, masked(states, 0, 1, 2, 3)))
+    assert len(ingredients) == 4
+    assert "mask" not in ingredients.floating
+    assert ingredients.mean()["mask"].tolist() == [0.0, float("-inf")]
+    soup = soup_from_coefficients(ingredients, torch.full((4, 1), 0.25, dtype=torch.float64), ("model",))
+    assert soup["mask"].tolist() == [0.0, float("-inf")]
+    assert torch.isfinite(cosine_similarities(ingredients).weights).all()
+
+
+@pytest.mark.parametrize("infinite", [(0,), (1, 2, 3)])
+def test_infinite_values_that_some_have_are_none(tmp_path, states, infinite):
+    kept = IngredientSet.open(save(tmp_path, masked(states, *infinite)), on_mismatch="skip")
+    assert len(kept) == 4 - len(infinite)
+    assert len(kept.rejected) == len(infinite)
+    assert all("'mask' has infinite values, which not all files have" in reason for _, reason in kept.rejected)
+
+
+def test_not_a_number_is_no_constant(tmp_path, states):
+    paths = save(tmp_path, [{**state, "mask": torch.tensor([float("nan")])} for state in states])
+    with pytest.raises(IngredientError, match="'mask' has NaN values"):
+        IngredientSet.open(paths, on_mismatch="skip")
+
+
+@pytest.mark.parametrize(("dtype", "word"), [(torch.float8_e4m3fn, "F8_E4M3"), (torch.complex64, "C64")])
+def test_types_without_averages(tmp_path, states, dtype, word):
+    paths = save(tmp_path, [{**state, "odd": torch.ones(2).to(dtype)} for state in states])
+    with pytest.raises(IngredientError, match=f"'odd' has dtype {word}, which has no averages; convert it"):
+        IngredientSet.open(paths)
+
+
+def test_messages_call_the_files_as_the_caller_does(tmp_path, states):
+    del states[1]["head.bias"]
+    states[3] = states[2]
+    titles = [f"trial {k}" for k in range(4)]
+    kept = IngredientSet.open(save(tmp_path, states), titles=titles, on_mismatch="skip")
+    assert [reason for _, reason in kept.rejected] == [
+        "trial 1: tensor 'head.bias' is missing, it is in trial 0; leave the file out",
+        "trial 3: has the same content as trial 2; leave one of them out",
+    ]
+
+
+def test_a_header_whose_class_names_are_no_json(tmp_path, states):
+    paths = [tmp_path / f"{k}.safetensors" for k in range(3)]
+    for path, state in zip(paths, states, strict=False):
+        save_file(state, path, {"class_names": "[cat, dog]", "theta0_sha256": "t0"})
+    assert len(IngredientSet.open(paths)) == 3
+    save_file(states[2], paths[2], {"class_names": "[" * 100_000, "theta0_sha256": "t0"})
+    assert "class_names" in rejection(paths)[1]
+
+
 def test_duplicate_content(tmp_path, states):
     states[3] = states[1]
     path, reason = rejection(save(tmp_path, states))
@@ -97,9 +154,15 @@ def test_other_initialisation_or_class_order(tmp_path, states, key, value):
 def test_unreadable_file(tmp_path, states):
     paths = save(tmp_path, states)
     paths[1].write_bytes(b"not safetensors")
-    assert "cannot be read" in rejection(paths)[1]
+    assert "is neither safetensors nor a file of torch.save" in rejection(paths)[1]
+    paths[1].write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n")
+    assert "is a Git LFS pointer" in rejection(paths)[1]
+    paths[1].write_bytes(paths[0].read_bytes()[:-1])
+    assert "ends early" in rejection(paths)[1]
+    torch.save(states[1], paths[1])
+    assert "is a file of torch.save; write its state dict as safetensors" in rejection(paths)[1]
     paths[1].unlink()
-    assert "cannot be read" in rejection(paths)[1]
+    assert ": does not exist; check the path" in rejection(paths)[1]
 
 
 def test_nothing_left(tmp_path):

@@ -25,6 +25,7 @@ from pipeline.soups import (
     wise_ft,
 )
 from pipeline.soups.layers import layer_names
+from pipeline.soups.scoring import fit_scorer
 
 
 class Tied(nn.Module):
@@ -100,6 +101,72 @@ def test_a_resnet_learns_with_recalibrated_statistics(tmp_path):
     torch.testing.assert_close(soup.state_dict["bn1.running_mean"], first.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
+def of_one_epoch(tmp_path):
+    """Ingredients whose running statistics lag far behind their weights, and inputs that can renew them."""
+    model = Normed()
+    images, labels = fit_images()
+    states = fine_tuned(model, 3, spread=0.05)
+    for state in states:
+        state["norm.running_mean"] += 40
+    ingredients = IngredientSet.open(save(tmp_path, states))
+
+    def recalibrate(loaded):
+        loaded.norm.reset_running_stats()
+        loaded.norm.momentum = None
+        loaded.train()
+        with torch.no_grad():
+            loaded(images.flatten(1))
+
+    return SoupInputs(model=model, ingredients=ingredients, fit=(images.flatten(1), labels), recalibrate=recalibrate)
+
+
+def test_the_best_individual_has_its_own_statistics_and_a_row_of_its_own_renewed_ones(tmp_path):
+    inputs = of_one_epoch(tmp_path)
+    own, renewed = METHODS["best-individual"](inputs), METHODS["best-individual-renewed"](inputs)
+    (best,) = own.selected
+    assert renewed.selected == own.selected
+    assert torch.equal(own.state_dict["norm.running_mean"], inputs.ingredients.tensor(best, "norm.running_mean"))
+    assert renewed.state_dict["norm.running_mean"].abs().max() < 10
+    assert torch.equal(own.state_dict["body.weight"], renewed.state_dict["body.weight"])
+    without = dataclasses.replace(inputs, recalibrate=None)
+    assert torch.equal(
+        METHODS["best-individual-renewed"](without).state_dict["norm.running_mean"], own.state_dict["norm.running_mean"]
+    )
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_greedy_compares_like_with_like(tmp_path, bad):
+    inputs = of_one_epoch(tmp_path)
+    alone = METHODS["best-individual-renewed"](inputs)
+    score = fit_scorer(inputs, recalibrate=False)
+    with_renewed = score(alone.state_dict)
+    accuracies = [0.0, 0.0, 0.0] if bad else [0.0, 1.0, 0.0]
+    if bad:
+        accuracies[alone.selected[0]] = 0.01
+    soup = METHODS["greedy"](dataclasses.replace(inputs, accuracies=accuracies))
+    # What the first has to offer is the better of both statistics: the second does not join for renewing alone.
+    assert soup.history[0] == (with_renewed if bad else 1.0)
+    if not bad:
+        assert soup.selected == (1,)
+        assert torch.equal(soup.state_dict["norm.running_mean"], inputs.ingredients.tensor(1, "norm.running_mean"))
+    assert soup.epochs >= 1, "the pass with renewed statistics counts"
+
+
+def test_weight_decay_draws_to_the_start_without_a_centre_too(tmp_path, fit):
+    # A step of AdamW is at most its rate, here 0.05; decay by rate times weight decay = 1 forgets all but the start.
+    ingredients = opened(tmp_path, Classifier(), 5)
+    for decentralize, start in ((True, 0.2), (False, 0.2)):
+        settings = MehlSettings(
+            block_size=2, inner_iterations=20, learning_rate=0.05, weight_decay=20, schedule="constant",
+            decentralize=decentralize,
+        )  # fmt: skip
+        coefficients = mehl_soup(Classifier(), ingredients, fit, settings).coefficients
+        assert (coefficients - start).abs().max() < 0.16
+    unit = dataclasses.replace(settings, direction_scale="unit", learning_rate=1e-6, weight_decay=1e6)
+    coefficients = mehl_soup(Classifier(), ingredients, fit, unit).coefficients
+    torch.testing.assert_close(coefficients, torch.full_like(coefficients, 0.2), atol=1e-4, rtol=0)
+
+
 def test_ingredients_in_half_precision_learn_in_float32(tmp_path, fit):
     ingredients = opened(tmp_path, Classifier().to(torch.bfloat16), 4)
     soup = mehl_soup(Classifier(), ingredients, fit, MehlSettings(block_size=2))
@@ -172,7 +239,8 @@ def test_layer_names():
 )
 def test_wrong_settings_name_field_value_and_what_is_allowed(kind, wrong):
     [(field, value)] = wrong.items()
-    with pytest.raises(ValueError, match=f"^{field} is {value!r}, allowed: "):
+    said = "the truth value true" if value is True else repr(value)
+    with pytest.raises(ValueError, match=f"^{field} is {said}, allowed: "):
         kind(**wrong)
 
 

@@ -218,6 +218,22 @@ def test_the_peak_on_cuda_is_that_of_all_nested_parts(monkeypatch):
             allocator["peak"] = 4
     assert (whole.peak_memory_bytes, part.peak_memory_bytes) == (9, 4)
     assert whole.seconds >= part.seconds > 0
+    # As `mehl-plus-greedy` in METHODS: a method that is made of two others, all of which measure themselves.
+    with measured("cuda") as whole, measured("cuda") as method:
+        with measured("cuda"):
+            allocator["peak"] = 45
+        with measured("cuda"):
+            allocator["peak"] = 4
+    assert (whole.peak_memory_bytes, method.peak_memory_bytes) == (45, 45)
+    with measured("cuda") as whole:
+        with measured("cuda"):
+            allocator["peak"] = 7
+            with measured("cuda"):
+                pass
+        allocator["peak"] = 1
+        with measured("cuda"):
+            pass
+    assert whole.peak_memory_bytes == 7
     assert whole.peak_memory_kind == "cuda"
 
 

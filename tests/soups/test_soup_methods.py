@@ -1,6 +1,7 @@
 """What holds for every method, ours and those that others add."""
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from pipeline.errors import SoupError
 from pipeline.soups import (
     METHODS,
+    GreedySettings,
     Method,
     Soup,
     SoupInputs,
@@ -17,6 +19,7 @@ from pipeline.soups import (
     nonzero_rows,
     soup_from_coefficients,
 )
+from pipeline.soups.greedy import build_greedy
 from pipeline.testing import METHOD_CHECKS, check_method_gives_a_whole_soup, check_method_repeats
 
 
@@ -61,6 +64,7 @@ def method(request):
 def test_names_are_those_of_the_design():
     design = [
         "best-individual",
+        "best-individual-renewed",
         "uniform",
         "greedy",
         "learned",
@@ -80,6 +84,31 @@ def test_names_are_those_of_the_design():
 def test_lines_go_by_their_name_and_labels_tell_them_apart():
     assert [method.name for method in METHODS.values()] == list(METHODS)
     assert len({method.label for method in METHODS.values()}) == len(METHODS)
+
+
+@pytest.mark.parametrize("name", ["mehl-plus-greedy", "wise-ft"])
+def test_what_starts_from_greedy_takes_its_settings(inputs, name, monkeypatch):
+    given = []
+
+    def recorded(inputs, settings):
+        given.append(settings)
+        return build_greedy(inputs, settings)
+
+    module = importlib.import_module(f"pipeline.soups.{name.replace('-', '_')}")  # `wise_ft` is a function too
+    monkeypatch.setattr(module, "build_greedy", recorded)
+    settings = GreedySettings(order="random", ties="reject")
+    assert METHODS[name].parts == ("greedy",)
+    METHODS[name](dataclasses.replace(inputs, settings_of={"greedy": settings}))
+    METHODS[name](inputs)
+    assert given == [settings, GreedySettings()]
+
+
+def test_soups_know_the_passes_that_trials_made_for_them(inputs):
+    known = dataclasses.replace(inputs, accuracies=[0.5, 0.7, 0.6, 0.4, 0.3])
+    names = ("best-individual", "greedy", "greedy-ensemble", "mehl-plus-greedy", "wise-ft")
+    assert {name: METHODS[name](known).epochs_of_trials for name in names} == dict.fromkeys(names, 5)
+    assert {name: METHODS[name](inputs).epochs_of_trials for name in names} == dict.fromkeys(names, 0)
+    assert METHODS["mehl-plus"](known).epochs_of_trials == 0
 
 
 def test_calling_hands_over_what_the_signature_asks_for(inputs):

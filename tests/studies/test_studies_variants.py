@@ -22,7 +22,9 @@ def request(method, trial_indices, gpu_hours):
 
 
 def inputs(settings, coefficients=None):
-    return StudyInputs(settings, run_record(), TRIALS, [], coefficients or {}, request, read_predictions=None)
+    return StudyInputs(
+        settings, run_record(), TRIALS, [], request, read_coefficients=(coefficients or {}).get, read_predictions=None
+    )
 
 
 def without(top):
@@ -33,6 +35,10 @@ def lines(coefficients, alphas):
     return inputs(WiseFtSettings.model_construct(methods=list(coefficients), alphas=alphas), coefficients)
 
 
+A_SOUP = SoupRecord(
+    method="wise-ft", num_ingredients=4, num_selected=2, val_accuracy=0.5, select_accuracy=None, test_accuracy=0.4,
+    gpu_hours=3, construction_seconds=1.5, epochs=2, peak_memory_bytes=7, peak_memory_kind="cuda",
+)  # fmt: skip
 WHOLE = {method: request(method, (0, 1, 2, 4), 11111) for method in ("greedy", "mehl-plus")}
 
 
@@ -52,16 +58,18 @@ def test_one_setting_at_a_time_is_changed_and_the_own_value_comes_first():
     found = ablations(inputs(values))
     assert [one.name for one in found] == [
         "ablation/mehl-plus/block_size=18",
-        "ablation/mehl-plus/block_size=2",
-        "ablation/mehl-plus/block_size=none",
+        "ablation/mehl-plus/block_size=2",  # none is all four ingredients, as is 18
         "ablation/mehl-plus/seed=4",
         "ablation/mehl-plus/seed=5",
     ]
-    assert [one.is_default for one in found] == [True, False, False, True, False]
-    assert found[0].request == found[3].request == WHOLE["mehl-plus"]
+    assert [one.is_default for one in found] == [True, False, True, False]
+    assert found[0].request == found[2].request == WHOLE["mehl-plus"]
     assert found[1].request.settings == {"block_size": 2, "layers": "tensor"}
-    assert found[4].request.seed == 5
-    assert found[4].request.settings == WHOLE["mehl-plus"].settings
+    assert found[3].request.seed == 5
+    assert found[3].request.settings == WHOLE["mehl-plus"].settings
+    built = A_SOUP.model_copy(update={"block_size": 4, "outer_iterations": 1, "inner_iterations": 20})
+    row = found[0].record(BuiltSoup("x", built, "x"))
+    assert (row.value, row.is_default, row.outer_iterations) == ("4", True, 1)
 
 
 def test_a_line_holds_the_recorded_coefficients_with_theta0_last():
@@ -100,14 +108,19 @@ def test_there_is_no_cost_ratio_where_trials_were_free_or_there_is_one_point():
     assert (found.method, found.baseline, found.accuracy, found.ratio) == ("mehl", "greedy", 1.0, 2.0)
     assert cost_ratios([row.model_copy(update={"gpu_hours": 0.0}) for row in points], correct) == []
     assert cost_ratios(points[1:3], correct) == []
+    assert cost_ratios([row.model_copy(update={"cpu_core_hours": 3.0}) for row in points], correct) == []
 
 
 def test_a_point_knows_the_interval_of_its_gain():
     correct = {"a": np.arange(100) < 60, "b": np.arange(100) < 70}
     points = [a_point("greedy", 1.0, "a"), a_point("greedy", 2.0, "b"), a_point("mehl", 1.0, "b")]
-    first, second, other = with_gains(points, correct)
-    assert (first.gain_low, other.gain_low) == (None, None)
+    nothing = dict.fromkeys("ab", np.zeros(0, dtype=np.bool_))
+    first, second, other = with_gains(points, correct, nothing)
+    assert (first.gain_low, other.gain_low, second.select_gain_low) == (None, None, None)
     assert 0.02 < second.gain_low < 0.1 < second.gain_high < 0.18
+    first, second, other = with_gains(points, nothing, correct)
+    assert (first.select_gain_low, other.select_gain_low, second.gain_low) == (None, None, None)
+    assert 0.02 < second.select_gain_low < 0.1 < second.select_gain_high < 0.18
 
 
 def a_point(method, hours, predictions):
@@ -118,12 +131,8 @@ def a_point(method, hours, predictions):
 
 
 def test_a_variant_is_a_row():
-    soup = SoupRecord(
-        method="wise-ft", num_ingredients=4, num_selected=2, val_accuracy=0.5, select_accuracy=None, test_accuracy=0.4,
-        gpu_hours=3, construction_seconds=1.5, epochs=2, peak_memory_bytes=7, peak_memory_kind="cuda",
-    )  # fmt: skip
     (variant, *_) = eliminations(without([1]))
-    row = variant.record(BuiltSoup("x", soup, "predictions/x.parquet"))
+    row = variant.record(BuiltSoup("x", A_SOUP, "predictions/x.parquet"))
     assert (row.method, row.setting, row.value, row.is_default) == ("greedy", "eliminated", "0", True)
     assert (row.num_selected, row.test_accuracy, row.predictions) == (2, 0.4, "predictions/x.parquet")
 

@@ -33,13 +33,14 @@ from pipeline.search.storage import Storage  # noqa: E402
 from pipeline.search.trial import TrialContext  # noqa: E402
 
 FOLDER = Path(sys.argv[1])
-TRIALS, SOUPS = 8, 4
+TRIALS, SOUPS, ROUNDS = 8, 4, 3
 
 
 def stay(kind: str, seconds: float) -> None:
     begun = time.time()
     time.sleep(seconds)
     line = {"kind": kind, "gpus": ray.get_gpu_ids(), "begun": begun, "ended": time.time()}
+    line |= {"process": os.getpid(), "visible": os.environ["CUDA_VISIBLE_DEVICES"]}
     with (FOLDER / "stays").open("a") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -69,7 +70,8 @@ def main() -> None:
     tuner.run_trials(context, [], "sweep")
     soup_task._build_soups = build
     requests = {name: f"soup {name}" for name in "abcd"[:SOUPS]}
-    assert dict(soup_task.build_soups(SimpleNamespace(device="cuda"), requests, cpus=1, tasks=2)) == requests
+    for _ in range(ROUNDS):
+        assert dict(soup_task.build_soups(SimpleNamespace(device="cuda"), requests, cpus=1, tasks=2)) == requests
 
 
 if __name__ == "__main__":

@@ -135,8 +135,9 @@ def test_images_that_cannot_be_used_and_then_can(call, output, images, tmp_path)
     nowhere = tmp_path / "nowhere.parquet"
     refused(call(*only_search, f"data.train={nowhere}"), "data.train", str(nowhere), "does not exist", "correct")
     nothing_counts_as_done(output)
-    refused(call(*only_search, "data.validation_size=1"), "split 'select' is empty", "raise or lower a size")
-    refused(call(*only_search, "data.validation_size=90"), "ask for more than the 40 images", "lower a size")
+    refused(call(*only_search, "data.validation_size=1"), "split 'select' is empty", "raise data.validation_size")
+    said = ("ask for more than the 40 images", "lower data.validation_size (90)")
+    refused(call(*only_search, "data.validation_size=90"), *said)
 
     good = {name: pq.read_table(file) for name, file in files.items()}
     labels = [*good["test"]["label"].to_pylist()[:-1], 7]
@@ -152,7 +153,7 @@ def test_images_that_cannot_be_used_and_then_can(call, output, images, tmp_path)
     pq.write_table(good["train"], files["train"])
 
     weights = tmp_path / "weights.safetensors"
-    refused(call(*only_search, f"model.pretrained={weights}"), str(weights), "not found", "check the path")
+    refused(call(*only_search, f"model.pretrained={weights}"), str(weights), "does not exist", "check the path")
     weights.write_bytes(b"no weights")
     refused(call(*only_search, f"model.pretrained={weights}"), str(weights), "is neither safetensors nor")
     nothing_counts_as_done(output)

@@ -38,10 +38,18 @@ def test_two_trials_share_a_gpu_and_no_more(stays):
 
 def test_each_soup_task_has_a_gpu_to_itself(stays):
     soups = stays["soup"]
-    assert len(soups) == 4
+    assert len(soups) == 3 * 4
     on_each = [[soup for soup in soups if soup["gpus"] == [gpu]] for gpu in (0, 1)]
-    assert [(len(on_one), most_at_once(on_one)) for on_one in on_each] == [(2, 1), (2, 1)]
+    assert [(len(on_one), most_at_once(on_one)) for on_one in on_each] == [(6, 1), (6, 1)]
     assert most_at_once(soups) == 2
+
+
+def test_a_process_that_used_a_gpu_never_gets_another(stays):
+    # Its CUDA context would stay on the first.
+    processes = [soup["process"] for soup in stays["soup"]]
+    assert len(set(processes)) == 3 * 2, "each of the two tasks of a round has a process of its own"
+    for soup in stays["soup"]:
+        assert soup["visible"] == str(soup["gpus"][0])
 
 
 def test_soups_do_not_wait_for_what_trials_left(stays):

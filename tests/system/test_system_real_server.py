@@ -25,6 +25,7 @@ SECRETS = {
     "store": "planted-store-secret-2",
     "mlflow": "planted-mlflow-password-3",
     "ray": "planted-ray-token-4-0123456789abcdef0123456789abcdef",
+    "bucket": "planted-bucket-secret-5",
 }
 USERS = """\
 [mlflow]
@@ -70,7 +71,9 @@ def shell(home: Path, ray_files: Path, server, password: str) -> dict[str, str]:
     """The environment of a user of the server."""
     credentials = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": password}
     ray = {"RAY_TMPDIR": str(ray_files), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": SECRETS["ray"]}
-    return environment(home, MLFLOW_TRACKING_URI=server.uri, **credentials, **ray)
+    # As for `search.storage` in a bucket.
+    bucket = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), SECRETS["bucket"])
+    return environment(home, MLFLOW_TRACKING_URI=server.uri, **credentials, **ray, **bucket)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import glob
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +14,14 @@ import numpy.typing as npt
 
 from pipeline.config import DataConfig
 from pipeline.errors import DataError
+from pipeline.files import absence
 
 CHUNK_SIZE = 2000  # images: long enough to outweigh the start of a Ray task, short enough to spread over many CPUs
+_NAMES_SHOWN = 3
 
 
 class RawImage(NamedTuple):
-    """An image as its source has it: a PNG or JPEG file, the bytes of one, or decoded pixels, uint8 (H, W, 3).
+    """An image as its source has it: a file (see `FORMATS`), the bytes of one, or decoded pixels, uint8 (H, W, 3).
 
     ``pixels`` or ``label`` is None where the source has none. ``where`` names the image in error messages.
     """
@@ -27,29 +31,33 @@ class RawImage(NamedTuple):
     where: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chunk:
     """Consecutive images of a set, read by one Ray task.
 
     ``start`` is the source index of the first of them, ``read`` yields all ``count`` of them and can be pickled.
+    ``labels`` (count) are given where they are known without reading the images: mistakes are then told beforehand.
     """
 
     start: int
     count: int
     read: Callable[[], Iterator[RawImage]]
+    labels: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
 class RawImages:
     """What a source holds: the training set, the test set if there is one, and class names if it knows them.
 
-    ``folder_names`` are those of the classes' folders where they are called otherwise.
+    ``folder_names`` are those of the classes' folders where they are called otherwise. ``notes`` are sentences for the
+    log of every run with these images: what was not read, say.
     """
 
     train: list[Chunk]
     test: list[Chunk] | None
     class_names: tuple[str, ...] | None
     folder_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,20 +66,73 @@ class Source:
 
     ``needs`` are the settings in `DataConfig` that it must have. ``identity`` is the same text exactly as long as the
     images are the same, and cheap to get; ``open`` lists the images without decoding them. Both raise DataError.
+    ``encoded``: some images are files or the bytes of files, so that their pixels depend on how those are decoded.
     """
 
     needs: tuple[str, ...]
     identity: Callable[[DataConfig], str]
     open: Callable[[DataConfig], RawImages]
+    encoded: bool = True
 
 
 def required(path: Path | None, setting: str) -> Path:
     """The ``path`` that a setting names; raises DataError where there is nothing."""
     if path is None:
         raise DataError(f"data.{setting}: is not set; give the path of the images")
-    if not path.exists():
-        raise DataError(f"data.{setting}: {path} does not exist; correct the path")
+    if (why := absence(path)) is not None:
+        raise DataError(f"data.{setting}: {path} {why}; correct the path")
     return path
+
+
+def located(paths: Path | Sequence[Path] | None, setting: str) -> list[Path]:
+    """The files and folders that a setting names, one or several, some perhaps as a glob; each once.
+
+    Raises DataError where there is nothing, or neither a file nor a folder.
+    """
+    if not paths:
+        raise DataError(f"data.{setting}: is not set; give the path of the images")
+    found: list[Path] = []
+    for path in [paths] if isinstance(paths, Path) else paths:
+        matches, why = [path], absence(path)
+        if why is not None and glob.has_magic(str(path)):
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+            why = None if matches else "matches no file or folder"
+        if why is not None:
+            raise DataError(f"data.{setting}: {path} {why}; correct the path")
+        for match in matches:
+            if not match.is_file() and not match.is_dir():
+                raise DataError(f"data.{setting}: {match} is neither a file nor a folder; correct the path")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def unread_note(setting: str, unread: Sequence[tuple[str, str]], what: str = "files are not read") -> Iterator[str]:
+    """The sentence, if there is one to say, about ``unread``, (path, kind) each: how many of which kind, the first."""
+    if unread:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for _, kind in unread).most_common())
+        shown = ", ".join(path for path, _ in unread[:_NAMES_SHOWN])
+        more = ", ..." if len(unread) > _NAMES_SHOWN else ""
+        yield f"data.{setting}: {len(unread)} {what}: {kinds} ({shown}{more})"
+
+
+class Moved(NamedTuple):
+    """A class name that two numberings of the classes have at different numbers."""
+
+    name: str
+    number: int
+    there: int
+
+
+def moved(names: Sequence[str], others: Sequence[str]) -> Moved | None:
+    """The first of ``names`` that is, upper and lower case alike, the name of another number in ``others``."""
+    numbers: dict[str, list[int]] = {}
+    for number, name in enumerate(others):  # which may have a name twice, as ImageNet's have
+        numbers.setdefault(name.casefold(), []).append(number)
+    for number, name in enumerate(names):
+        there = numbers.get(name.casefold(), [number])
+        if number not in there:
+            return Moved(name, number, there[0])
+    return None
 
 
 def array_chunks(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], name: str) -> list[Chunk]:
@@ -79,7 +140,8 @@ def array_chunks(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], n
     chunks = []
     for start in range(0, len(labels), CHUNK_SIZE):
         part = slice(start, start + CHUNK_SIZE)
-        chunks.append(Chunk(start, len(labels[part]), _ArrayReader(images[part], labels[part], name, start)))
+        reader = _ArrayReader(images[part], labels[part], name, start)
+        chunks.append(Chunk(start, len(labels[part]), reader, labels[part]))
     return chunks
 
 

@@ -33,5 +33,9 @@ def _open(data: DataConfig, name: str) -> RawImages:
 
 
 # torchvision compares the files with published checksums, so the name says all about the images.
-CIFAR10 = Source(needs=("root",), identity=lambda data: "CIFAR-10", open=lambda data: _open(data, "CIFAR10"))
-CIFAR100 = Source(needs=("root",), identity=lambda data: "CIFAR-100", open=lambda data: _open(data, "CIFAR100"))
+CIFAR10 = Source(
+    needs=("root",), identity=lambda data: "CIFAR-10", open=lambda data: _open(data, "CIFAR10"), encoded=False
+)
+CIFAR100 = Source(
+    needs=("root",), identity=lambda data: "CIFAR-100", open=lambda data: _open(data, "CIFAR100"), encoded=False
+)

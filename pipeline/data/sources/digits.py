@@ -19,4 +19,4 @@ def _open(data: DataConfig) -> RawImages:
     return RawImages(array_chunks(rgb, digits.target.astype(np.int64), "digits"), None, _NAMES)
 
 
-DIGITS = Source(needs=(), identity=lambda data: "scikit-learn's digits", open=_open)
+DIGITS = Source(needs=(), identity=lambda data: "scikit-learn's digits", open=_open, encoded=False)

@@ -22,4 +22,4 @@ def open_stripes(data):
     return RawImages(array_chunks(*images_of(400, 0), "stripes"), array_chunks(*images_of(100, 1), "stripes"), NAMES)
 
 
-STRIPES = Source(needs=(), identity=lambda data: "stripes, version 1", open=open_stripes)
+STRIPES = Source(needs=(), identity=lambda data: "stripes, version 1", open=open_stripes, encoded=False)
