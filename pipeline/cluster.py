@@ -34,6 +34,10 @@ _PATIENCE_SECONDS = 10.0  # with a cluster that does not answer
 _LONGEST_TMPDIR = 34
 _SHORT_TMPDIR = "/tmp"  # noqa: S108 (Ray's own choice without $TMPDIR)
 _PATIENCE_MINUTES = 15  # for the first node that can run a trial, where an autoscaler may add it
+# Set while the processes of a local Ray are forked. They leave the group of this one: a signal to all of it, as
+# `timeout` sends it, would end them first, and Ray then ends a process that has lost them without a word.
+_forking_ray = threading.Event()
+os.register_at_fork(after_in_child=lambda: os.setpgrp() if _forking_ray.is_set() else None)
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,8 @@ def start_ray(plugins: Sequence[str] = (), address: str | None = None) -> Cluste
 def leave_ray() -> bool:
     """Let go of the cluster; returns False where that takes too long.
 
-    A signal to all processes of a group, as Slurm and `timeout` send it, ends those of a local Ray too. Ray then waits
-    for them for a minute and ends this process with words of its own.
+    A signal to all processes of a job, as Slurm sends it, ends those of a local Ray too. Ray then waits for them for a
+    minute and ends this process with words of its own.
     """
     leaving = threading.Thread(target=ray.shutdown, daemon=True)
     leaving.start()
@@ -108,6 +112,7 @@ def leave_ray() -> bool:
 
 def _start(options: Mapping[str, Any]) -> None:
     """Start a Ray of this machine; raises SearchError where it does not come up."""
+    _forking_ray.set()
     try:
         ray.init(address="local", include_dashboard=False, _temp_dir=_folder_of_ray(), **options)
     except (Exception, SystemExit) as error:  # of many kinds
@@ -116,6 +121,8 @@ def _start(options: Mapping[str, Any]) -> None:
             f"Ray did not start on this machine ({reason}); give the same command again, and if that does not help "
             "look at its logs below $TMPDIR/ray/session_latest"
         ) from error
+    finally:
+        _forking_ray.clear()
 
 
 def _folder_of_ray() -> str | None:

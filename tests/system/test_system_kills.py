@@ -155,7 +155,7 @@ def test_killed_in_the_search_and_again_while_souping(start, warm_home):
     [
         (signal.SIGINT, os.killpg),  # as a terminal does
         (signal.SIGTERM, os.kill),  # as `ray job stop` and Kubernetes do
-        (signal.SIGTERM, os.killpg),  # as Slurm and `timeout` do: Ray's own processes end too
+        (signal.SIGTERM, os.killpg),  # as `timeout` does
     ],
 )
 def test_stopped_by_ctrl_c_or_by_the_scheduler(start, warm_home, number, send):
