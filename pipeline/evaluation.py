@@ -1,14 +1,16 @@
-"""Predictions and accuracies of classifiers, and their BatchNorm statistics as soups need them."""
+"""Predictions and scores of classifiers, and their BatchNorm statistics as soups need them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.data import Splits
+from pipeline.metrics import deciding
 from pipeline.models import RECALIBRATION_IMAGES, has_batchnorm, recalibrate_batchnorm
 from pipeline.precision import Precision, arithmetic
 from pipeline.soups import Soup, SoupInputs, copy_into_model
@@ -35,16 +37,16 @@ def accuracy(logits: Tensor, labels: Tensor) -> float | None:
     return (logits.argmax(1) == labels).double().mean().item() if len(labels) else None
 
 
-def split_accuracies(
+def split_figures(
     model: nn.Module, splits: Splits, device: str, names: Sequence[str] = ("fit", "select", "test")
-) -> dict[str, float | None]:
-    """Accuracy of ``model``, which is moved to ``device``, on the named splits or shifts; None for an empty one."""
+) -> dict[str, Any]:
+    """The `figures` of ``model``, which is moved to ``device``, on the named splits or shifts."""
     model.to(device)
-    accuracies: dict[str, float | None] = {}
+    evaluated: dict[str, Evaluated] = {}
     for name in names:
         images, labels = splits.measured()[name].tensors()
-        accuracies[name] = accuracy(predict(model, images, device, splits.precision), labels)
-    return accuracies
+        evaluated[name] = evaluate(predict(model, images, device, splits.precision), labels, splits.metric)
+    return figures(evaluated)
 
 
 def recalibration(model: nn.Module, splits: Splits, device: str) -> Callable[[nn.Module], None] | None:
@@ -57,11 +59,37 @@ def recalibration(model: nn.Module, splits: Splits, device: str) -> Callable[[nn
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Labels and predicted classes of a split's images in order; ``accuracy`` is None for an empty split."""
+    """Labels and predicted classes of a split's images in order, and how good these are; None for an empty split.
+
+    ``score`` is None too where accuracy decides.
+    """
 
     labels: list[int]
     predictions: list[int]
     accuracy: float | None
+    score: float | None
+
+
+def evaluate(logits: Tensor, labels: Tensor, metric: str) -> Evaluated:
+    """What ``logits`` (N, classes) predict for images with these ``labels`` (N,), measured by the ``metric`` too."""
+    predictions, other = logits.argmax(1), deciding(metric) if len(labels) else None
+    return Evaluated(
+        labels=labels.tolist(),
+        predictions=predictions.tolist(),
+        accuracy=accuracy(logits, labels),
+        score=None if other is None else other.score(labels.numpy(), predictions.numpy(), logits.shape[1]),
+    )
+
+
+def figures(evaluated: Mapping[str, Evaluated]) -> dict[str, Any]:
+    """What was measured by split, under the names that it has in records: `val` is `fit`.
+
+    ``<split>_accuracy`` is None for an empty split; ``<split>_score`` is there where another metric decides.
+    """
+    columns = {"val" if name == "fit" else name: split for name, split in evaluated.items()}
+    return {f"{name}_accuracy": split.accuracy for name, split in columns.items()} | {
+        f"{name}_score": split.score for name, split in columns.items() if split.score is not None
+    }
 
 
 def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, Evaluated]:
@@ -80,11 +108,4 @@ def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, E
         copy_into_model(inputs.model, state)
         for name, (images, _) in tensors.items():
             logits[name] = logits.get(name, 0) + weight * predict(inputs.model, images, inputs.device, splits.precision)
-    return {
-        name: Evaluated(
-            labels=labels.tolist(),
-            predictions=logits[name].argmax(1).tolist() if len(labels) else [],
-            accuracy=accuracy(logits[name], labels),
-        )
-        for name, (_, labels) in tensors.items()
-    }
+    return {name: evaluate(logits[name], labels, splits.metric) for name, (_, labels) in tensors.items()}

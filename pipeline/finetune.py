@@ -17,7 +17,7 @@ from pipeline.config import SearchConfig
 from pipeline.data import Splits
 from pipeline.data.augmentation import augment, mix
 from pipeline.errors import TrialRejected
-from pipeline.evaluation import split_accuracies
+from pipeline.evaluation import split_figures
 from pipeline.precision import arithmetic
 from pipeline.records import EpochRecord, Hyperparameters
 from pipeline.schedule import learning_rate
@@ -28,13 +28,19 @@ TrainState = dict[str, Any]
 
 @dataclass(frozen=True)
 class Finetuned:
-    """Accuracies of the fine-tuned model (`select` is None for an empty split) and what was used for it."""
+    """Accuracies of the fine-tuned model (`select` is None for an empty split) and what was used for it.
+
+    Where another metric decides (``splits.metric``), scores by that too: `pipeline.evaluation.split_figures` has both.
+    """
 
     val_accuracy: float
     select_accuracy: float | None
     test_accuracy: float
     images_seen: int
     peak_memory_bytes: int | None
+    val_score: float | None = None
+    select_score: float | None = None
+    test_score: float | None = None
 
 
 def finetune(
@@ -80,11 +86,8 @@ def finetune(
             on_epoch(epoch_record, state if average is None else {**state, "average": average.state_dict()})
     if average is not None:
         model.load_state_dict(average.module.state_dict())
-    accuracies = split_accuracies(model, splits, device)
     return Finetuned(
-        val_accuracy=accuracies["fit"] or 0.0,
-        select_accuracy=accuracies["select"],
-        test_accuracy=accuracies["test"] or 0.0,
+        **split_figures(model, splits, device),
         images_seen=hyper.epochs * len(splits.train),
         peak_memory_bytes=torch.cuda.max_memory_allocated() if device == "cuda" else None,
     )

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from pipeline.metrics import ACCURACY
 from pipeline.records import Precision
 
 
@@ -35,7 +36,7 @@ class SoupRequest:
     """A soup to build: ``method`` over ``ingredients``, whose sweep cost ``gpu_hours``.
 
     ``settings`` are those of the method, all of them, ``settings_of`` by name those of the methods that it starts from,
-    where they are not the defaults. ``precision`` is the arithmetic that it is measured in and learned in, unless
+    where they are not the defaults. ``metric`` is the name of what decides between soups. ``precision`` is the arithmetic that it is measured in and learned in, unless
     ``settings`` have another. ``shifts`` says by name where other test sets are that it is measured on. With
     ``recorded`` no soup is sought but the point ``settings["alpha"]`` on the line from theta0 (0) through the recorded
     soup of the method (1).
@@ -51,6 +52,7 @@ class SoupRequest:
     recorded: RecordedSoup | None = None
     settings_of: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     precision: Precision = "float32"
+    metric: str = ACCURACY
 
     @property
     def trial_indices(self) -> tuple[int, ...]:
@@ -75,6 +77,8 @@ class SoupRequest:
             parts.append(dict(self.shifts))
         if self.precision != "float32":  # keys from before there was a choice stay the same
             parts.append({"precision": self.precision})
+        if self.metric != ACCURACY:
+            parts.append({"metric": self.metric})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def of(self, trial_indices: Collection[int]) -> SoupRequest:

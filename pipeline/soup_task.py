@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from pipeline.cluster import as_they_come, only_result
 from pipeline.data import decode
 from pipeline.errors import IngredientError, RegistryError, SoupError
-from pipeline.evaluation import Evaluated, evaluate_soup, recalibration
+from pipeline.evaluation import Evaluated, evaluate_soup, figures, recalibration
 from pipeline.files import scratch
+from pipeline.metrics import deciding
 from pipeline.models import backbone_file, backbone_module
 from pipeline.precision import reproducible
 from pipeline.records import (
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 class SoupContext:
     """What the soups of a run share.
 
-    ``splits`` refers to the images in Ray's object store. ``val_accuracies`` are those of the trials on `fit`.
+    ``splits`` refers to the images in Ray's object store. ``val_scores`` are those of the trials on `fit`.
     ``skip_damaged`` tells whether ingredients whose file is missing or was changed are left out (else they raise).
     Soups become model versions with the ``description`` of what ``build_model`` builds; without one they are not
     registered. ``unfinished`` is a folder in which soups keep what they go on from when their task was killed.
@@ -71,7 +72,7 @@ class SoupContext:
     sweep: Sweep
     splits: ray.ObjectRef
     build_model: Callable[[], nn.Module]
-    val_accuracies: Mapping[int, float]
+    val_scores: Mapping[int, float]
     device: str
     skip_damaged: bool
     description: ModelDescription | None
@@ -214,12 +215,12 @@ def _build_one(
     folder: Path,
 ) -> SoupResult:
     model = context.build_model().to(context.device)
-    accuracies = [context.val_accuracies[one.trial_index] for one in versions if one.trial_index is not None]
+    scores = [context.val_scores[one.trial_index] for one in versions if one.trial_index is not None]
     inputs = SoupInputs(
         model=model,
         ingredients=ingredients,
         fit=splits.fit.tensors(),
-        accuracies=None if request.include_initialization else accuracies,
+        accuracies=None if request.include_initialization else scores,
         device=context.device,
         seed=request.seed,
         recalibrate=recalibration(model, splits, context.device),
@@ -227,6 +228,7 @@ def _build_one(
         checkpoint=unfinished_soup(context.unfinished, request),
         settings_of={name: METHODS[name].settings(values) for name, values in request.settings_of.items()},
         precision=request.precision,
+        metric=deciding(request.metric),
     )
     method = METHODS[request.method] if request.recorded is None else _between_theta0_and(request.recorded)
     soup = method(inputs, method.settings(request.settings))
@@ -235,9 +237,6 @@ def _build_one(
         method=request.method,
         num_ingredients=len(ingredients),
         num_selected=len(soup.selected),
-        val_accuracy=evaluated["fit"].accuracy or 0.0,
-        select_accuracy=evaluated["select"].accuracy,
-        test_accuracy=evaluated["test"].accuracy or 0.0,
         gpu_hours=request.gpu_hours,
         construction_seconds=soup.seconds,
         epochs=soup.epochs,
@@ -248,7 +247,7 @@ def _build_one(
         block_size=max(map(len, soup.blocks), default=None),
         outer_iterations=len(soup.blocks) or None,
         inner_iterations=len(soup.history) // len(soup.blocks) if soup.blocks else None,
-        **{f"{name}_accuracy": evaluated[name].accuracy or 0.0 for name in splits.shifts},
+        **figures(evaluated),
     )
     run_id = None
     if context.description is not None:

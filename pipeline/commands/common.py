@@ -29,6 +29,7 @@ def known_names() -> Known:
     """The tables of names that `load_config` checks settings against, as they are now."""
     from pipeline.data.sources import SOURCES  # these are slow to import, and `--help` does without
     from pipeline.finetune import TRAINERS
+    from pipeline.metrics import METRICS
     from pipeline.models.backbone import BACKBONES
     from pipeline.soups import METHODS
 
@@ -39,6 +40,7 @@ def known_names() -> Known:
         trainers={name: trainer.hyperparameters for name, trainer in TRAINERS.items()},
         methods={name: method.defaults for name, method in METHODS.items()},
         studies=STUDIES,
+        metrics=METRICS,
     )
 
 

@@ -56,6 +56,7 @@ class Known:
     trainers: Mapping[str, type[Hyperparameters]]
     methods: Mapping[str, Any]
     studies: Mapping[str, HasSettings]
+    metrics: Collection[str]
 
 
 class HasSettings(Protocol):

@@ -80,6 +80,9 @@ class DataConfig(Section):
     shifts: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)], Paths] = Field({})
     """Other test sets of the same classes by name, each in a form that `train` may have: every soup is measured on them
     too (`<name>_accuracy`), nothing is chosen by them."""
+    metric: Annotated[str, known("metrics")] = "accuracy"
+    """What decides: `accuracy`, `balanced_accuracy`, `f1` (of the second of two classes), `macro_f1` (of the classes that
+    are there), `matthews` or `accuracy_and_f1` (their mean)."""
     image_column: str | None = None
     """Column of Parquet files with the images, encoded (JPEG, PNG, ...) bytes; default: `image`."""
     label_column: str | None = None

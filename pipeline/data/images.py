@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.metrics import ACCURACY
 from pipeline.precision import Precision
 from pipeline.records import SplitRecord
 
@@ -83,7 +84,7 @@ class Splits:
 
     ``select`` may be empty, ``pretrain`` is None where no size was asked for. ``shifts`` are other test sets by name.
     ``records`` has an entry for each split that exists. ``precision`` is what models compute in that are measured on
-    them; None: see `pipeline.precision.resolved`.
+    them; None: see `pipeline.precision.resolved`. ``metric`` is the name in METRICS of what decides.
     """
 
     pretrain: ImageSet | None
@@ -95,6 +96,7 @@ class Splits:
     records: tuple[SplitRecord, ...]
     shifts: Mapping[str, ImageSet] = field(default_factory=dict)
     precision: Precision | None = None
+    metric: str = ACCURACY
 
     def measured(self) -> dict[str, ImageSet]:
         """By name the sets that soups are measured on."""

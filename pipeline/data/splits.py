@@ -24,6 +24,7 @@ from pipeline.data.sources.base import moved
 from pipeline.data.store import TEST, TRAIN, Indices, read_images, read_labels, read_marker
 from pipeline.data.streaming import StreamedImages
 from pipeline.errors import DataError
+from pipeline.metrics import METRICS
 from pipeline.records import SplitRecord
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,15 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
         shifts[name], digest = _shift(data, name, folders, len(class_names))
         records.append(_record(name, np.arange(len(shifts[name])), digest))
     return Splits(
-        sets.get("pretrain"), train, sets["fit"], sets["select"], sets["test"], class_names, tuple(records), shifts
+        sets.get("pretrain"),
+        train,
+        sets["fit"],
+        sets["select"],
+        sets["test"],
+        class_names,
+        tuple(records),
+        shifts,
+        metric=data.metric,
     )
 
 
@@ -251,6 +260,8 @@ def _class_names(
             f"data.train: all images of {_where(data, 'train')} are of one class ('{names[present[0]]}'); "
             "give images of two classes or more"
         )
+    if (problem := METRICS[data.metric].unfit(len(names))) is not None:
+        raise DataError(f"data.metric: {problem}")
     return tuple(names)
 
 

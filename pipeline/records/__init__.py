@@ -5,6 +5,7 @@ from pipeline.records.types import (
     DESCRIPTION_FILE,
     GPU_HOURS,
     RECORDS_VERSION,
+    SCORES,
     Augmentation,
     CoefficientRecord,
     ComparisonRecord,
@@ -33,6 +34,7 @@ from pipeline.records.types import (
     costs,
     cumulative_gpu_hours,
     known_hyperparameters,
+    score,
     title_of,
     trials_up_to,
 )
@@ -42,6 +44,7 @@ __all__ = [
     "DESCRIPTION_FILE",
     "GPU_HOURS",
     "RECORDS_VERSION",
+    "SCORES",
     "Augmentation",
     "CoefficientRecord",
     "ComparisonRecord",
@@ -70,6 +73,7 @@ __all__ = [
     "costs",
     "cumulative_gpu_hours",
     "known_hyperparameters",
+    "score",
     "title_of",
     "trials_up_to",
 ]

@@ -1,6 +1,8 @@
 """The typed records that pass between the stages and that other programs may rely on.
 
-Accuracies are fractions in [0, 1]. ``val_accuracy`` is measured on the ``fit`` part of the validation set, which soups
+Accuracies are fractions in [0, 1]. Where another metric decides (`RunRecord.metric`), tables have columns
+``val_score`` and so on beside them, and what reads ``row.val_score`` gets what decides in any run: see `score`.
+``val_accuracy`` is measured on the ``fit`` part of the validation set, which soups
 learn from; ``select_accuracy`` on the part that chooses the champion (None where ``data.select_fraction`` is 0);
 ``test_accuracy`` is reported and never used.
 """
@@ -97,6 +99,19 @@ def title_of(hyperparameter: str) -> str:
     return (field and field.title) or hyperparameter.replace("_", " ").capitalize()
 
 
+SCORES = ("val_score", "select_score", "test_score")
+
+
+def score(row: Record, split: str) -> float | None:
+    """What decides in the row's run, on ``val`` (that is `fit`), `select`, `test` or a shift: score, or accuracy.
+
+    The score by the metric of the run has a column only where that is not accuracy.
+    """
+    column, own = f"{split}_score", row.__pydantic_extra__ or {}
+    value: float | None = own[column] if column in own else getattr(row, f"{split}_accuracy")
+    return value
+
+
 class TrialOutcome(Record):
     """What a trial came to and what it cost.
 
@@ -130,7 +145,7 @@ class IngredientRecord(TrialOutcome):
     """A row of ``ingredients.parquet``: one trial in search order, its outcome, then a column per hyperparameter.
 
     The columns are those of `Hyperparameters`, None where they are not known (of an imported checkpoint), then those
-    that a trainer has of its own, as they stand: reading them needs no plug-in.
+    that a trainer has of its own, as they stand: reading them needs no plug-in. So are the `SCORES`, if any.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -144,12 +159,29 @@ class IngredientRecord(TrialOutcome):
     def _check_hyperparameters(cls, values: Any) -> Any:
         outcome = {name: value for name, value in values.items() if name in cls.model_fields}
         own = {name: value for name, value in values.items() if name not in outcome and name not in _KNOWN}
-        return {**outcome, **known_hyperparameters(values), **own}
+        scores = {name: float(own.pop(name)) for name in SCORES if own.get(name) is not None}
+        own = {name: value for name, value in own.items() if name not in SCORES}
+        return {**outcome, **known_hyperparameters(values), **own, **scores}
 
     @property
     def hyperparameters(self) -> dict[str, Scalar]:
         """The hyperparameters by name, in the order of the columns; None: not known."""
-        return dict(self.__pydantic_extra__)
+        return {name: value for name, value in self.__pydantic_extra__.items() if name not in SCORES}
+
+    @property
+    def val_score(self) -> float | None:
+        """What decides, on `fit`."""
+        return score(self, "val")
+
+    @property
+    def select_score(self) -> float | None:
+        """What decides, on `select`."""
+        return score(self, "select")
+
+    @property
+    def test_score(self) -> float | None:
+        """What decides, on `test`."""
+        return score(self, "test")
 
 
 class EpochRecord(Record):
@@ -166,21 +198,40 @@ class EpochRecord(Record):
 
 
 class Measured(Record):
-    """A row that besides its own columns has a column ``<shift>_accuracy`` for each shift of the run."""
+    """A row that besides its own columns has a column ``<shift>_accuracy`` for each shift of the run.
+
+    Where another metric than accuracy decides, it has a column ``<split>_score`` for each split and shift too.
+    """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float]
 
     @model_validator(mode="after")
     def _only_accuracies(self) -> Self:
-        if strange := [name for name in self.__pydantic_extra__ if not name.endswith("_accuracy")]:
+        if strange := [name for name in self.__pydantic_extra__ if not name.endswith(("_accuracy", "_score"))]:
             raise ValueError(f"unknown columns: {', '.join(strange)}")
         return self
 
     @property
-    def shift_accuracies(self) -> dict[str, float]:
-        """Accuracy on each shift, by name."""
-        return {name.removesuffix("_accuracy"): value for name, value in self.__pydantic_extra__.items()}
+    def shift_scores(self) -> dict[str, float]:
+        """What decides, on each shift, by name."""
+        shifts = [name.removesuffix("_accuracy") for name in self.__pydantic_extra__ if name.endswith("_accuracy")]
+        return {shift: score(self, shift) or 0.0 for shift in shifts}
+
+    @property
+    def val_score(self) -> float:
+        """What decides, on `fit`."""
+        return score(self, "val") or 0.0
+
+    @property
+    def select_score(self) -> float | None:
+        """What decides, on `select`."""
+        return score(self, "select")
+
+    @property
+    def test_score(self) -> float:
+        """What decides, on `test`."""
+        return score(self, "test") or 0.0
 
 
 class SoupRecord(Measured):
@@ -269,7 +320,7 @@ class ModelDescription(Record):
     class_names: list[str]
 
 
-class CostRecord(Record):
+class CostRecord(Measured):
     """A point of the cost curve (Fig. 2 of the MEHL-Soup paper).
 
     A soup of the first ``num_ingredients`` finished trials; ``gpu_hours`` is what all trials up to the last of them
@@ -277,7 +328,7 @@ class CostRecord(Record):
     where others had one. ``order_seed`` is None for search order. ``predictions`` is a table in the run's folder.
     ``gain_low`` to ``gain_high`` is the 95 % bootstrap interval over test images of what the test accuracy gained since
     the point before, ``select_gain_low`` to ``select_gain_high`` the same of `select`; None for the first.
-    ``block_size`` is the b that was used, None for methods without blocks.
+    ``block_size`` is the b that was used, None for methods without blocks. Gains are those of what decides.
     """
 
     method: str
@@ -302,7 +353,8 @@ class CostRatioRecord(Record):
     ``accuracy`` is the highest that both reach in search order, the lower of ``best_accuracy`` and
     ``baseline_best_accuracy``; there ``method`` takes ``gpu_hours``, ``baseline`` ``baseline_gpu_hours``. ``ratio`` is
     how many times the hours of ``method`` ``baseline`` takes, over all ``orders`` of the trials, ``low`` to ``high``
-    its 95 % bootstrap interval over test images and orders.
+    its 95 % bootstrap interval over test images and orders. Where another metric decides, the three accuracies are
+    scores by that.
     """
 
     method: str
@@ -367,7 +419,8 @@ class ComparisonRecord(Record):
 
     ``difference`` is the test accuracy of ``method`` minus that of ``baseline``, ``low`` to ``high`` its 95 % bootstrap
     interval over test images. ``p_value`` is that of the exact McNemar test, ``p_adjusted`` the same corrected for all
-    pairs of the run.
+    pairs of the run. Where another metric decides, the difference is that of scores, and the p-value that of the
+    bootstrap.
     """
 
     method: str
@@ -420,7 +473,8 @@ class RunRecord(Record):
     without --theta0 the rest that is said of theta0 too. Its accuracy on `fit` (``theta0_val_accuracy``), `select` and
     the shifts is not known of runs from before it was recorded. ``price_per_gpu_hour`` is the price of a unit of
     `cost_unit`, in any currency. ``precision`` is the arithmetic of everything, from the first call on, whatever device
-    later ones have; runs that do not say were measured in float32.
+    later ones have; runs that do not say were measured in float32. ``metric`` is what decides, ``metric_label`` what
+    people read; ``theta0_scores`` by split (``val`` for `fit`) are those of theta0, where that is not accuracy.
     """
 
     records_version: int
@@ -444,13 +498,24 @@ class RunRecord(Record):
     labels: dict[str, str] = {}
     theta0_device: str | None = None
     precision: Precision = "float32"
+    metric: str = "accuracy"
+    metric_label: str = "accuracy"
+    theta0_scores: dict[str, float] = {}
 
     @property
     def theta0_figures(self) -> dict[str, float]:
         """What is known of theta0's accuracies and cost, under the names that they have in a `SoupRecord`."""
         names = ("val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours")
         known = {name: getattr(self, f"theta0_{name}") for name in names}
-        return {name: value for name, value in known.items() if value is not None}
+        scores = {f"{split}_score": value for split, value in self.theta0_scores.items() if f"{split}_score" in SCORES}
+        return {name: value for name, value in known.items() if value is not None} | scores
+
+    def theta0_score(self, split: str) -> float | None:
+        """What decides, of theta0, on ``val`` (that is `fit`), `select`, `test` or a shift; None: not known."""
+        if split in self.theta0_scores:
+            return self.theta0_scores[split]
+        known = {"val": self.theta0_val_accuracy, "select": self.theta0_select_accuracy}
+        return {**self.theta0_shift_accuracies, **known, "test": self.theta0_test_accuracy}.get(split)
 
 
 R = TypeVar("R", bound=Record)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.config import SearchConfig
 from pipeline.errors import TrialRejected
 from pipeline.finetune import TRAINERS
+from pipeline.metrics import ACCURACY
 from pipeline.precision import reproducible
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
@@ -133,17 +134,22 @@ def _finetuned(
     """Fine-tune and upload; returns the columns of the record that follow from it."""
     torch.set_num_threads(context.settings.cpus_per_trial)
     storage = context.storage_of(trial)
-    model = context.build_model()
+    model, splits = context.build_model(), ray.get(context.splits)
     load_weights(model, ray.get(context.theta0), source="theta0")
     finetuned = TRAINERS[context.settings.trainer].train(
         model,
-        ray.get(context.splits),
+        splits,
         trial.hyper,
         context.settings,
         device="cuda" if context.use_gpu else "cpu",
         resume=load_state(storage),
         on_epoch=on_epoch,
     )
+    if splits.metric != ACCURACY and finetuned.val_score is None:
+        raise TrialRejected(
+            f"trainer '{context.settings.trainer}' returns no val_score by data.metric '{splits.metric}'; "
+            "`split_figures` measures what it returns"
+        )
     path, sha256 = context.recorder.upload(trial.index, unique_state(model))
     return {"status": "finished", **vars(finetuned), "path": path, "sha256": sha256}
 

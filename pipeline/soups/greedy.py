@@ -109,7 +109,7 @@ def greedy_soup(
                 joined += 1
                 best = accuracy
                 history.append(best)
-                log.info("greedy soup: ingredient %d joins as number %d, accuracy %.4f", k, sum(counts), best)
+                log.info("greedy soup: ingredient %d joins as number %d, score %.4f", k, sum(counts), best)
             if joined == 0:
                 break
         coefficients = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)

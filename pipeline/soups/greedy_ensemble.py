@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.metrics import Metric
 from pipeline.precision import Precision, arithmetic, wide
 from pipeline.soups.best_individual import individual_accuracies
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
 from pipeline.soups.greedy import GreedySettings, by_accuracy, random_order
 from pipeline.soups.ingredients import IngredientSet
 from pipeline.soups.measure import measured
-from pipeline.soups.scoring import AccuracyScorer
+from pipeline.soups.scoring import AccuracyScorer, MetricScorer, score_of, smallest_count
 from pipeline.soups.soup import Soup, costed, nonzero_rows
 from pipeline.soups.workbench import borrowed, copy_into_model
 
@@ -33,6 +35,7 @@ def greedy_ensemble(
     preprocess: Preprocess | None = None,
     score_batch_size: int = SCORING_BATCH,
     precision: Precision | None = None,
+    metric: Metric | None = None,
 ) -> Soup:
     """Choose members whose mean logits classify the fit images best, in the order and by the rule of the greedy soup.
 
@@ -50,6 +53,7 @@ def greedy_ensemble(
         preprocess: Maps a batch of images on the device to the model's input.
         score_batch_size: Images in a forward pass; streamed batches keep their own size.
         precision: Arithmetic of forward passes; None: bfloat16 on CUDA, else the model's own type.
+        metric: By which they classify best; None: accuracy.
 
     Returns:
         A soup without weights, whose ``coefficients`` (K, 1) are each member's share of the mean and whose ``history``
@@ -61,28 +65,29 @@ def greedy_ensemble(
     settings = settings or GreedySettings()
     data = FitData(fit, device, preprocess)
     with measured(device) as cost, borrowed(model, device):
-        scorer = AccuracyScorer(model, data, score_batch_size, precision=precision)
+        scorer: AccuracyScorer | MetricScorer = AccuracyScorer(model, data, score_batch_size, precision=precision)
+        if metric is not None:
+            scorer = MetricScorer(model, data, score_batch_size, metric, precision=precision)
         if settings.order == "random":
             order = random_order(len(ingredients), seed)
         else:
             order = by_accuracy(individual_accuracies(ingredients, scorer, accuracies))
-        members = _Members(model, ingredients, data, score_batch_size, precision)
+        members = _Members(model, ingredients, data, score_batch_size, precision, metric)
         counts = [0] * len(ingredients)
-        best, history = -1, []
+        best, history = -math.inf, []
         for _ in range(settings.sweeps):
             joined = 0
             for k in order:
-                correct = members.try_with(k, best if settings.ties == "accept" else best + 1)
-                if correct is None:
+                at_least = best if settings.ties == "accept" else math.nextafter(best, math.inf)
+                score = members.try_with(k, at_least)
+                if score is None:
                     continue
                 members.accept()
                 counts[k] += 1
                 joined += 1
-                best = correct
-                history.append(correct / data.num_images)
-                log.info(
-                    "greedy ensemble: ingredient %d joins as number %d, accuracy %.4f", k, sum(counts), history[-1]
-                )
+                best = score
+                history.append(score)
+                log.info("greedy ensemble: ingredient %d joins as number %d, score %.4f", k, sum(counts), score)
             if joined == 0:
                 break
     coefficients = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)
@@ -109,30 +114,36 @@ class _Members:
         data: FitData,
         batch_size: int,
         precision: Precision | None,
+        metric: Metric | None,
     ) -> None:
         self.model, self.ingredients, self.data = model, ingredients, data
-        self.batch_size, self.precision = batch_size, precision
+        self.batch_size, self.precision, self.metric = batch_size, precision, metric
         self.sums: list[Tensor] = []
         self.candidate: list[Tensor] = []
         self.passes = 0.0
 
     @torch.no_grad()
-    def try_with(self, k: int, needed: int) -> int | None:
-        """Correct images if ``k`` joined; None as soon as ``needed`` is out of reach."""
+    def try_with(self, k: int, at_least: float) -> float | None:
+        """Accuracy, or the score by another metric, if ``k`` joined; None where ``at_least`` is out of reach."""
         copy_into_model(self.model, self.ingredients.state_dict(k))
         total, seen, correct = self.data.num_images, 0, 0
-        self.candidate = []
+        needed = 0 if self.metric is not None or at_least <= 0 else smallest_count(at_least, total)
+        self.candidate, all_labels = [], []
         for number, (images, labels) in enumerate(self.data.ordered(self.batch_size)):
             with arithmetic(self.data.device, self.precision):
                 logits = wide(self.model(images))
             summed = logits + self.sums[number] if self.sums else logits
             self.candidate.append(summed)
+            all_labels.append(labels)
             correct += int((summed.argmax(dim=-1) == labels).sum())
             seen += len(labels)
             if correct + total - seen < needed:
                 break
         self.passes += seen / total
-        return None if correct + total - seen < needed else correct
+        if self.metric is None:
+            return None if correct + total - seen < needed else correct / total
+        score = score_of(self.metric, self.candidate, all_labels)
+        return score if score >= at_least else None
 
     def accept(self) -> None:
         """The model tried last joins."""

@@ -1,15 +1,16 @@
-"""Accuracy on the fit images, with an exact early end as soon as the outcome is decided."""
+"""Accuracy on the fit images, with an exact early end as soon as the outcome is decided; or another metric."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.metrics import Metric
 from pipeline.precision import Precision, arithmetic
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, FitData, Preprocess
 from pipeline.soups.soup import SoupInputs
@@ -17,7 +18,7 @@ from pipeline.soups.workbench import borrowed, copy_into_model
 
 
 class Score(Protocol):
-    """Accuracy in [0, 1] of a model with these weights, or None once ``at_least`` is out of reach."""
+    """Accuracy (or another score) of a model with these weights, or None once ``at_least`` is out of reach."""
 
     def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float | None:
         """Score the weights.
@@ -87,6 +88,44 @@ class AccuracyScorer:
         return None if correct + total - seen < needed else correct / total
 
 
+@dataclass
+class MetricScorer:
+    """A `Score` by any metric, of the predictions for all images together: nothing ends early.
+
+    Attributes: see `AccuracyScorer`.
+    """
+
+    model: nn.Module
+    data: FitData
+    batch_size: int
+    metric: Metric
+    recalibrate: Callable[[nn.Module], None] | None = None
+    precision: Precision | None = None
+    passes: float = 0.0
+
+    @torch.no_grad()
+    def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float:
+        """The score of these weights, whatever is asked for."""
+        logits, labels = [], []
+        with borrowed(self.model, self.data.device):
+            copy_into_model(self.model, state_dict)
+            if self.recalibrate is not None:
+                self.recalibrate(self.model)
+                self.model.eval()
+            for images, labels_of_batch in self.data.ordered(self.batch_size):
+                with arithmetic(self.data.device, self.precision):
+                    logits.append(self.model(images))
+                labels.append(labels_of_batch)
+        self.passes += 1
+        return score_of(self.metric, logits, labels)
+
+
+def score_of(metric: Metric, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> float:
+    """The metric of batches of logits (B, classes) and labels (B,), taken together."""
+    predictions = torch.cat([batch.argmax(dim=-1) for batch in logits]).cpu().numpy()
+    return metric.score(torch.cat(list(labels)).cpu().numpy(), predictions, logits[0].shape[-1])
+
+
 def accuracy_scorer(
     model: nn.Module,
     fit: Fit,
@@ -114,17 +153,13 @@ def accuracy_scorer(
     return AccuracyScorer(model, FitData(fit, device, preprocess), batch_size, recalibrate, precision)
 
 
-def fit_scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer:
-    """The `accuracy_scorer` of a method's inputs; without ``recalibrate`` it keeps the statistics of what it scores."""
-    return accuracy_scorer(
-        inputs.model,
-        inputs.fit,
-        device=inputs.device,
-        batch_size=inputs.score_batch_size,
-        preprocess=inputs.preprocess,
-        recalibrate=inputs.recalibrate if recalibrate else None,
-        precision=inputs.precision,
-    )
+def fit_scorer(inputs: SoupInputs, *, recalibrate: bool = True) -> AccuracyScorer | MetricScorer:
+    """What scores for a method; without ``recalibrate`` it keeps the BatchNorm statistics of what it scores."""
+    data = FitData(inputs.fit, inputs.device, inputs.preprocess)
+    renew = inputs.recalibrate if recalibrate else None
+    if inputs.metric is None:
+        return AccuracyScorer(inputs.model, data, inputs.score_batch_size, renew, inputs.precision)
+    return MetricScorer(inputs.model, data, inputs.score_batch_size, inputs.metric, renew, inputs.precision)
 
 
 def smallest_count(at_least: float, total: int) -> int:

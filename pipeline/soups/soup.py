@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from pipeline.metrics import Metric
 from pipeline.precision import Precision
 from pipeline.soups.fit_data import SCORING_BATCH, Fit, Preprocess
 from pipeline.soups.ingredients import IngredientSet
@@ -26,7 +27,7 @@ class SoupInputs:
             weights.
         ingredients: K fine-tuned models.
         fit: The validation images (n, ...) and labels (n,) to learn from: two tensors, or a re-iterable of batches.
-        accuracies: Those of the K ingredients on ``fit``, if known; they save K passes.
+        accuracies: Those of the K ingredients on ``fit``, if known; they save K passes. With ``metric`` scores by that.
         device: Where to compute.
         seed: Of everything that is drawn.
         recalibrate: Sets BatchNorm statistics on the loaded model, before every score and for each returned soup.
@@ -36,6 +37,7 @@ class SoupInputs:
         score_batch_size: Images in a forward pass that only scores.
         precision: Arithmetic of forward and backward passes, unless the settings of a method have another to learn in;
             None: bfloat16 on CUDA, else the model's own type.
+        metric: What decides which of two soups is better, on ``fit``; None: accuracy.
         settings_of: Settings of other methods by name, where they are not the defaults: a method that starts from the
             soup of another (`Method.parts`) builds that with them.
     """
@@ -52,6 +54,7 @@ class SoupInputs:
     checkpoint: Path | None = None
     score_batch_size: int = SCORING_BATCH
     precision: Precision | None = None
+    metric: Metric | None = None
     settings_of: Mapping[str, Any] = field(default_factory=dict)
 
 

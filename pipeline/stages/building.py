@@ -28,7 +28,7 @@ def soup_context(
         sweep=run.sweep,
         splits=run.splits_ref,
         build_model=run.build_model(),
-        val_accuracies={row.trial_index: row.val_accuracy for row in rows if row.val_accuracy is not None},
+        val_scores={row.trial_index: row.val_score for row in rows if row.val_score is not None},
         device=run.cluster.device,
         skip_damaged=run.config.soup.damaged == "skip",
         description=description,
@@ -60,6 +60,7 @@ def soup_request(
         shifts={name: str(path) for name, path in config.data.shifts.items()},
         settings_of=settings_of,
         precision=precision,
+        metric=config.data.metric,
     )
 
 
@@ -106,7 +107,7 @@ def obtain_soups(
         row = result.record
         logger.info(
             "%s: %s: validation %.2f%%, %d of %d ingredients, %.1f s (%d of %d)",
-            stage, name, 100 * row.val_accuracy, row.num_selected, row.num_ingredients, row.construction_seconds,
+            stage, name, 100 * row.val_score, row.num_selected, row.num_ingredients, row.construction_seconds,
             number, len(wanted),
         )  # fmt: skip
     return {name: _for_request(soups[request.key], request) for name, request in requests.items()}

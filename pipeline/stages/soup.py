@@ -56,7 +56,7 @@ def soup_stage(run: Run) -> None:
     models = [soups[method].record for method in methods if run.folder.soup(method).exists()]
     if models:
         # `select` decides; `fit`, which the soups learned from, only where there is no `select` or it cannot.
-        champion = max(models, key=lambda row: (row.select_accuracy or 0.0, row.val_accuracy))
+        champion = max(models, key=lambda row: (row.select_score or 0.0, row.val_score))
         set_champion(run.sweep, champion.method, run_ids[champion.method])
         record = update_run(run.folder, champion=champion.method)
         if below := below_start(record, champion):
