@@ -41,6 +41,7 @@ def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool
 
     Raises PipelineError.
     """
+    from pipeline.metrics import METRICS
     from pipeline.models import build_classifier
     from pipeline.models.export import export_weights
     from pipeline.registry import fetch_description, fetch_settings, fetch_soup, find_soup, find_sweep
@@ -60,10 +61,11 @@ def export(name: str, alias: str, out: Path, tracking_uri: str, *, program: bool
         except OSError as error:
             raise ConfigError(f"--out: {out} cannot be written ({error.strerror or error})") from error
     logger.info(
-        "wrote %s (version %d, test accuracy %.2f%%) to %s",
+        "wrote %s (version %d, test %s %.2f%%) to %s",
         soup.method,
         soup.version,
-        100 * soup.accuracies["test_accuracy"],
+        METRICS[config.data.metric].label,
+        100 * soup.figures.get("test_score", soup.figures["test_accuracy"]),
         out,
     )
     print(f"\n{how}")

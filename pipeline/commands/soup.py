@@ -56,6 +56,7 @@ def make_soup(arguments: argparse.Namespace) -> None:
     from pipeline.cluster import start_ray
     from pipeline.data import load_splits
     from pipeline.evaluation import evaluate_soup, recalibration
+    from pipeline.metrics import METRICS, deciding
     from pipeline.models import build_classifier
     from pipeline.precision import reproducible, resolved
     from pipeline.soups import METHODS, SoupInputs
@@ -99,6 +100,7 @@ def make_soup(arguments: argparse.Namespace) -> None:
             recalibrate=recalibration(model, splits, device),
             settings_of={part: METHODS[part].settings(config.soup.settings.get(part, {})) for part in method.parts},
             precision=precision,
+            metric=deciding(splits.metric),
         )
         logger.info("%s over %d ingredients on %s in %s", method.name, len(ingredients), device, precision)
         soup = reproducible(method)(inputs, method.settings(config.soup.settings.get(method.name, {})))
@@ -107,12 +109,11 @@ def make_soup(arguments: argparse.Namespace) -> None:
         evaluated = reproducible(evaluate_soup)(soup, inputs, splits)
         metadata = {**ingredients.metadata(0), "method": method.name, "ingredients": str(len(ingredients))}
         save_weights(soup.state_dict, arguments.out, metadata)
-    measured = [
-        f"{name} {100 * split.accuracy:.2f}%" for name, split in evaluated.items() if split.accuracy is not None
-    ]
+    by_split = {name: split.accuracy if split.score is None else split.score for name, split in evaluated.items()}
     logger.info(
-        "accuracy: %s; built in %.1f s, peak memory %.2f GiB",
-        ", ".join(measured),
+        "%s: %s; built in %.1f s, peak memory %.2f GiB",
+        METRICS[splits.metric].label,
+        ", ".join(f"{name} {100 * value:.2f}%" for name, value in by_split.items() if value is not None),
         soup.seconds,
         soup.peak_memory_bytes / 2**30,
     )

@@ -88,11 +88,12 @@ def _check_soups(
     folder: Path,
 ) -> Iterator[tuple[SoupVersion, list[str]]]:
     """Each soup with what is wrong with it."""
+    import numpy as np
     import torch
 
     from pipeline.cluster import start_ray
     from pipeline.data import load_splits
-    from pipeline.evaluation import split_accuracies
+    from pipeline.evaluation import split_figures
     from pipeline.models import build_classifier
     from pipeline.precision import reproducible
     from pipeline.registry import fetch_settings, fetch_soup
@@ -140,10 +141,13 @@ def _check_soups(
                 wrong.append(f"{what}: the coefficients give other weights ({len(differ)} tensors, {differ[0]} first)")
         load_weights(model, stored, source=what)
         as_measured = dataclasses.replace(splits, precision=soup.lineage.precision)
-        for split, measured in reproducible(split_accuracies)(model, as_measured, device).items():
-            key = f"{'val' if split == 'fit' else split}_accuracy"
-            recorded = soup.accuracies.get(key)
-            tolerance = max(_TOLERANCE, 1 / max(1, len(getattr(splits, split))))
+        for key, measured in reproducible(split_figures)(model, as_measured, device).items():
+            split, _, kind = key.partition("_")
+            recorded = soup.figures.get(key)
+            labels = splits.measured()["fit" if split == "val" else split].labels
+            # In a score by classes an image may weigh as much as its class has few.
+            weights = [len(labels)] if kind == "accuracy" else np.unique(labels, return_counts=True)[1]
+            tolerance = max(_TOLERANCE, 1 / max(1, min(weights)))
             if measured is not None and abs(measured - (recorded or 0.0)) > tolerance:
                 wrong.append(f"{what}: {key} is {measured:.4f}, recorded was {recorded}")
         yield soup, wrong

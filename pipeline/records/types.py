@@ -169,6 +169,11 @@ class IngredientRecord(TrialOutcome):
         return {name: value for name, value in self.__pydantic_extra__.items() if name not in SCORES}
 
     @property
+    def scores(self) -> dict[str, float]:
+        """Those of the `SCORES` that it has by column; none where accuracy decides."""
+        return {name: value for name in SCORES if isinstance(value := self.__pydantic_extra__.get(name), float)}
+
+    @property
     def val_score(self) -> float | None:
         """What decides, on `fit`."""
         return score(self, "val")
@@ -213,10 +218,20 @@ class Measured(Record):
         return self
 
     @property
+    def scores(self) -> dict[str, float]:
+        """What it has by another metric, by column; none where accuracy decides."""
+        return {name: value for name, value in self.__pydantic_extra__.items() if name.endswith("_score")}
+
+    @property
+    def shift_accuracies(self) -> dict[str, float]:
+        """Accuracy on each shift, by name."""
+        own = self.__pydantic_extra__.items()
+        return {name.removesuffix("_accuracy"): value for name, value in own if name.endswith("_accuracy")}
+
+    @property
     def shift_scores(self) -> dict[str, float]:
         """What decides, on each shift, by name."""
-        shifts = [name.removesuffix("_accuracy") for name in self.__pydantic_extra__ if name.endswith("_accuracy")]
-        return {shift: score(self, shift) or 0.0 for shift in shifts}
+        return {shift: score(self, shift) or 0.0 for shift in self.shift_accuracies}
 
     @property
     def val_score(self) -> float:

@@ -30,6 +30,7 @@ from pipeline.registry.soups import (
     soup_runs,
 )
 from pipeline.registry.sweeps import (
+    METRIC,
     Sweep,
     describe,
     fetch_settings,
@@ -43,6 +44,7 @@ from pipeline.registry.sweeps import (
 )
 
 __all__ = [
+    "METRIC",
     "REMEDY",
     "Change",
     "IngredientRecorder",

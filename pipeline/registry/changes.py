@@ -37,7 +37,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.files import file_sha256, scratch
-from pipeline.records import IngredientRecord
+from pipeline.records import SCORES, IngredientRecord
 from pipeline.registry.client import MlflowClient, as_tags
 from pipeline.registry.ingredients import (
     FILE_NAME,
@@ -52,7 +52,7 @@ from pipeline.registry.ingredients import (
 from pipeline.registry.sweeps import Sweep, is_deleted
 
 # Of a version: what soups and people read there. Its cost may grow in the run alone, with a later attempt.
-_TAGS = ("trial_index", "path", "sha256", "status", "val_accuracy", "select_accuracy", "test_accuracy")
+_TAGS = ("trial_index", "path", "sha256", "status", "val_accuracy", "select_accuracy", "test_accuracy", *SCORES)
 
 _PLACE = {"path", "model_version"}  # of a row: another once it was registered again
 
@@ -106,7 +106,7 @@ def _changes_of(
         how = "is missing" if run is None else "was deleted"
         yield Change(f"{what}: its run {how}", partial(_restore_run, sweep, row))
     elif (found := row_of(run)) and found.model_dump(exclude=_PLACE) != row.model_dump(exclude=_PLACE):
-        undo = partial(log_row, sweep.client(), str(run.info.run_id), row, {})
+        undo = partial(log_row, sweep, sweep.client(), str(run.info.run_id), row, {})
         yield Change(f"{what}: what its run says was changed", undo)
     if row.status != "finished":
         return
@@ -145,7 +145,7 @@ def _restore_run(sweep: Sweep, row: IngredientRecord) -> str:
     client = sweep.client()
     run_id = sweep.child_run(client, "trial", str(row.trial_index), f"trial {row.trial_index}")
     if row_of(client.get_run(run_id)) is None:
-        log_row(client, run_id, row, {})
+        log_row(sweep, client, run_id, row, {})
     return run_id
 
 

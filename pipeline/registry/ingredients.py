@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256, scratch
-from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
+from pipeline.records import SCORES, EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, local_path
 from pipeline.registry.sweeps import SUPERSEDED, Sweep, is_deleted
 from pipeline.weights import save_weights
@@ -111,7 +111,7 @@ class IngredientRecorder:
                 client.delete_run(run_id)
                 return
             row = _registered(first, row)
-        log_row(client, run_id, row, tags)
+        log_row(self.sweep, client, run_id, row, tags)
 
     def upload_theta0(self, state: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
         """Register theta0 as a version tagged ``role=initialization``; its run has the ``figures`` as metrics.
@@ -129,7 +129,8 @@ class IngredientRecorder:
             client.delete_model_version(self.sweep.ingredient_model, str(version.version))  # of a file that is gone
         make_version(client, self.sweep, run_id, {**tags, **figures})
         logged = client.get_run(run_id).data.metrics  # MLflow keeps every value that is logged at a step
-        metrics = [Metric(key, value, timestamp=0, step=0) for key, value in figures.items() if key not in logged]
+        values = {self.sweep.metric(column): value for column, value in figures.items()}
+        metrics = [Metric(key, value, timestamp=0, step=0) for key, value in values.items() if key not in logged]
         client.log_batch(run_id, metrics=metrics)
         client.set_terminated(run_id)
 
@@ -235,10 +236,13 @@ def _versions_of(client: MlflowClient, sweep: Sweep, condition: str) -> list[Mod
     return sweep.versions(client, sweep.ingredient_model, condition)
 
 
-def log_row(client: MlflowClient, run_id: str, row: IngredientRecord, tags: Mapping[str, str]) -> None:
+def log_row(
+    sweep: Sweep, client: MlflowClient, run_id: str, row: IngredientRecord, tags: Mapping[str, str]
+) -> None:
     """Show and record the outcome of a trial in its run."""
     _log_parameters(client, run_id, row.hyperparameters)
     values = {name: getattr(row, name) for name in _METRICS}
+    values |= {sweep.metric(name): value for name, value in row.scores.items()}
     metrics = [Metric(key, value, timestamp=0, step=0) for key, value in values.items() if value is not None]
     client.log_batch(run_id, metrics=metrics)
     # The tag comes last: a trial counts as recorded once its whole row can be read back.
@@ -290,7 +294,8 @@ def _stands(earlier: IngredientRecord | None, row: IngredientRecord) -> bool:
 
 def _registered(version: ModelVersion, row: IngredientRecord) -> IngredientRecord:
     """The row of a registered version, with the cost of ``row``, which counts all attempts."""
-    columns = {name: version.tags[name] for name in IngredientRecord.model_fields if name in version.tags}
+    names = (*IngredientRecord.model_fields, *SCORES)
+    columns = {name: version.tags[name] for name in names if name in version.tags}
     cost = {"gpu_hours": row.gpu_hours, "cpu_core_hours": row.cpu_core_hours, "attempts": row.attempts}
     cost["model_version"] = int(version.version)
     # The same trial has the same hyperparameters, and tags are text.

@@ -14,14 +14,15 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256, scratch
-from pipeline.records import DESCRIPTION_FILE, LineageRecord, ModelDescription, SoupRecord
+from pipeline.records import DESCRIPTION_FILE, SCORES, LineageRecord, ModelDescription, SoupRecord
 from pipeline.registry.client import MlflowException, as_tags
 from pipeline.registry.ingredients import fetch_file, is_at
 from pipeline.registry.serving import SoupModel, changed_files, file_digests, remove_files, save_served_model
 from pipeline.registry.sweeps import Sweep, is_deleted, is_superseded
 
+_ACCURACIES = ("val_accuracy", "select_accuracy", "test_accuracy")
 _METRICS = (
-    "val_accuracy", "select_accuracy", "test_accuracy", "gpu_hours", "construction_seconds", "epochs",
+    *_ACCURACIES, "gpu_hours", "construction_seconds", "epochs",
     "peak_memory_bytes", "peak_reserved_bytes", "num_ingredients", "num_selected",
 )  # fmt: skip
 _LINEAGE = "lineage.json"
@@ -43,7 +44,7 @@ class SoupVersion:
     uri: str
     sha256: str
     lineage: LineageRecord
-    accuracies: dict[str, float]
+    figures: dict[str, float]
     files: dict[str, str] | None
     """By path in the served folder the SHA-256 of each file; None where they were not recorded."""
 
@@ -143,7 +144,9 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
     key = f"{row.method}:{sha256}:{row.num_ingredients}"
     run_id = sweep.child_run(client, "soup", key, row.method, seconds=row.construction_seconds)
     names = (*_METRICS, *(f"{shift}_accuracy" for shift in row.shift_accuracies))
-    metrics = [Metric(key, value, 0, 0) for key in names if (value := getattr(row, key)) is not None]
+    values = {name: getattr(row, name, None) for name in names}
+    values |= {sweep.metric(name): value for name, value in row.scores.items()}
+    metrics = [Metric(key, value, 0, 0) for key, value in values.items() if value is not None]
     client.log_batch(run_id, metrics=metrics)
     known = client.get_run(run_id).data.params
     for key, value in as_tags({"method": row.method, **lineage.settings}).items():
@@ -303,7 +306,7 @@ def _soup_version(version: ModelVersion) -> SoupVersion:
         uri=tags["path"],
         sha256=tags["sha256"],
         lineage=LineageRecord.model_validate_json(_text(tags["lineage"])),
-        accuracies={key: float(tags[key]) for key in _METRICS if key.endswith("_accuracy") and key in tags},
+        figures={key: float(tags[key]) for key in (*_ACCURACIES, *SCORES) if key in tags},
         files=_recorded_files(version),
     )
 

@@ -20,7 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, ViewTy
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
-from pipeline.records import RECORDS_VERSION, CostRecord, SplitRecord
+from pipeline.records import RECORDS_VERSION, SCORES, CostRecord, SplitRecord
 from pipeline.records.folder import RunFolder
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
 
@@ -31,6 +31,7 @@ _SETTINGS, _FIGURES = RunFolder(Path()).settings.name, RunFolder(Path()).figures
 _VERSION = "records_version"  # a tag of the sweep's run
 _NAME = "name"  # a tag of the sweep's run: the experiment may be renamed
 _PARENT, _NOTE = "mlflow.parentRunId", "mlflow.note.content"
+METRIC = "metric"  # a tag of the versions, where it is not accuracy that decides
 SUPERSEDED = "superseded"  # a tag, the role of the run that such runs are nested below, and a part of their names
 _SUFFIX = f" ({SUPERSEDED})"
 _DIGEST_LENGTH = 36  # MLflow's limit
@@ -40,7 +41,8 @@ _DIGEST_LENGTH = 36  # MLflow's limit
 class Sweep:
     """Where everything of one sweep is recorded. Picklable; a worker gets its own client from ``client()``.
 
-    ``origin`` (seed, commit, versions of libraries, hashes of the splits) becomes tags of every version.
+    ``origin`` (seed, commit, versions of libraries, hashes of the splits, the metric where it is not accuracy) becomes
+    tags of every version.
     """
 
     tracking_uri: str
@@ -54,6 +56,11 @@ class Sweep:
     def ingredient_model(self) -> str:
         """Name of the registered model whose versions are ingredients."""
         return f"{self.name}-ingredient"
+
+    def metric(self, column: str) -> str:
+        """What a column of a record is called among MLflow's metrics: of ``val_score`` say ``val_macro_f1``."""
+        split = column.removesuffix("_score")
+        return column if split == column else f"{split}_{self.origin.get(METRIC, 'score')}"
 
     @property
     def soup_model(self) -> str:
@@ -383,14 +390,14 @@ def fetch_settings(sweep: Sweep, folder: Path) -> Path:
 def log_costs(sweep: Sweep, start: Mapping[str, float], costs: Sequence[CostRecord]) -> None:
     """Log the cost curve in search order: a nested run per method, step = number of ingredients, ``gpu_hours`` too.
 
-    ``start`` are the accuracies of theta0, the point of no ingredients and no hours; none where they are not known.
+    ``start`` are the figures of theta0, the point of no ingredients and no hours; none where they are not known.
     MLflow keeps every value that was ever logged at a step, so another curve of a method is another run, and the
     earlier one is marked (see `Sweep.supersede_others`). The same curve again changes nothing.
     """
     client = sweep.client()
     costs = [row for row in costs if row.order_seed is None]
     accuracies = ("val_accuracy", "select_accuracy", "test_accuracy")
-    first = [(key, 0, start[key]) for key in accuracies if key in start]
+    first = [(sweep.metric(key), 0, start[key]) for key in (*accuracies, *SCORES) if key in start]
     current = []
     for method in dict.fromkeys(row.method for row in costs):
         points = [*first, *([("gpu_hours", 0, 0.0)] if first else [])]
@@ -398,8 +405,12 @@ def log_costs(sweep: Sweep, start: Mapping[str, float], costs: Sequence[CostReco
             (key, row.num_ingredients, value)
             for row in costs
             if row.method == method
-            for key in (*accuracies, "gpu_hours")
-            if (value := getattr(row, key)) is not None
+            for key, value in (
+                *((name, getattr(row, name)) for name in accuracies),
+                *((sweep.metric(name), value) for name, value in row.scores.items()),
+                ("gpu_hours", row.gpu_hours),
+            )
+            if value is not None
         ]
         digest = hashlib.sha256(json.dumps(points).encode()).hexdigest()
         run_id = sweep.child_run(client, "cost-accuracy", f"{method}:{digest}", f"cost-accuracy {method}")

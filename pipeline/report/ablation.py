@@ -38,7 +38,7 @@ def _plots(results: RunResults) -> list[Plot]:
 
 def _plot(results: RunResults, method: str, name: str, rows: Sequence[VariantRecord]) -> LinePlot:
     look, images = style(method, results.run.labels), split_size(results.run, "test")
-    series = accuracy_series(look, range(len(rows)), [row.test_accuracy for row in rows], images)
+    series = accuracy_series(look, range(len(rows)), [row.test_score for row in rows], images)
     if name == "seed" or any(_number_or_end(row.value) == math.inf for row in rows):
         series = replace(series, line=None)  # nothing lies between words
     return LinePlot(
@@ -59,7 +59,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     for method, name, rows in _ablated(results.table("ablation", VariantRecord)):
         parts.append(f"<h3>{escape(name)} of {escape(style(method, results.run.labels).label)}</h3>")
         if name == "seed" and len(rows) > 1:
-            accuracies = [100 * row.test_accuracy for row in rows]
+            accuracies = [100 * row.test_score for row in rows]
             parts.append(
                 paragraph(
                     f"Mean of {count(len(rows), 'seed')}: {statistics.mean(accuracies):.2f} %, standard deviation "

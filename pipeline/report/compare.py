@@ -64,13 +64,13 @@ def _summary(named: Sequence[Named]) -> str:
     known = [(champion, name) for champion, name in champions if champion is not None]
     if not known:
         return f"{count(len(named), 'run')}, none with a champion yet."
-    chosen = [(row.select_accuracy, row, name) for row, name in known if row.select_accuracy is not None]
+    chosen = [(row.select_score, row, name) for row, name in known if row.select_score is not None]
     if len(chosen) < len(known):
         return "Not every run has a select split to choose on; the test accuracies below decide nothing."
     accuracy, champion, name = max(chosen, key=lambda one: one[0])
     label = style(champion.method, _labels(named)).label
     best = f"{label} of {name} has the highest select accuracy of a champion: {percent(accuracy)} %"
-    best += f"; on test it reaches {percent(champion.test_accuracy)} %."
+    best += f"; on test it reaches {percent(champion.test_score)} %."
     differ = [what for split, what in (("select", "chosen"), ("test", "tested")) if len(_image_sets(named, split)) > 1]
     if differ:
         best += f" The champions were {' and '.join(differ)} on different images, so small differences say nothing."
@@ -97,8 +97,8 @@ def _runs_table(named: Sequence[Named]) -> str:
             (
                 name,
                 style(champion.method, labels).label if champion else MISSING,
-                percent(champion.test_accuracy) if champion else MISSING,
-                between(champion.test_accuracy, images) if champion else MISSING,
+                percent(champion.test_score) if champion else MISSING,
+                between(champion.test_score, images) if champion else MISSING,
                 str(len(results.ingredients)),
                 " and ".join(map(significant, costs(results.ingredients).values())) or significant(0),
                 " and ".join(costs(results.ingredients)) or cost_unit(results.ingredients),
@@ -116,11 +116,11 @@ def _methods_table(named: Sequence[Named]) -> str:
         Column("SD, pp"),
     ]
     labels, rows = _labels(named), []
-    starts = [results.run.theta0_test_accuracy for _, results in named]
+    starts = [results.run.theta0_score("test") for _, results in named]
     found = [(LABEL, starts)] if any(start is not None for start in starts) else []
     for method in methods:
         tested = [
-            next((soup.test_accuracy for soup in results.soups if soup.method == method), None) for _, results in named
+            next((soup.test_score for soup in results.soups if soup.method == method), None) for _, results in named
         ]
         found.append((style(method, labels).label, tested))
     for label, accuracies in found:

@@ -48,7 +48,7 @@ def _against_number(results: RunResults) -> LinePlot:
     for line in cost_lines(costs):
         look, rows = style(line.method, results.run.labels), [point.record for point in line.points]
         x = [row.num_ingredients for row in rows]
-        series.append(accuracy_series(look, x, [row.test_accuracy for row in rows], images))
+        series.append(accuracy_series(look, x, [row.test_score for row in rows], images))
     series += _order_series(results, lambda band: band.num_ingredients)
     series += start_series(results, cost_unit(results.ingredients), bars=True)
     what = "Test accuracy of each method against the number of ingredients"
@@ -85,7 +85,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     units = list(costs(results.ingredients)) or [unit]
     b = b_heading(costs_of)
     columns = [Column("Method", False), *map(Column, ("Ingredients", *b, *units, *ACCURACIES))]
-    rows = [_start(results.run, images, b, units)] if results.run.theta0_test_accuracy is not None else []
+    rows = [_start(results.run, images, b, units)] if results.run.theta0_score("test") is not None else []
     rows += [
         (
             style(line.method, results.run.labels).label,
@@ -93,10 +93,10 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             *b_cell(row, costs_of),
             significant(row.gpu_hours),
             *(significant(row.cpu_core_hours or 0.0) for _ in units[1:]),
-            percent(row.val_accuracy),
-            percent(row.select_accuracy),
-            percent(row.test_accuracy),
-            between(row.test_accuracy, images),
+            percent(row.val_score),
+            percent(row.select_score),
+            percent(row.test_score),
+            between(row.test_score, images),
         )
         for line in lines
         for row, _ in line.points
@@ -127,7 +127,7 @@ def _two_units(units: Sequence[str]) -> str:
 
 def _start(run: RunRecord, images: int | None, b: Sequence[str], units: Sequence[str]) -> tuple[str, ...]:
     """The row of the starting point: no ingredients; its own cost stands beside, in no other row."""
-    figures, test = run.theta0_figures, run.theta0_test_accuracy or 0.0
+    figures, test = run.theta0_figures, run.theta0_score("test") or 0.0
     price = f"0{own_cost(run, units[0])}"
     validation, select = (percent(figures.get(f"{split}_accuracy")) for split in ("val", "select"))
     beside = (*(MISSING for _ in b), price, *("0" for _ in units[1:]))
@@ -175,19 +175,19 @@ def worth(run: RunRecord, line: CostLine, unit: str) -> str:
     text = (
         f"The last {paid}, from {before.num_ingredients} to {count(after.num_ingredients, 'ingredient')}, changed the "
     )
-    on_test = 100 * (after.test_accuracy - before.test_accuracy)
+    on_test = 100 * (after.test_score - before.test_score)
     each = ""
     if on_test > 0 and not beside:
         price = hours / on_test
         money = "" if run.price_per_gpu_hour is None else f", {significant(price * run.price_per_gpu_hour)} in money"
         each = f", {cost(price, unit)} for each percentage point{money}"
     test = f"{on_test:+.2f} pp{_interval(after.gain_low, after.gain_high)}{each}"
-    if before.select_accuracy is None or after.select_accuracy is None:
+    if before.select_score is None or after.select_score is None:
         return (
             f"{text}test accuracy of {label} by {test}. Without a select split nothing can tell whether more trials "
             "would pay off."
         )
-    on_select = 100 * (after.select_accuracy - before.select_accuracy)
+    on_select = 100 * (after.select_score - before.select_score)
     interval = _interval(after.select_gain_low, after.select_gain_high)
     if after.select_gain_low is None:
         verdict = ""  # an older table, without the interval

@@ -41,12 +41,12 @@ def cost_lines(costs: Sequence[CostRecord]) -> list[CostLine]:
             by_number.setdefault(row.num_ingredients, []).append(row)
 
     def point(row: CostRecord) -> CostPoint:
-        column = sorted(by_number[row.num_ingredients], key=lambda other: other.test_accuracy)
+        column = sorted(by_number[row.num_ingredients], key=lambda other: other.test_score)
         if row is column[-1]:
             return CostPoint(row, "above")
         return CostPoint(row, "below" if row is column[0] else None)
 
-    ranked = sorted(by_method.items(), key=lambda item: -item[1][-1].test_accuracy)
+    ranked = sorted(by_method.items(), key=lambda item: -item[1][-1].test_score)
     return [CostLine(method, [point(row) for row in rows]) for method, rows in ranked]
 
 
@@ -60,13 +60,13 @@ def cost_series(costs: Sequence[CostRecord], unit: str, labels: Mapping[str, str
             Series(
                 *look,
                 x=[row.gpu_hours for row in rows],
-                y=[100 * row.test_accuracy for row in rows],
+                y=[100 * row.test_score for row in rows],
                 numbers=[str(row.num_ingredients) for row in rows],
                 sides=[point.label_side for point in line.points],
                 hover=[
                     f"<b>{escape(look.label)}</b><br>{count(row.num_ingredients, 'ingredient')}"
-                    f"<br>{cost(row.gpu_hours, unit)}<br>test {percent(row.test_accuracy)} %"
-                    f"<br>select {percent(row.select_accuracy)} %<br>validation {percent(row.val_accuracy)} %"
+                    f"<br>{cost(row.gpu_hours, unit)}<br>test {percent(row.test_score)} %"
+                    f"<br>select {percent(row.select_score)} %<br>validation {percent(row.val_score)} %"
                     for row in rows
                 ],
             )
@@ -93,7 +93,7 @@ def order_bands(costs: Sequence[CostRecord], method: str) -> list[OrderBand]:
             by_number.setdefault(row.num_ingredients, []).append(row)
     bands = []
     for number, rows in sorted(by_number.items()):
-        accuracies = np.array([row.test_accuracy for row in rows])
+        accuracies = np.array([row.test_score for row in rows])
         low, high = np.quantile(accuracies, [0.025, 0.975])
         hours = float(np.mean([row.gpu_hours for row in rows]))
         bands.append(OrderBand(len(rows), number, hours, float(accuracies.mean()), float(low), float(high)))

@@ -22,7 +22,7 @@ def _plots(results: RunResults) -> list[Plot]:
     series = []
     for method, rows in by_method(variants).items():
         look, x = style(method, results.run.labels), [int(row.value) for row in rows]
-        series.append(accuracy_series(look, x, [row.test_accuracy for row in rows], images))
+        series.append(accuracy_series(look, x, [row.test_score for row in rows], images))
     what = "Test accuracy of each method without the best ingredients"
     x_title = "Best ingredients eliminated"
     return [LinePlot(_NAME, what, x_title, TEST, series, whole_x=True, source="elimination.parquet")]

@@ -33,7 +33,7 @@ def trials(ingredients: Sequence[IngredientRecord]) -> Trials:
     """Sort the trials into those that soups are made of and the others."""
     rows = sorted(ingredients, key=lambda row: row.trial_index)
     finished = [row for row in rows if row.status == "finished"]
-    values = [v for row in finished for v in (row.val_accuracy, row.test_accuracy) if v is not None] or [0.0]
+    values = [v for row in finished for v in (row.val_score, row.test_score) if v is not None] or [0.0]
     span = max(values) - min(values)
     floor = max(0.0, min(values) - max(0.1 * span, 0.005))
     return Trials(finished, [row for row in rows if row.status != "finished"], floor)
@@ -61,7 +61,7 @@ def _in_search_order(results: RunResults) -> LinePlot:
     if champion is not None:
         look, indices = style(champion.method, results.run.labels), [row.trial_index for row in results.ingredients]
         ends = [min(indices) - 0.5, max(indices) + 0.5]
-        level = [100 * champion.test_accuracy] * 2
+        level = [100 * champion.test_score] * 2
         line = Series("Champion (test)", look.colour, "", "circle", ends, level, line="dash", points=False)
         series.append(line)
     what = "Validation and test accuracy of every trial in search order"
@@ -91,7 +91,7 @@ def _trial_hover(row: IngredientRecord) -> str:
     """What a trial came to, what it cost and its hyperparameters, in plotly's markup."""
     lines = [f"<b>Trial {row.trial_index}</b>, {row.status}"]
     if row.status == "finished":
-        lines.append(f"validation {percent(row.val_accuracy)} %, test {percent(row.test_accuracy)} %")
+        lines.append(f"validation {percent(row.val_score)} %, test {percent(row.test_score)} %")
     elif row.reason:
         lines.append(escape(row.reason if len(row.reason) <= 60 else f"{row.reason[:57]}..."))
     if row.device == "imported":

@@ -68,18 +68,18 @@ def variants_table(
 ) -> str:
     """A table of soups of which one thing varies; ``default`` names the run's own value."""
     images = split_size(results.run, "test")
-    shifts = [f"{name} %" for name in rows[0].shift_accuracies]
+    shifts = [f"{name} %" for name in rows[0].shift_scores]
     headings = (heading, *ACCURACIES, *shifts, "Selected", *b_heading(rows), "Construction", "Peak memory")
     columns = [Column("Method", False), *map(Column, headings)]
     cells = [
         (
             style(row.method, results.run.labels).label,
             f"{row.value} ({default})" if row.is_default else row.value,
-            percent(row.val_accuracy),
-            percent(row.select_accuracy),
-            percent(row.test_accuracy),
-            between(row.test_accuracy, images),
-            *map(percent, row.shift_accuracies.values()),
+            percent(row.val_score),
+            percent(row.select_score),
+            percent(row.test_score),
+            between(row.test_score, images),
+            *map(percent, row.shift_scores.values()),
             f"{row.num_selected} of {row.num_ingredients}",
             *b_cell(row, rows),
             duration(row.construction_seconds),

@@ -23,19 +23,19 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         return paragraph("No soup has been built yet: run the soup stage (--stages soup).")
     images = split_size(run, "test")
     accuracies = ("Validation %", "Select %", "Test %", "95 % interval")
-    shifts = list(soups[0].shift_accuracies)
+    shifts = list(soups[0].shift_scores)
     built = ("Selected", *b_heading(soups), "Time per epoch", "Epochs", "Construction", "Peak memory")
     columns = ("Method", *accuracies, *(f"{name} %" for name in shifts), *built)
-    rows = [_start(run, shifts, len(columns))] if run.theta0_test_accuracy is not None else []
+    rows = [_start(run, shifts, len(columns))] if run.theta0_score("test") is not None else []
     before = len(rows)
     rows += [
         (
             style(soup.method, run.labels).label + (f" ({LABEL.lower()})" if _is_start(results, soup) else ""),
-            percent(soup.val_accuracy),
-            percent(soup.select_accuracy),
-            percent(soup.test_accuracy),
-            between(soup.test_accuracy, images),
-            *map(percent, soup.shift_accuracies.values()),
+            percent(soup.val_score),
+            percent(soup.select_score),
+            percent(soup.test_score),
+            between(soup.test_score, images),
+            *map(percent, soup.shift_scores.values()),
             f"{soup.num_selected} of {soup.num_ingredients}",
             *b_cell(soup, soups),
             duration(soup.construction_seconds / soup.epochs) if soup.epochs else MISSING,
@@ -47,7 +47,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     ]
     champion = champion_of(run, soups)
     marked = None if champion is None else before + soups.index(champion)
-    chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
+    chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
     notes = "Epochs are passes over the images that a method learned from. "
     if any(soup.epochs_of_trials for soup in soups):
         notes += (
@@ -77,14 +77,14 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
 
 def _start(run: RunRecord, shifts: Sequence[str], num_columns: int) -> tuple[str, ...]:
     """The row of the model that all trials started from, which was not built from ingredients."""
-    figures, test = run.theta0_figures, run.theta0_test_accuracy or 0.0
+    figures, test = run.theta0_figures, run.theta0_score("test") or 0.0
     known = (
         LABEL,
         percent(figures.get("val_accuracy")),
         percent(figures.get("select_accuracy")),
         percent(test),
         between(test, split_size(run, "test")),
-        *(percent(run.theta0_shift_accuracies.get(name)) for name in shifts),
+        *(percent(run.theta0_score(name)) for name in shifts),
     )
     return (*known, *(num_columns - len(known)) * (MISSING,))
 

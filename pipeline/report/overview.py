@@ -58,7 +58,7 @@ def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
         yield _equal_accuracy(results.run, ratio, unit)
     lines = cost_lines(results.table("cost_accuracy", CostRecord))
     # Where the champion was not followed, the line that `select` puts first: this leads to advice.
-    best = max(lines, key=lambda line: line.points[-1].record.select_accuracy or 0.0, default=None)
+    best = max(lines, key=lambda line: line.points[-1].record.select_score or 0.0, default=None)
     followed = next((line for line in lines if line.method == champion.method), best)
     if followed is not None and (text := worth(results.run, followed, unit)):
         yield text
@@ -101,10 +101,10 @@ def _tiles(
     """The four figures at the top."""
     tiles = [
         ("Champion", style(champion.method, run.labels).label),
-        ("Test accuracy", f"{percent(champion.test_accuracy)} %"),
+        ("Test accuracy", f"{percent(champion.test_score)} %"),
     ]
     if baseline is not None and baseline.method != champion.method:
-        gain = champion.test_accuracy - baseline.test_accuracy
+        gain = champion.test_score - baseline.test_score
         doubt = ", within noise" if tested is not None and tested.p_adjusted >= _SIGNIFICANT else ""
         tiles.append((f"Gain over best individual{doubt}", f"{100 * gain:+.2f} pp"))
     return [*tiles, *((f"Sweep, {unit}", significant(hours)) for unit, hours in costs(ingredients).items())]
@@ -115,18 +115,18 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
     images = split_size(run, "test")
     select = split_size(run, "select")
     name = style(champion.method, run.labels).label
-    if champion.select_accuracy is None:
+    if champion.select_score is None:
         chosen = f"{name} is the champion, chosen by validation accuracy because this run has no select split."
     else:
         size = f", {count(select, 'image')} set aside for this choice" if select else ""
         chosen = (
             f"{name} is the champion: of the single models it has the best accuracy on the select split "
-            f"({percent(champion.select_accuracy)} %{size})."
+            f"({percent(champion.select_score)} %{size})."
         )
-    reached = f"On the test split, which no choice has seen, it reaches {percent(champion.test_accuracy)} %"
+    reached = f"On the test split, which no choice has seen, it reaches {percent(champion.test_score)} %"
     if images is None:
         return f"{chosen} {reached}."
-    return f"{chosen} {reached} (95 % interval {between(champion.test_accuracy, images)}, {count(images, 'image')})."
+    return f"{chosen} {reached} (95 % interval {between(champion.test_score, images)}, {count(images, 'image')})."
 
 
 def _below(run: RunRecord, champion: SoupRecord) -> str:
@@ -141,8 +141,8 @@ def _gain(champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord |
     """What the champion gained over the best single trial, and whether that is more than chance."""
     if champion.method == baseline.method:
         return "No soup beat it on the split that chooses, so mixing gained nothing here."
-    gain = 100 * (champion.test_accuracy - baseline.test_accuracy)
-    other = f"the best individual trial ({percent(baseline.test_accuracy)} %)"
+    gain = 100 * (champion.test_score - baseline.test_score)
+    other = f"the best individual trial ({percent(baseline.test_score)} %)"
     if round(gain, 2) == 0:
         text = f"That is the same as {other}."
     else:
@@ -164,7 +164,7 @@ def _renewed(champion: SoupRecord, baseline: SoupRecord, soups: Sequence[SoupRec
     if renewed is None or champion.method == baseline.method:
         return ""
     alone, rest = (
-        100 * (one.test_accuracy - other.test_accuracy) for one, other in ((renewed, baseline), (champion, renewed))
+        100 * (one.test_score - other.test_score) for one, other in ((renewed, baseline), (champion, renewed))
     )
     return (
         f" Renewing the BatchNorm statistics of that trial alone changes its accuracy by {alone:+.2f} points; to that "
@@ -188,10 +188,10 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
         unit = own_unit(run, cost_unit(ingredients))
         text += (
             f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
-            f"{percent(run.theta0_test_accuracy)} % test accuracy."
+            f"{percent(run.theta0_score("test"))} % test accuracy."
         )
-    elif run.theta0_test_accuracy is not None:
-        text += f" The starting point they share has {percent(run.theta0_test_accuracy)} % test accuracy."
+    elif run.theta0_score("test") is not None:
+        text += f" The starting point they share has {percent(run.theta0_score("test"))} % test accuracy."
     if champion is not None:
         text += f" Building the champion from {count(champion.num_ingredients, 'ingredient')} "
         text += f"took {duration(champion.construction_seconds)}."

@@ -18,7 +18,7 @@ def below_start(run: RunRecord, champion: SoupRecord) -> str:
     Compared are the split that chose the champion (validation where there is no select) and test. Empty where it is
     below on neither, and where nothing is known of the starting point.
     """
-    chooser = ("select", "select_accuracy") if champion.select_accuracy is not None else ("validation", "val_accuracy")
+    chooser = ("select", "select_accuracy") if champion.select_score is not None else ("validation", "val_accuracy")
     pairs = [
         (split, getattr(champion, column), run.theta0_figures[column])
         for split, column in (chooser, ("test", "test_accuracy"))
@@ -49,7 +49,7 @@ def is_start(coefficients: list[CoefficientRecord]) -> bool:
 def start_series(results: RunResults, unit: str, *, bars: bool = False) -> list[Series]:
     """The starting point as the point of no ingredients and no trials, its own cost beside; none where not known."""
     run, images = results.run, split_size(results.run, "test")
-    accuracy = run.theta0_test_accuracy
+    accuracy = run.theta0_score("test")
     if accuracy is None:
         return []
     price = own_cost(run, unit)

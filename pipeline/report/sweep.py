@@ -32,9 +32,9 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         (
             str(row.trial_index),
             row.status,
-            percent(row.val_accuracy),
-            percent(row.select_accuracy),
-            percent(row.test_accuracy),
+            percent(row.val_score),
+            percent(row.select_score),
+            percent(row.test_score),
             *(shown(row.hyperparameters).get(name, MISSING) for name in differing),
             str(row.attempts),
             f"{row.images_seen:,}",

@@ -23,9 +23,9 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
     rows += [
         (
             f"{'*' if soup is champion else ' '} {soup.method}",
-            percent(soup.val_accuracy),
-            percent(soup.select_accuracy),
-            percent(soup.test_accuracy),
+            percent(soup.val_score),
+            percent(soup.select_score),
+            percent(soup.test_score),
             f"{soup.num_selected}/{soup.num_ingredients}",
             duration(soup.construction_seconds),
             memory_with_kind(soup),
@@ -40,7 +40,7 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
     ]
     lines.insert(1, "-" * len(lines[0]))
     if champion is not None:
-        chooser = "validation" if any(soup.select_accuracy is None for soup in soups) else "select"
+        chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
         lines += ["", f"* champion: best {chooser} accuracy of a single model"]
         if below := below_start(run, champion):
             lines.append(f"  below the starting point, theta0: {below}")

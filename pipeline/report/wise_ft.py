@@ -20,7 +20,7 @@ _NAME = "wise_ft"
 def _plots(results: RunResults) -> list[Plot]:
     variants = results.table(_NAME, VariantRecord)
     plots: list[Plot] = [_against_alpha(results)] if variants else []
-    return [*plots, _against_shifts(results)] if any(row.shift_accuracies for row in variants) else plots
+    return [*plots, _against_shifts(results)] if any(row.shift_scores for row in variants) else plots
 
 
 def _against_alpha(results: RunResults) -> LinePlot:
@@ -28,7 +28,7 @@ def _against_alpha(results: RunResults) -> LinePlot:
     series = []
     for method, rows in by_method(results.table(_NAME, VariantRecord)).items():
         look, x = style(method, results.run.labels), [float(row.value) for row in rows]
-        series.append(accuracy_series(look, x, [row.test_accuracy for row in rows], images, band=True))
+        series.append(accuracy_series(look, x, [row.test_score for row in rows], images, band=True))
     what = "Test accuracy between the starting point and each soup"
     return LinePlot(_NAME, what, "alpha (0: starting point, 1: soup)", TEST, series, source="wise_ft.parquet")
 
@@ -41,8 +41,8 @@ def _against_shifts(results: RunResults) -> LinePlot:
         series.append(
             Series(
                 *look,
-                x=[100 * row.test_accuracy for row in rows],
-                y=[100 * statistics.mean(row.shift_accuracies.values()) for row in rows],
+                x=[100 * row.test_score for row in rows],
+                y=[100 * statistics.mean(row.shift_scores.values()) for row in rows],
                 hover=[f"<b>{escape(look.label)}</b><br>alpha {row.value}" for row in rows],
             )
         )  # fmt: skip

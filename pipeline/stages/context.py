@@ -14,6 +14,7 @@ import ray
 from pipeline.cluster import Cluster
 from pipeline.config import Config
 from pipeline.data import Splits
+from pipeline.metrics import METRICS
 from pipeline.models import build_classifier
 from pipeline.precision import resolved
 from pipeline.provenance import git_commit, library_versions, machine
@@ -66,10 +67,11 @@ class Run:
         self,
         theta0_sha256: str | None,
         theta0_gpu_hours: float | None,
-        accuracies: Mapping[str, float | None],
+        figures: Mapping[str, float | None],
         theta0_device: str | None = None,
     ) -> RunRecord:
-        """Write ``run.json``: what the run is made with, and its starting point with its ``accuracies`` by split."""
+        """Write ``run.json``: what the run is made with, and its starting point with its ``figures`` by column."""
+        metric = METRICS[self.splits.metric]
         record = RunRecord(
             records_version=RECORDS_VERSION,
             name=self.config.name,
@@ -83,13 +85,22 @@ class Run:
             splits=list(self.splits.records),
             theta0_sha256=theta0_sha256,
             theta0_gpu_hours=theta0_gpu_hours,
-            theta0_test_accuracy=accuracies.get("test"),
-            theta0_val_accuracy=accuracies.get("fit"),
-            theta0_select_accuracy=accuracies.get("select"),
-            theta0_shift_accuracies={name: accuracies.get(name) or 0.0 for name in self.splits.shifts if accuracies},
+            theta0_test_accuracy=figures.get("test_accuracy"),
+            theta0_val_accuracy=figures.get("val_accuracy"),
+            theta0_select_accuracy=figures.get("select_accuracy"),
+            theta0_shift_accuracies={
+                name: figures.get(f"{name}_accuracy") or 0.0 for name in self.splits.shifts if figures
+            },
             labels=method_labels(),
             theta0_device=theta0_device,
             precision=self.precision,
+            metric=metric.name,
+            metric_label=metric.label,
+            theta0_scores={
+                name.removesuffix("_score"): value
+                for name, value in figures.items()
+                if name.endswith("_score") and value is not None
+            },
         )
         write_run(self.folder, record)
         return record

@@ -17,7 +17,8 @@ from pipeline.cluster import as_they_come, only_result, trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits
 from pipeline.errors import ConfigError, ModelError, PipelineError, SearchError
-from pipeline.evaluation import split_accuracies
+from pipeline.evaluation import split_figures
+from pipeline.metrics import ACCURACY
 from pipeline.models import build_classifier, describe_model, load_backbone, make_theta0, read_own
 from pipeline.models.classifier import Classifier
 from pipeline.precision import reproducible
@@ -38,7 +39,7 @@ from pipeline.weights import (
 logger = logging.getLogger(__name__)
 
 _TASK = "a task of the import"
-_SPLITS = {"val_accuracy": "fit", "select_accuracy": "select", "test_accuracy": "test"}
+_SPLITS = {"val": "fit", "select": "select", "test": "test"}  # by what columns call them
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class _Checked:
 
 @dataclass(frozen=True)
 class _Initial:
-    """theta0, the SHA-256 of its tensors, its accuracies by split."""
+    """theta0, the SHA-256 of its tensors, its figures by column."""
 
     state: dict[str, Tensor]
     sha256: str
-    accuracies: dict[str, float | None]
+    figures: dict[str, float | None]
 
 
 def import_checkpoints(
@@ -95,7 +96,7 @@ def import_checkpoints(
 ) -> None:
     """Register ``checkpoints`` that are not registered yet, row by row of ``rows``, and write the run's records.
 
-    ``rows`` hold what is known of each; accuracies that are None are measured. All files are checked before the first
+    ``rows`` hold what is known of each; accuracies that are None are measured, and scores by another metric. All files are checked before the first
     is registered; of one that holds raw and averaged weights, those that ``weights`` says are taken. Raises ModelError
     that lists the files that do not fit the model of the run, cannot be souped or are there twice, and ConfigError for
     files that were fine-tuned from different starting points.
@@ -152,7 +153,7 @@ def import_checkpoints(
         run.state.done.clear()
         save_state(run.folder, run.state)
     if not registered or not run.folder.run.exists():
-        run.begin(theta0_sha256, None, {} if initial is None else initial.accuracies)
+        run.begin(theta0_sha256, None, {} if initial is None else initial.figures)
     recorder = IngredientRecorder(run.sweep, theta0_sha256, run.splits.class_names)
     if initial is not None:
         recorder.upload_theta0(initial.state, run.record().theta0_figures)
@@ -161,7 +162,7 @@ def import_checkpoints(
     for number, row in as_they_come(_import, options, tasks, SearchError, _TASK):
         logger.info(
             "import: %s: validation %.2f%%, test %.2f%%",
-            unregistered[number][0].name, 100 * (row.val_accuracy or 0), 100 * (row.test_accuracy or 0),
+            unregistered[number][0].name, 100 * (row.val_score or 0), 100 * (row.test_score or 0),
         )  # fmt: skip
     write_imported(run)
 
@@ -295,9 +296,12 @@ def _infinite(model: nn.Module, path: Path) -> dict[str, str]:
 
 def _import(context: _Context, path: Path, row: IngredientRecord) -> Iterator[IngredientRecord]:
     """Measure what is not known, upload, record."""
-    column_of_split = {split: column for column, split in _SPLITS.items() if getattr(row, column) is None}
-    model, checkpoint, accuracies = _measured(context, path, context.weights, list(column_of_split))
-    row = row.model_copy(update={column_of_split[split]: value for split, value in accuracies.items()})
+    known = row.model_dump(exclude_none=True)
+    splits: Splits = ray.get(context.splits)
+    wanted = ("accuracy",) if splits.metric == ACCURACY else ("accuracy", "score")
+    names = [split for name, split in _SPLITS.items() if any(f"{name}_{what}" not in known for what in wanted)]
+    model, checkpoint, figures = _measured(context, path, context.weights, names)
+    row = row.model_copy(update={column: value for column, value in figures.items() if column not in known})
     assert context.recorder is not None  # noqa: S101 (set before this task is started)
     uri, sha256 = context.recorder.upload(row.trial_index, unique_state(model.cpu()))
     row = row.model_copy(update={"path": uri, "sha256": sha256})
@@ -308,20 +312,20 @@ def _import(context: _Context, path: Path, row: IngredientRecord) -> Iterator[In
 
 
 def _theta0(context: _Context, path: Path) -> Iterator[_Initial]:
-    model, _, accuracies = _measured(context, path, "auto")
+    model, _, figures = _measured(context, path, "auto")
     state = unique_state(model.cpu())
-    yield _Initial(state, weights_sha256(state), accuracies)
+    yield _Initial(state, weights_sha256(state), figures)
 
 
 @reproducible
 def _measured(
     context: _Context, path: Path, weights: WeightsChoice, names: Sequence[str] | None = None
 ) -> tuple[Classifier, Checkpoint, dict[str, float | None]]:
-    """The classifier of a checkpoint and its accuracies on the named splits, or on all."""
+    """The classifier of a checkpoint and its figures on the named splits, or on all."""
     splits: Splits = ray.get(context.splits)
     model, checkpoint = _load(context, path, splits, weights)
     names = tuple(splits.measured()) if names is None else names
-    return model, checkpoint, split_accuracies(model, splits, context.device, names)
+    return model, checkpoint, split_figures(model, splits, context.device, names)
 
 
 def _load(context: _Context, path: Path, splits: Splits, weights: WeightsChoice) -> tuple[Classifier, Checkpoint]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.records import CPU_CORE_HOURS, RunResults, cost_unit, costs
+from pipeline.records import CPU_CORE_HOURS, SCORES, RunResults, cost_unit, costs
 from pipeline.records.folder import RunFolder, read_results, update_run
 from pipeline.registry import Sweep, describe, finish_sweep
 from pipeline.report import below_start, methods_table, write_report
@@ -27,9 +27,10 @@ def log_report(sweep: Sweep, folder: RunFolder, results: RunResults) -> None:
     hours, unit = costs(results.ingredients), cost_unit(results.ingredients)
     metrics: dict[str, float | None] = {"gpu_hours": hours.pop(unit, 0.0)}
     metrics |= {"cpu_core_hours": hours.get(CPU_CORE_HOURS)}  # where some trials had a GPU and others none
-    metrics |= {f"theta0_{name}": value for name, value in record.theta0_figures.items()}
+    metrics |= {f"theta0_{sweep.metric(name)}": value for name, value in record.theta0_figures.items()}
     for soup in results.soups:
         if soup.method == record.champion:
             tags["champion_below_theta0"] = below_start(record, soup) or "no"
             metrics |= {key: getattr(soup, key) for key in ("val_accuracy", "select_accuracy", "test_accuracy")}
+            metrics |= {sweep.metric(name): value for name, value in soup.scores.items() if name in SCORES}
     finish_sweep(sweep, files, tags, metrics)

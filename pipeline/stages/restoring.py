@@ -14,10 +14,12 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.files import file_sha256, scratch
+from pipeline.metrics import ACCURACY
 from pipeline.records import CoefficientRecord, CostRecord, IngredientRecord, RunRecord, SoupIngredient, SoupRecord
 from pipeline.records.folder import RunFolder, predictions_path, read_coefficients, read_results, read_run
 from pipeline.records.tables import read_table, write_table
 from pipeline.registry import (
+    METRIC,
     IngredientRecorder,
     SoupRun,
     Sweep,
@@ -96,7 +98,8 @@ def artifacts_of(config: Config) -> Path | None:
 def _origin(record: RunRecord) -> dict[str, str]:
     """What versions say of where they come from, as the run was made."""
     splits = {f"split_{split.name}": split.indices_sha256 for split in record.splits}
-    return {"seed": str(record.seed), "git_commit": record.git_commit or "unknown", **record.versions, **splits}
+    metric = {} if record.metric == ACCURACY else {METRIC: record.metric}
+    return {"seed": str(record.seed), "git_commit": record.git_commit or "unknown", **record.versions, **splits, **metric}
 
 
 def restore_trials(sweep: Sweep, folder: RunFolder, record: RunRecord) -> list[IngredientRecord]:

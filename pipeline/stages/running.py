@@ -12,13 +12,14 @@ from pipeline.cluster import await_room, check_store, start_ray
 from pipeline.config import Config, ray_address
 from pipeline.data import Splits, StreamedImages, load_splits
 from pipeline.errors import DataError, SoupError
+from pipeline.metrics import ACCURACY
 from pipeline.models import check_model
 from pipeline.precision import resolved
 from pipeline.provenance import git_commit, library_versions
 from pipeline.records import IngredientRecord
 from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import write_table
-from pipeline.registry import log_datasets, log_settings, open_sweep, store_errors
+from pipeline.registry import METRIC, log_datasets, log_settings, open_sweep, store_errors
 from pipeline.search.advice import about_splits, resolution
 from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
@@ -107,6 +108,8 @@ def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
         logger.info("data: training images are streamed from %s", splits.train.path)
     origin = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
     origin |= {f"split_{record.name}": record.indices_sha256 for record in splits.records}
+    if splits.metric != ACCURACY:
+        origin[METRIC] = splits.metric
     sweep = open_sweep(uri, config.name, state.sweep_id, artifacts_of(config), origin)
     log_settings(sweep, folder.settings)
     log_datasets(sweep, config.data.source, splits.records)

@@ -15,7 +15,7 @@ from pipeline.cluster import raised_by, store_node, trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits
 from pipeline.errors import SearchError
-from pipeline.evaluation import split_accuracies
+from pipeline.evaluation import split_figures
 from pipeline.models import make_theta0
 from pipeline.precision import reproducible
 from pipeline.records import IngredientRecord, RunRecord, cost_by_device, costs
@@ -130,16 +130,16 @@ def ensure_theta0(run: Run) -> RunRecord:
             logger.info("search: %s: %s", config.model.weight_file, checkpoint.choice)
         file_weights = checkpoint.state
     try:
-        state, seconds, accuracies = ray.get(
+        state, seconds, figures = ray.get(
             task.remote(config.model, file_weights, run.splits_ref, run.cluster.device, config.seed)
         )
     except ray.exceptions.RayError as error:
         raise raised_by(error, SearchError, "the task that makes theta0") from error
     save_weights(state, run.folder.theta0, {"class_names": "\n".join(splits.class_names)})
-    record = run.begin(weights_sha256(state), seconds / 3600 * reserved, accuracies, run.cluster.device)
+    record = run.begin(weights_sha256(state), seconds / 3600 * reserved, figures, run.cluster.device)
     logger.info(
-        "search: theta0 has validation accuracy %.2f%%, test %.2f%%",
-        100 * (record.theta0_val_accuracy or 0), 100 * (record.theta0_test_accuracy or 0),
+        "search: theta0 has validation %s %.2f%%, test %.2f%%",
+        record.metric_label, 100 * (record.theta0_score("val") or 0), 100 * (record.theta0_score("test") or 0),
     )  # fmt: skip
     return record
 
@@ -148,7 +148,7 @@ def ensure_theta0(run: Run) -> RunRecord:
 def _theta0_task(
     config: ModelConfig, file_weights: dict[str, Tensor] | None, splits: Splits, device: str, seed: int
 ) -> tuple[dict[str, Tensor], float, dict[str, float | None]]:
-    """theta0's weights, the seconds that it took, its accuracies by split."""
+    """theta0's weights, the seconds that it took, its `figures`."""
     start = time.monotonic()
     pretrain = splits.pretrain.tensors() if splits.pretrain is not None else None
     names = splits.class_names
@@ -162,5 +162,5 @@ def _theta0_task(
         local=file_weights,
         precision=splits.precision,
     )
-    accuracies = split_accuracies(model, splits, device, tuple(splits.measured()))
-    return unique_state(model.cpu()), time.monotonic() - start, accuracies
+    figures = split_figures(model, splits, device, tuple(splits.measured()))
+    return unique_state(model.cpu()), time.monotonic() - start, figures

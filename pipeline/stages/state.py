@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.config import Config, Section, chosen, dump_config, nested_section, plain_yaml, section_name
 from pipeline.errors import ConfigError
 from pipeline.files import locked, remove_partial, write_text
+from pipeline.metrics import ACCURACY
 from pipeline.records import SoupRecord
 from pipeline.records.folder import RunFolder
 from pipeline.studies import STUDIES
@@ -206,6 +207,8 @@ def fingerprints(config: Config) -> dict[str, str]:
     # the hash of its stage and of all stages after it in the tree, and those alone run again.
     values = config.model_dump(mode="json")
     of_ingredients = {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"}
+    if of_ingredients["data.metric"] == ACCURACY:  # as in runs from before there was a choice
+        del of_ingredients["data.metric"]
     search = _chained("", of_ingredients)
     shifts = values["data"]["shifts"]
     soup = _chained(search, {**values["soup"], **({"shifts": shifts} if shifts else {})})
