@@ -36,10 +36,10 @@ class SoupRequest:
     """A soup to build: ``method`` over ``ingredients``, whose sweep cost ``gpu_hours``.
 
     ``settings`` are those of the method, all of them, ``settings_of`` by name those of the methods that it starts from,
-    where they are not the defaults. ``metric`` is the name of what decides between soups. ``precision`` is the arithmetic that it is measured in and learned in, unless
-    ``settings`` have another. ``shifts`` says by name where other test sets are that it is measured on. With
-    ``recorded`` no soup is sought but the point ``settings["alpha"]`` on the line from theta0 (0) through the recorded
-    soup of the method (1).
+    where they are not the defaults. ``metric`` is the name of what decides between soups. ``precision`` is the
+    arithmetic that it is measured in and learned in, unless ``settings`` have another. ``shifts`` says by name where
+    other test sets are that it is measured on. With ``recorded`` no soup is sought but the point ``settings["alpha"]``
+    on the line from theta0 (0) through the recorded soup of the method (1).
     """
 
     method: str

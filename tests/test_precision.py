@@ -13,7 +13,7 @@ from samples import CLIP, DIGIT_NAMES, digit_images, digit_splits, model_config
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.evaluation import accuracy, predict, recalibration, split_accuracies
+from pipeline.evaluation import accuracy, predict, recalibration, split_figures
 from pipeline.models import make_theta0
 from pipeline.precision import arithmetic, reproducible, resolved
 from pipeline.soups import accuracy_scorer, greedy_ensemble
@@ -102,11 +102,11 @@ def test_a_model_is_measured_in_the_arithmetic_of_the_run(untrained):
     assert torch.equal(lower, lower.bfloat16().float())
     torch.testing.assert_close(lower, full, rtol=0.05, atol=0.05)
     measured = {
-        precision: split_accuracies(untrained, dataclasses.replace(splits, precision=precision), "cpu", ["test"])
+        precision: split_figures(untrained, dataclasses.replace(splits, precision=precision), "cpu", ["test"])
         for precision in (None, "float32", "bfloat16")
     }
     expected = {None: full, "float32": full, "bfloat16": lower}
-    assert measured == {name: {"test": accuracy(logits, labels)} for name, logits in expected.items()}
+    assert measured == {name: {"test_accuracy": accuracy(logits, labels)} for name, logits in expected.items()}
 
 
 def test_scores_are_those_of_the_evaluation_in_either_arithmetic(untrained, tmp_path):

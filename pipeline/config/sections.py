@@ -81,8 +81,8 @@ class DataConfig(Section):
     """Other test sets of the same classes by name, each in a form that `train` may have: every soup is measured on them
     too (`<name>_accuracy`), nothing is chosen by them."""
     metric: Annotated[str, known("metrics")] = "accuracy"
-    """What decides: `accuracy`, `balanced_accuracy`, `f1` (of the second of two classes), `macro_f1` (of the classes that
-    are there), `matthews` or `accuracy_and_f1` (their mean)."""
+    """What decides: `accuracy`, `balanced_accuracy`, `f1` (of the second of two classes), `macro_f1` (mean over the
+    classes that are there), `matthews` (correlation) or `accuracy_and_f1` (their mean)."""
     image_column: str | None = None
     """Column of Parquet files with the images, encoded (JPEG, PNG, ...) bytes; default: `image`."""
     label_column: str | None = None

@@ -236,9 +236,7 @@ def _versions_of(client: MlflowClient, sweep: Sweep, condition: str) -> list[Mod
     return sweep.versions(client, sweep.ingredient_model, condition)
 
 
-def log_row(
-    sweep: Sweep, client: MlflowClient, run_id: str, row: IngredientRecord, tags: Mapping[str, str]
-) -> None:
+def log_row(sweep: Sweep, client: MlflowClient, run_id: str, row: IngredientRecord, tags: Mapping[str, str]) -> None:
     """Show and record the outcome of a trial in its run."""
     _log_parameters(client, run_id, row.hyperparameters)
     values = {name: getattr(row, name) for name in _METRICS}

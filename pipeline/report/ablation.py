@@ -12,9 +12,9 @@ from itertools import groupby
 
 from pipeline.records import RunResults, VariantRecord
 from pipeline.report.formats import count
-from pipeline.report.intervals import split_size
+from pipeline.report.intervals import exact_size
 from pipeline.report.markup import chart, paragraph
-from pipeline.report.measured import TEST, accuracy_series, variants_table
+from pipeline.report.measured import accuracy_series, test_title, variants_table
 from pipeline.report.plot import LinePlot, Plot
 from pipeline.report.section import Section
 from pipeline.report.styles import style
@@ -37,15 +37,15 @@ def _plots(results: RunResults) -> list[Plot]:
 
 
 def _plot(results: RunResults, method: str, name: str, rows: Sequence[VariantRecord]) -> LinePlot:
-    look, images = style(method, results.run.labels), split_size(results.run, "test")
+    look, images = style(method, results.run.labels), exact_size(results.run)
     series = accuracy_series(look, range(len(rows)), [row.test_score for row in rows], images)
     if name == "seed" or any(_number_or_end(row.value) == math.inf for row in rows):
         series = replace(series, line=None)  # nothing lies between words
     return LinePlot(
         _figure_name(method, name),
-        f"Test accuracy of {look.label} with other values of {name}",
+        f"Test {results.run.metric_label} of {look.label} with other values of {name}",
         f"{name} of {look.label}",
-        TEST,
+        test_title(results.run),
         [series],
         source="ablation.parquet",
         ticks=[f"{row.value} (run)" if row.is_default else row.value for row in rows],

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from pipeline.metrics import ACCURACY
 from pipeline.records import CostRecord, RunResults, cost_unit, costs
 from pipeline.report.cost_lines import cost_series
 from pipeline.report.formats import MISSING, between, count, percent, significant
-from pipeline.report.intervals import split_size
+from pipeline.report.intervals import exact_size
 from pipeline.report.markup import Column, chart, facts, paragraph, section, table
 from pipeline.report.methods import champion_of
 from pipeline.report.page import document
@@ -38,7 +39,7 @@ def comparison_page(runs: Sequence[RunResults]) -> str:
                 "A method of which every run has a soup is averaged over the runs, with its standard deviation.", "note"
             ),
         ),
-        "cost": section("cost", "Cost against accuracy", chart(curves)) if curves.series else "",
+        "cost": section("cost", f"Cost against {_metric(named)}", chart(curves)) if curves.series else "",
     }
     head = facts([(name, results.run.sweep_id) for name, results in named], "facts")
     return document(_NAME, "Model soup report", head, sections, [curves] if curves.series else [])
@@ -53,23 +54,31 @@ def _names(runs: Sequence[RunResults]) -> list[str]:
     ]
 
 
+def _metric(named: Sequence[Named]) -> str:
+    """What decides, in words: of runs that do not agree, all that there is."""
+    return " or ".join(dict.fromkeys(results.run.metric_label for _, results in named))
+
+
 def _labels(named: Sequence[Named]) -> dict[str, str]:
     """The display names of the methods of all runs."""
     return {method: label for _, results in named for method, label in results.run.labels.items()}
 
 
 def _summary(named: Sequence[Named]) -> str:
-    """Which champion to take, decided on `select` as the champions themselves are; its test accuracy beside it."""
+    """Which champion to take, decided on `select` as the champions themselves are; what it has on test beside it."""
     champions = [(champion_of(results.run, results.soups), name) for name, results in named]
     known = [(champion, name) for champion, name in champions if champion is not None]
+    if len(labels := {results.run.metric_label for _, results in named}) > 1:
+        return f"The runs are decided by different metrics ({', '.join(sorted(labels))}), which do not compare."
     if not known:
         return f"{count(len(named), 'run')}, none with a champion yet."
     chosen = [(row.select_score, row, name) for row, name in known if row.select_score is not None]
     if len(chosen) < len(known):
-        return "Not every run has a select split to choose on; the test accuracies below decide nothing."
-    accuracy, champion, name = max(chosen, key=lambda one: one[0])
+        scores = "accuracies" if _metric(named) == ACCURACY else "scores"
+        return f"Not every run has a select split to choose on; the test {scores} below decide nothing."
+    reached, champion, name = max(chosen, key=lambda one: one[0])
     label = style(champion.method, _labels(named)).label
-    best = f"{label} of {name} has the highest select accuracy of a champion: {percent(accuracy)} %"
+    best = f"{label} of {name} has the highest select {_metric(named)} of a champion: {percent(reached)} %"
     best += f"; on test it reaches {percent(champion.test_score)} %."
     differ = [what for split, what in (("select", "chosen"), ("test", "tested")) if len(_image_sets(named, split)) > 1]
     if differ:
@@ -92,7 +101,7 @@ def _runs_table(named: Sequence[Named]) -> str:
     columns = [Column("Run", False), Column("Champion", False), *map(Column, headings)]
     labels, rows = _labels(named), []
     for name, results in named:
-        champion, images = champion_of(results.run, results.soups), split_size(results.run, "test")
+        champion, images = champion_of(results.run, results.soups), exact_size(results.run)
         rows.append(
             (
                 name,
@@ -123,18 +132,18 @@ def _methods_table(named: Sequence[Named]) -> str:
             next((soup.test_score for soup in results.soups if soup.method == method), None) for _, results in named
         ]
         found.append((style(method, labels).label, tested))
-    for label, accuracies in found:
-        known = [accuracy for accuracy in accuracies if accuracy is not None]
+    for label, scores in found:
+        known = [score for score in scores if score is not None]
         everywhere = len(known) == len(named)
         rows.append(
             (
                 label,
-                *map(percent, accuracies),
+                *map(percent, scores),
                 percent(statistics.mean(known)) if everywhere else MISSING,
                 f"{100 * statistics.stdev(known):.2f}" if everywhere and len(known) > 1 else MISSING,
             )
         )
-    return table("Test accuracy (%) of each method", columns, rows, source="soups.parquet, run.json")
+    return table(f"Test {_metric(named)} (%) of each method", columns, rows, source="soups.parquet, run.json")
 
 
 def _curves(named: Sequence[Named]) -> LinePlot:
@@ -151,9 +160,9 @@ def _curves(named: Sequence[Named]) -> LinePlot:
     x_title = f"Cost so far ({' or '.join(sorted(units))})"
     return LinePlot(
         "runs_cost_accuracy",
-        "Test accuracy against cost of every run",
+        f"Test {_metric(named)} against cost of every run",
         x_title,
-        "Test accuracy (%)",
+        f"Test {_metric(named)} (%)",
         series,
         source="cost_accuracy.parquet",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.metrics import ACCURACY
 from pipeline.records import ComparisonRecord, RunResults
 from pipeline.report.formats import significant
 from pipeline.report.markup import Column, paragraph, table
@@ -33,9 +34,10 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         for method, pair in pairs
     ]
     champion = style(run.champion, run.labels).label if run.champion else ""
+    test = "the exact McNemar test" if run.metric == ACCURACY else "the same resamples (paired bootstrap)"
     introduction = paragraph(
-        f"What {champion} gains in test accuracy over every other method, on the same images: wins are those that "
-        "it alone gets right. The interval resamples the images. p is of the exact McNemar test, corrected for all "
+        f"What {champion} gains in test {run.metric_label} over every other method, on the same images: wins are those "
+        f"that it alone gets right. The interval resamples the images. p is of {test}, corrected for all "
         f"{len(comparisons)} pairs of methods (Benjamini and Yekutieli); comparisons.parquet holds them all."
     )
     return introduction + table("The champion against each method", columns, rows, source="comparisons.parquet")

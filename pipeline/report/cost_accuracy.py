@@ -8,17 +8,18 @@ from html import escape
 from pipeline.records import CPU_CORE_HOURS, CostRatioRecord, CostRecord, RunRecord, RunResults, cost_unit, costs
 from pipeline.report.cost_lines import CostLine, OrderBand, cost_lines, cost_series, order_bands
 from pipeline.report.formats import MISSING, between, cost, count, percent, significant, spent
-from pipeline.report.intervals import split_size
+from pipeline.report.intervals import exact_size
 from pipeline.report.markup import Column, chart, paragraph, table
-from pipeline.report.measured import ACCURACIES, TEST, accuracy_series, b_cell, b_heading
+from pipeline.report.measured import ACCURACIES, accuracy_series, b_cell, b_heading, test_title
 from pipeline.report.plot import LinePlot, Plot, Series
 from pipeline.report.section import Section
 from pipeline.report.starting_point import LABEL, own_cost, start_series
 from pipeline.report.styles import style
 
 _COST, _NUMBER = "cost_accuracy", "number_accuracy"
+_BARS = "Bars are 95 % intervals (Wilson's) for the number of test images. "
 _BANDS = (
-    "Bars are 95 % intervals (Wilson's) for the number of test images. Dashed lines, where there are any, are means "
+    "Dashed lines, where there are any, are means "
     "over random orders of the trials, and the area around them holds 95 % of these orders."
 )
 
@@ -33,9 +34,9 @@ def _against_cost(results: RunResults) -> LinePlot:
     series += start_series(results, unit)
     return LinePlot(
         _COST,
-        f"Test accuracy of each method against cost in {unit}",
+        f"Test {results.run.metric_label} of each method against cost in {unit}",
         f"Cost so far ({unit})",
-        TEST,
+        test_title(results.run),
         series,
         source="cost_accuracy.parquet",
     )
@@ -43,7 +44,7 @@ def _against_cost(results: RunResults) -> LinePlot:
 
 def _against_number(results: RunResults) -> LinePlot:
     """As `_against_cost`, with the number of ingredients for x."""
-    costs, images = results.table("cost_accuracy", CostRecord), split_size(results.run, "test")
+    costs, images = results.table("cost_accuracy", CostRecord), exact_size(results.run)
     series = []
     for line in cost_lines(costs):
         look, rows = style(line.method, results.run.labels), [point.record for point in line.points]
@@ -51,8 +52,9 @@ def _against_number(results: RunResults) -> LinePlot:
         series.append(accuracy_series(look, x, [row.test_score for row in rows], images))
     series += _order_series(results, lambda band: band.num_ingredients)
     series += start_series(results, cost_unit(results.ingredients), bars=True)
-    what = "Test accuracy of each method against the number of ingredients"
-    return LinePlot(_NUMBER, what, "Ingredients", TEST, series, whole_x=True, source="cost_accuracy.parquet")
+    what = f"Test {results.run.metric_label} of each method against the number of ingredients"
+    y_title = test_title(results.run)
+    return LinePlot(_NUMBER, what, "Ingredients", y_title, series, whole_x=True, source="cost_accuracy.parquet")
 
 
 def _order_series(results: RunResults, x: Callable[[OrderBand], float]) -> Iterator[Series]:
@@ -79,7 +81,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         how = "The cost curve has not been computed yet. Run the study stage of the same config: "
         command = "<code>python -m pipeline run --config CONFIG --stages study,report</code>"
         return f"<p>{escape(how)}{command}</p>"
-    unit, images = cost_unit(results.ingredients), split_size(results.run, "test")
+    unit, images = cost_unit(results.ingredients), exact_size(results.run)
     costs_of = results.table("cost_accuracy", CostRecord)
     lines = cost_lines(costs_of)
     units = list(costs(results.ingredients)) or [unit]
@@ -110,9 +112,9 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         ),
         chart(plots[_COST]),
         *(paragraph(text) for line in lines if (text := worth(results.run, line, unit))),
-        _ratios(results.table("cost_ratios", CostRatioRecord), unit, results.run.labels),
+        _ratios(results.table("cost_ratios", CostRatioRecord), unit, results.run),
         chart(plots[_NUMBER]),
-        paragraph(_BANDS, "note"),
+        paragraph((_BARS if images else "") + _BANDS, "note"),
         f"<details><summary>The points as a table</summary>{points}</details>",
     ]
     return "".join(content)
@@ -127,14 +129,14 @@ def _two_units(units: Sequence[str]) -> str:
 
 def _start(run: RunRecord, images: int | None, b: Sequence[str], units: Sequence[str]) -> tuple[str, ...]:
     """The row of the starting point: no ingredients; its own cost stands beside, in no other row."""
-    figures, test = run.theta0_figures, run.theta0_score("test") or 0.0
+    test = run.theta0_score("test") or 0.0
     price = f"0{own_cost(run, units[0])}"
-    validation, select = (percent(figures.get(f"{split}_accuracy")) for split in ("val", "select"))
+    validation, select = (percent(run.theta0_score(split)) for split in ("val", "select"))
     beside = (*(MISSING for _ in b), price, *("0" for _ in units[1:]))
     return LABEL, "0", *beside, validation, select, percent(test), between(test, images)
 
 
-def _ratios(ratios: Sequence[CostRatioRecord], unit: str, labels: Mapping[str, str]) -> str:
+def _ratios(ratios: Sequence[CostRatioRecord], unit: str, run: RunRecord) -> str:
     """What each pair of methods costs at equal accuracy."""
     if not ratios:
         return ""
@@ -142,7 +144,7 @@ def _ratios(ratios: Sequence[CostRatioRecord], unit: str, labels: Mapping[str, s
     columns = [Column("Methods", False), *map(Column, headings)]
     rows = [
         (
-            f"{style(row.method, labels).label}, {style(row.baseline, labels).label}",
+            f"{style(row.method, run.labels).label}, {style(row.baseline, run.labels).label}",
             percent(row.accuracy),
             significant(row.gpu_hours),
             significant(row.baseline_gpu_hours),
@@ -153,7 +155,7 @@ def _ratios(ratios: Sequence[CostRatioRecord], unit: str, labels: Mapping[str, s
         for row in ratios
     ]
     return table(
-        "What the second method costs in times of the first, for the highest test accuracy that both reach",
+        f"What the second method costs in times of the first, for the highest test {run.metric_label} that both reach",
         columns,
         rows,
         source="cost_ratios.parquet",
@@ -184,8 +186,8 @@ def worth(run: RunRecord, line: CostLine, unit: str) -> str:
     test = f"{on_test:+.2f} pp{_interval(after.gain_low, after.gain_high)}{each}"
     if before.select_score is None or after.select_score is None:
         return (
-            f"{text}test accuracy of {label} by {test}. Without a select split nothing can tell whether more trials "
-            "would pay off."
+            f"{text}test {run.metric_label} of {label} by {test}. Without a select split nothing can tell whether more "
+            "trials would pay off."
         )
     on_select = 100 * (after.select_score - before.select_score)
     interval = _interval(after.select_gain_low, after.select_gain_high)
@@ -198,8 +200,8 @@ def worth(run: RunRecord, line: CostLine, unit: str) -> str:
     else:
         verdict = " That is no reason for more trials."
     return (
-        f"{text}select accuracy of {label} by {on_select:+.2f} pp{interval}.{verdict} The test accuracy, which decides "
-        f"nothing, changed by {test}."
+        f"{text}select {run.metric_label} of {label} by {on_select:+.2f} pp{interval}.{verdict} The test "
+        f"{run.metric_label}, which decides nothing, changed by {test}."
     )
 
 
@@ -209,7 +211,7 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 SECTION = Section(
-    "Cost against accuracy",
+    "Cost against {metric}",
     _body,
     _plots,
     anchor="cost",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.records import RunResults, VariantRecord
-from pipeline.report.intervals import split_size
+from pipeline.report.intervals import exact_size
 from pipeline.report.markup import chart, paragraph
-from pipeline.report.measured import TEST, accuracy_series, by_method, variants_table
+from pipeline.report.measured import accuracy_series, by_method, test_title, variants_table
 from pipeline.report.plot import LinePlot, Plot
 from pipeline.report.section import Section
 from pipeline.report.styles import style
@@ -16,16 +16,16 @@ _NAME = "elimination"
 
 
 def _plots(results: RunResults) -> list[Plot]:
-    variants, images = results.table(_NAME, VariantRecord), split_size(results.run, "test")
+    variants, images = results.table(_NAME, VariantRecord), exact_size(results.run)
     if not variants:
         return []
     series = []
     for method, rows in by_method(variants).items():
         look, x = style(method, results.run.labels), [int(row.value) for row in rows]
         series.append(accuracy_series(look, x, [row.test_score for row in rows], images))
-    what = "Test accuracy of each method without the best ingredients"
+    what = f"Test {results.run.metric_label} of each method without the best ingredients"
     x_title = "Best ingredients eliminated"
-    return [LinePlot(_NAME, what, x_title, TEST, series, whole_x=True, source="elimination.parquet")]
+    return [LinePlot(_NAME, what, x_title, test_title(results.run), series, whole_x=True, source="elimination.parquet")]
 
 
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
@@ -34,8 +34,8 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         return ""
     content = [
         paragraph(
-            "Soups of the sweep without its best ingredients by validation accuracy: how much a method owes to a few "
-            "good trials."
+            f"Soups of the sweep without its best ingredients by validation {results.run.metric_label}: how much a "
+            "method owes to a few good trials."
         ),
         chart(plots[_NAME]),
         variants_table(results, variants, "Eliminated", "Soups without the best ingredients", "elimination.parquet"),

@@ -12,7 +12,7 @@ MISSING = "-"
 
 
 def percent(fraction: float | None) -> str:
-    """An accuracy in per cent with two decimals, without the sign: ``94.57``; ``-`` for None."""
+    """An accuracy, or another score, in per cent with two decimals, without the sign: ``94.57``; ``-`` for None."""
     return MISSING if fraction is None else f"{100 * fraction:.2f}"
 
 
@@ -22,6 +22,11 @@ def between(accuracy: float, num_images: int | None) -> str:
         return MISSING
     low, high = interval(accuracy, num_images)
     return f"{percent(low)} to {percent(high)}"
+
+
+def capital(text: str) -> str:
+    """The text as a sentence begins: ``Macro F1``."""
+    return text[:1].upper() + text[1:]
 
 
 def significant(value: float, digits: int = 3) -> str:

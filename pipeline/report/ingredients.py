@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.records import IngredientRecord, RunResults, costs
 from pipeline.records.hyperparameters import named, shown
-from pipeline.report.formats import percent, spent
+from pipeline.report.formats import capital, percent, spent
 from pipeline.report.markup import chart, paragraph
 from pipeline.report.methods import champion_of
 from pipeline.report.plot import LinePlot, Plot, Series
@@ -21,7 +21,7 @@ _NAME = "ingredients"
 class Trials(NamedTuple):
     """The trials in search order: those that soups are made of and those that they are not.
 
-    ``floor`` is the accuracy at which the latter are marked, below all others.
+    ``floor`` is the score at which the latter are marked, below all others.
     """
 
     finished: list[IngredientRecord]
@@ -35,7 +35,8 @@ def trials(ingredients: Sequence[IngredientRecord]) -> Trials:
     finished = [row for row in rows if row.status == "finished"]
     values = [v for row in finished for v in (row.val_score, row.test_score) if v is not None] or [0.0]
     span = max(values) - min(values)
-    floor = max(0.0, min(values) - max(0.1 * span, 0.005))
+    lowest = 0.0 if min(values) >= 0 else -1.0  # that there can be
+    floor = max(lowest, min(values) - max(0.1 * span, 0.005))
     return Trials(finished, [row for row in rows if row.status != "finished"], floor)
 
 
@@ -48,8 +49,8 @@ def _in_search_order(results: RunResults) -> LinePlot:
     rows = trials(results.ingredients)
     series = []
     for label, name, marker, symbol, colour in (
-        ("Validation", "val_accuracy", "s", "square-open", VALIDATION_COLOUR),
-        ("Test", "test_accuracy", "o", "circle", TEST_COLOUR),
+        ("Validation", "val_score", "s", "square-open", VALIDATION_COLOUR),
+        ("Test", "test_score", "o", "circle", TEST_COLOUR),
     ):
         known = [row for row in rows.finished if getattr(row, name) is not None]
         accuracies = [getattr(row, name) for row in known]
@@ -64,10 +65,10 @@ def _in_search_order(results: RunResults) -> LinePlot:
         level = [100 * champion.test_score] * 2
         line = Series("Champion (test)", look.colour, "", "circle", ends, level, line="dash", points=False)
         series.append(line)
-    what = "Validation and test accuracy of every trial in search order"
-    return LinePlot(
-        _NAME, what, "Trial, in search order", "Accuracy (%)", series, whole_x=True, source="ingredients.parquet"
-    )
+    label = results.run.metric_label
+    what = f"Validation and test {label} of every trial in search order"
+    y_title = f"{capital(label)} (%)"
+    return LinePlot(_NAME, what, "Trial, in search order", y_title, series, whole_x=True, source="ingredients.parquet")
 
 
 def _trial_points(

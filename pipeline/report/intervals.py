@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from pipeline.metrics import ACCURACY
 from pipeline.records import RunRecord
 
 
@@ -16,6 +17,11 @@ def interval(accuracy: float, num_images: int) -> tuple[float, float]:
         raise ValueError("an accuracy needs at least one image")
     wilson = binomtest(round(accuracy * num_images), num_images).proportion_ci(method="wilson")
     return float(wilson.low), float(wilson.high)
+
+
+def exact_size(run: RunRecord) -> int | None:
+    """The number of test images, where they give an `interval`: None where another metric than accuracy decides."""
+    return split_size(run, "test") if run.metric == ACCURACY else None
 
 
 def split_size(run: RunRecord, name: str) -> int | None:

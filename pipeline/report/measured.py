@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.records import RunResults, VariantRecord
+from pipeline.records import RunRecord, RunResults, VariantRecord
 from pipeline.report.formats import MISSING, between, duration, memory_with_kind, percent
-from pipeline.report.intervals import interval, split_size
+from pipeline.report.intervals import exact_size, interval
 from pipeline.report.markup import Column, table
 from pipeline.report.plot import Series
 from pipeline.report.styles import MethodStyle, style
 
-TEST = "Test accuracy (%)"
 ACCURACIES = ("Validation %", "Select %", "Test %", "95 % interval")
+
+
+def test_title(run: RunRecord) -> str:
+    """What an axis says that shows what decides, on the test split."""
+    return f"Test {run.metric_label} (%)"
 
 
 def accuracy_series(
@@ -24,7 +28,7 @@ def accuracy_series(
     *,
     band: bool = False,
 ) -> Series:
-    """Test accuracies with their intervals, where the number of images is known."""
+    """Test accuracies (or scores) with their intervals, where `exact_size` gives the number of images."""
     intervals = [interval(accuracy, images) for accuracy in accuracies] if images else []
     return Series(
         *look,
@@ -67,7 +71,7 @@ def variants_table(
     results: RunResults, rows: Sequence[VariantRecord], heading: str, caption: str, source: str, default: str = "run"
 ) -> str:
     """A table of soups of which one thing varies; ``default`` names the run's own value."""
-    images = split_size(results.run, "test")
+    images = exact_size(results.run)
     shifts = [f"{name} %" for name in rows[0].shift_scores]
     headings = (heading, *ACCURACIES, *shifts, "Selected", *b_heading(rows), "Construction", "Peak memory")
     columns = [Column("Method", False), *map(Column, headings)]

@@ -1,12 +1,21 @@
-"""The methods: how accurate each is, and what it took to build."""
+"""The methods: how good each is, and what it took to build."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from pipeline.records import RunRecord, RunResults, SoupRecord
-from pipeline.report.formats import MISSING, about_memory, between, duration, memory_with_kind, percent, significant
-from pipeline.report.intervals import split_size
+from pipeline.report.formats import (
+    MISSING,
+    about_memory,
+    between,
+    capital,
+    duration,
+    memory_with_kind,
+    percent,
+    significant,
+)
+from pipeline.report.intervals import exact_size
 from pipeline.report.markup import Column, paragraph, table
 from pipeline.report.measured import b_cell, b_heading
 from pipeline.report.plot import Plot
@@ -21,7 +30,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     run, soups = results.run, results.soups
     if not soups:
         return paragraph("No soup has been built yet: run the soup stage (--stages soup).")
-    images = split_size(run, "test")
+    images = exact_size(run)
     accuracies = ("Validation %", "Select %", "Test %", "95 % interval")
     shifts = list(soups[0].shift_scores)
     built = ("Selected", *b_heading(soups), "Time per epoch", "Epochs", "Construction", "Peak memory")
@@ -69,7 +78,9 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     if any(soup.method not in results.coefficients for soup in soups):
         notes += " An ensemble runs all its selected models for every prediction; every other row is a single model."
     headings = [Column(name, name != "Method") for name in columns]
-    methods = table("Accuracy and cost of each method", headings, rows, marked, "soups.parquet, run.json")
+    methods = table(
+        f"{capital(run.metric_label)} and cost of each method", headings, rows, marked, "soups.parquet, run.json"
+    )
     below = champion is not None and below_start(run, champion)
     warning = paragraph(f"The champion is below the starting point: {below}.") if below else ""
     return methods + warning + paragraph(notes, "note")
@@ -77,13 +88,13 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
 
 def _start(run: RunRecord, shifts: Sequence[str], num_columns: int) -> tuple[str, ...]:
     """The row of the model that all trials started from, which was not built from ingredients."""
-    figures, test = run.theta0_figures, run.theta0_score("test") or 0.0
+    test = run.theta0_score("test") or 0.0
     known = (
         LABEL,
-        percent(figures.get("val_accuracy")),
-        percent(figures.get("select_accuracy")),
+        percent(run.theta0_score("val")),
+        percent(run.theta0_score("select")),
         percent(test),
-        between(test, split_size(run, "test")),
+        between(test, exact_size(run)),
         *(percent(run.theta0_score(name)) for name in shifts),
     )
     return (*known, *(num_columns - len(known)) * (MISSING,))

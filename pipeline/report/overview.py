@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.metrics import ACCURACY
 from pipeline.records import (
     ComparisonRecord,
     CostRatioRecord,
@@ -44,7 +45,9 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         facts(_tiles(run, champion, baseline, tested, ingredients), "tiles"),
         paragraph(_verdict(run, champion), "lead"),
         paragraph(_below(run, champion)) if below_start(run, champion) else "",
-        paragraph(_gain(champion, baseline, tested) + _renewed(champion, baseline, soups)) if baseline else "",
+        paragraph(_gain(run, champion, baseline, tested) + _renewed(run, champion, baseline, soups))
+        if baseline
+        else "",
         paragraph(_spent(run, ingredients, champion)),
         *map(paragraph, _worth(results, champion)),
     ]
@@ -74,7 +77,7 @@ def _equal_accuracy(run: RunRecord, ratio: CostRatioRecord, unit: str) -> str:
     """What two methods cost for the same accuracy, in search order and over all orders."""
     method, baseline = (style(name, run.labels).label for name in (ratio.method, ratio.baseline))
     text = (
-        f"For {percent(ratio.accuracy)} % test accuracy {baseline} needed "
+        f"For {percent(ratio.accuracy)} % test {run.metric_label} {baseline} needed "
         f"{significant(ratio.baseline_gpu_hours)} {unit}, {method} {significant(ratio.gpu_hours)}."
     )
     for name, best, other in (
@@ -86,7 +89,7 @@ def _equal_accuracy(run: RunRecord, ratio: CostRatioRecord, unit: str) -> str:
     orders = f"Over {ratio.orders} orders of the trials {baseline}" if ratio.orders > 1 else baseline
     doubt = ", so it may be chance" if ratio.low <= 1 <= ratio.high else ""
     return (
-        f"{text} {orders} costs {significant(ratio.ratio)} times as much as {method} for the same accuracy "
+        f"{text} {orders} costs {significant(ratio.ratio)} times as much as {method} for the same {run.metric_label} "
         f"(95 % interval {significant(ratio.low)} to {significant(ratio.high)}{doubt})."
     )
 
@@ -101,7 +104,7 @@ def _tiles(
     """The four figures at the top."""
     tiles = [
         ("Champion", style(champion.method, run.labels).label),
-        ("Test accuracy", f"{percent(champion.test_score)} %"),
+        (f"Test {run.metric_label}", f"{percent(champion.test_score)} %"),
     ]
     if baseline is not None and baseline.method != champion.method:
         gain = champion.test_score - baseline.test_score
@@ -116,16 +119,20 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
     select = split_size(run, "select")
     name = style(champion.method, run.labels).label
     if champion.select_score is None:
-        chosen = f"{name} is the champion, chosen by validation accuracy because this run has no select split."
+        chosen = (
+            f"{name} is the champion, chosen by validation {run.metric_label} because this run has no select split."
+        )
     else:
         size = f", {count(select, 'image')} set aside for this choice" if select else ""
         chosen = (
-            f"{name} is the champion: of the single models it has the best accuracy on the select split "
+            f"{name} is the champion: of the single models it has the best {run.metric_label} on the select split "
             f"({percent(champion.select_score)} %{size})."
         )
     reached = f"On the test split, which no choice has seen, it reaches {percent(champion.test_score)} %"
     if images is None:
         return f"{chosen} {reached}."
+    if run.metric != ACCURACY:
+        return f"{chosen} {reached} ({count(images, 'image')})."
     return f"{chosen} {reached} (95 % interval {between(champion.test_score, images)}, {count(images, 'image')})."
 
 
@@ -137,7 +144,7 @@ def _below(run: RunRecord, champion: SoupRecord) -> str:
     )
 
 
-def _gain(champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord | None) -> str:
+def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord | None) -> str:
     """What the champion gained over the best single trial, and whether that is more than chance."""
     if champion.method == baseline.method:
         return "No soup beat it on the split that chooses, so mixing gained nothing here."
@@ -150,15 +157,20 @@ def _gain(champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord |
     if tested is None:
         return text
     noise = "within noise" if tested.p_adjusted >= _SIGNIFICANT else "beyond noise"
+    interval = f"The 95 % interval of the difference is {100 * tested.low:+.2f} to {100 * tested.high:+.2f} points."
+    if run.metric != ACCURACY:
+        p = f"p = {significant(tested.p_adjusted)}"
+        return (
+            f"{text} This is {noise}: the paired bootstrap, corrected for all pairs of methods, gives {p}. {interval}"
+        )
     return (
         f"{text} This is {noise}: of {count(tested.wins + tested.losses, 'test image')} that only one of them gets "
         f"right the champion has {tested.wins}; the exact McNemar test, corrected for all pairs of methods, gives "
-        f"p = {significant(tested.p_adjusted)}. The 95 % interval of the difference is {100 * tested.low:+.2f} to "
-        f"{100 * tested.high:+.2f} points."
+        f"p = {significant(tested.p_adjusted)}. {interval}"
     )
 
 
-def _renewed(champion: SoupRecord, baseline: SoupRecord, soups: Sequence[SoupRecord]) -> str:
+def _renewed(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, soups: Sequence[SoupRecord]) -> str:
     """What of the gain renewed BatchNorm statistics bring alone, which soups have and trials have not."""
     renewed = next((soup for soup in soups if soup.method == RENEWED), None)
     if renewed is None or champion.method == baseline.method:
@@ -167,8 +179,8 @@ def _renewed(champion: SoupRecord, baseline: SoupRecord, soups: Sequence[SoupRec
         100 * (one.test_score - other.test_score) for one, other in ((renewed, baseline), (champion, renewed))
     )
     return (
-        f" Renewing the BatchNorm statistics of that trial alone changes its accuracy by {alone:+.2f} points; to that "
-        f"mixing adds {rest:+.2f}."
+        f" Renewing the BatchNorm statistics of that trial alone changes its {run.metric_label} by {alone:+.2f} points; "
+        f"to that mixing adds {rest:+.2f}."
     )
 
 
@@ -184,14 +196,15 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
     total = spent(costs(ingredients))
     trials = f"{count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''}"
     text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}{_kinds(ingredients)}."
+    start = percent(run.theta0_score("test"))
     if run.theta0_gpu_hours is not None:
         unit = own_unit(run, cost_unit(ingredients))
         text += (
             f" The starting point they share cost {cost(run.theta0_gpu_hours, unit)} beside that and has "
-            f"{percent(run.theta0_score("test"))} % test accuracy."
+            f"{start} % test {run.metric_label}."
         )
     elif run.theta0_score("test") is not None:
-        text += f" The starting point they share has {percent(run.theta0_score("test"))} % test accuracy."
+        text += f" The starting point they share has {start} % test {run.metric_label}."
     if champion is not None:
         text += f" Building the champion from {count(champion.num_ingredients, 'ingredient')} "
         text += f"took {duration(champion.construction_seconds)}."

@@ -56,7 +56,7 @@ def page(results: RunResults) -> str:
         plots += drawn.values()
         if body := part.body(results, drawn):
             anchor = part.anchor or name
-            html[anchor] = section(anchor, part.title, body)
+            html[anchor] = section(anchor, part.title.replace("{metric}", results.run.metric_label), body)
     return document(results.run.name, "Model soup report", facts(_origin(results.run), "facts"), html, plots)
 
 

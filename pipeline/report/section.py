@@ -15,7 +15,7 @@ def _none(results: RunResults) -> list[Plot]:
 
 @dataclass(frozen=True)
 class Section:
-    """A section under the heading ``title``.
+    """A section under the heading ``title``, in which ``{metric}`` stands for what decides.
 
     ``body`` is its HTML, made of the pieces in `markup`; "" leaves the section out. The figures that ``plots`` draws
     are handed to it by name, to be placed with `markup.chart`; they are written as files too. ``anchor`` is its id on

@@ -12,7 +12,7 @@ from pipeline.report.section import Section
 _SPLIT_USES = {
     "pretrain": "makes the starting point that all trials share",
     "train": "fine-tunes every trial",
-    "fit": "scores the trials and teaches the soups (validation accuracy)",
+    "fit": "scores the trials and teaches the soups (validation {metric})",
     "select": "chooses the champion",
     "test": "reported, never used for a choice",
 }
@@ -23,10 +23,14 @@ _SHIFT_USE = "another test set: reported, never used for a choice"
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     columns = [Column("Split", False), Column("Images"), Column("Used for", False), Column("SHA-256 of indices", False)]
     rows = [
-        (split.name, f"{split.size:,}", _SPLIT_USES.get(split.name, _SHIFT_USE), split.indices_sha256[:12])
+        (split.name, f"{split.size:,}", _use(results, split.name), split.indices_sha256[:12])
         for split in results.run.splits
     ]
     return table("What each image was used for", columns, rows, source="run.json")
+
+
+def _use(results: RunResults, split: str) -> str:
+    return _SPLIT_USES.get(split, _SHIFT_USE).format(metric=results.run.metric_label)
 
 
 SECTION = Section("Splits", _body)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.records import CPU_CORE_HOURS, GPU_HOURS, CoefficientRecord, RunRecord, RunResults, SoupRecord
+from pipeline.records import CPU_CORE_HOURS, GPU_HOURS, CoefficientRecord, RunRecord, RunResults, SoupRecord, score
 from pipeline.report.formats import percent, significant
-from pipeline.report.intervals import interval, split_size
+from pipeline.report.intervals import exact_size, interval
 from pipeline.report.plot import Series
 from pipeline.report.styles import GREY
 
@@ -13,19 +13,19 @@ _UNITS = {"cpu": CPU_CORE_HOURS, "cuda": GPU_HOURS}
 
 
 def below_start(run: RunRecord, champion: SoupRecord) -> str:
-    """Where the champion is less accurate than the starting point: ``select 71.00 % against 74.00 %``.
+    """Where the champion is worse than the starting point: ``select 71.00 % against 74.00 %``.
 
     Compared are the split that chose the champion (validation where there is no select) and test. Empty where it is
     below on neither, and where nothing is known of the starting point.
     """
-    chooser = ("select", "select_accuracy") if champion.select_score is not None else ("validation", "val_accuracy")
+    chooser = ("select", "select") if champion.select_score is not None else ("validation", "val")
     pairs = [
-        (split, getattr(champion, column), run.theta0_figures[column])
-        for split, column in (chooser, ("test", "test_accuracy"))
-        if column in run.theta0_figures
+        (name, score(champion, split) or 0.0, start)
+        for name, split in (chooser, ("test", "test"))
+        if (start := run.theta0_score(split)) is not None
     ]
     return ", ".join(
-        f"{split} {percent(reached)} % against {percent(start)} %" for split, reached, start in pairs if reached < start
+        f"{name} {percent(reached)} % against {percent(start)} %" for name, reached, start in pairs if reached < start
     )
 
 
@@ -48,21 +48,21 @@ def is_start(coefficients: list[CoefficientRecord]) -> bool:
 
 def start_series(results: RunResults, unit: str, *, bars: bool = False) -> list[Series]:
     """The starting point as the point of no ingredients and no trials, its own cost beside; none where not known."""
-    run, images = results.run, split_size(results.run, "test")
-    accuracy = run.theta0_score("test")
-    if accuracy is None:
+    run, images = results.run, exact_size(results.run)
+    value = run.theta0_score("test")
+    if value is None:
         return []
     price = own_cost(run, unit)
-    low, high = interval(accuracy, images) if bars and images else (None, None)
+    low, high = interval(value, images) if bars and images else (None, None)
     return [
         Series(
             f"{LABEL}{price}",
             *(GREY, "+", "cross-thin"),
             x=[0],
-            y=[100 * accuracy],
+            y=[100 * value],
             low=[] if low is None else [100 * low],
             high=[] if high is None else [100 * high],
             line=None,
-            hover=[] if bars else [f"<b>{LABEL}</b>{price}<br>test {percent(accuracy)} %"],
+            hover=[] if bars else [f"<b>{LABEL}</b>{price}<br>test {percent(value)} %"],
         )
     ]

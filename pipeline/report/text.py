@@ -15,11 +15,11 @@ _HEADINGS = ("method", "validation %", "select %", "test %", "models", "build ti
 def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequence[IngredientRecord]) -> str:
     """The methods as a plain-text table of at most 100 columns, the champion marked with a star, theta0 before them.
 
-    Accuracies are in per cent; ``models`` counts the ingredients selected out of all.
+    Scores are in per cent; ``models`` counts the ingredients selected out of all.
     """
     start, champion = run.theta0_figures, champion_of(run, soups)
-    accuracies = (percent(start.get(f"{split}_accuracy")) for split in ("val", "select", "test"))
-    rows = [("  theta0", *accuracies, *3 * (MISSING,))] if "test_accuracy" in start else []
+    scores = (percent(run.theta0_score(split)) for split in ("val", "select", "test"))
+    rows = [("  theta0", *scores, *3 * (MISSING,))] if run.theta0_score("test") is not None else []
     rows += [
         (
             f"{'*' if soup is champion else ' '} {soup.method}",
@@ -41,7 +41,7 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
     lines.insert(1, "-" * len(lines[0]))
     if champion is not None:
         chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
-        lines += ["", f"* champion: best {chooser} accuracy of a single model"]
+        lines += ["", f"* champion: best {chooser} {run.metric_label} of a single model"]
         if below := below_start(run, champion):
             lines.append(f"  below the starting point, theta0: {below}")
     if text := in_one_block(soups, {}):

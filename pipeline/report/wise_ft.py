@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from html import escape
 
 from pipeline.records import RunResults, VariantRecord
-from pipeline.report.intervals import split_size
+from pipeline.report.intervals import exact_size
 from pipeline.report.markup import chart, paragraph
-from pipeline.report.measured import TEST, accuracy_series, by_method, variants_table
+from pipeline.report.measured import accuracy_series, by_method, test_title, variants_table
 from pipeline.report.plot import LinePlot, Plot, Series
 from pipeline.report.section import Section
 from pipeline.report.styles import style
@@ -24,13 +24,14 @@ def _plots(results: RunResults) -> list[Plot]:
 
 
 def _against_alpha(results: RunResults) -> LinePlot:
-    images = split_size(results.run, "test")
+    images = exact_size(results.run)
     series = []
     for method, rows in by_method(results.table(_NAME, VariantRecord)).items():
         look, x = style(method, results.run.labels), [float(row.value) for row in rows]
         series.append(accuracy_series(look, x, [row.test_score for row in rows], images, band=True))
-    what = "Test accuracy between the starting point and each soup"
-    return LinePlot(_NAME, what, "alpha (0: starting point, 1: soup)", TEST, series, source="wise_ft.parquet")
+    what = f"Test {results.run.metric_label} between the starting point and each soup"
+    y_title = test_title(results.run)
+    return LinePlot(_NAME, what, "alpha (0: starting point, 1: soup)", y_title, series, source="wise_ft.parquet")
 
 
 def _against_shifts(results: RunResults) -> LinePlot:
@@ -46,8 +47,11 @@ def _against_shifts(results: RunResults) -> LinePlot:
                 hover=[f"<b>{escape(look.label)}</b><br>alpha {row.value}" for row in rows],
             )
         )  # fmt: skip
-    what = "Mean accuracy on the shifts against test accuracy, from the starting point (alpha 0) to each soup (1)"
-    return LinePlot("wise_ft_shifts", what, TEST, "Mean accuracy on the shifts (%)", series, source="wise_ft.parquet")
+    label, x_title = results.run.metric_label, test_title(results.run)
+    what = f"Mean {label} on the shifts against test {label}, from the starting point (alpha 0) to each soup (1)"
+    return LinePlot(
+        "wise_ft_shifts", what, x_title, f"Mean {label} on the shifts (%)", series, source="wise_ft.parquet"
+    )
 
 
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:

@@ -44,7 +44,9 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._hours = Gauge(
             "gpu_hours", "Cost of all ended trials on GPUs; CPU core hours where none had one.", ("sweep",)
         )
-        self._best = Gauge("best_accuracy", "Best validation accuracy of a trial, a fraction.", ("sweep",))
+        self._best = Gauge(
+            "best_accuracy", "Best validation accuracy (or score by data.metric) of a trial.", ("sweep",)
+        )
         for gauge in (self._finished, self._hours, self._best):
             gauge.set_default_tags({"sweep": sweep})
         self._measure()
@@ -103,16 +105,16 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._measure()
         seconds = (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
         left = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-        line = self._table.row(row, self._best_accuracy(), f"{len(self.rows)}/{self._total}", left)
+        line = self._table.row(row, self._best_score(), f"{len(self.rows)}/{self._total}", left)
         self._tell(f"{line}  {row.reason}" if row.reason else line)
 
-    def _best_accuracy(self) -> float | None:
-        return max((row.val_accuracy for row in self.rows if row.val_accuracy is not None), default=None)
+    def _best_score(self) -> float | None:
+        return max((row.val_score for row in self.rows if row.val_score is not None), default=None)
 
     def _measure(self) -> None:
         self._finished.set(sum(row.status == "finished" for row in self.rows))
         self._hours.set(next(iter(costs(self.rows).values()), 0.0))
-        self._best.set(self._best_accuracy() or 0.0)
+        self._best.set(self._best_score() or 0.0)
 
 
 def _last_error(trial: Any) -> str:

@@ -54,7 +54,7 @@ class ProgressTable:
             [
                 str(row.trial_index),
                 *(texts.get(name, "-") for name in self._widths),
-                _percent(row.val_accuracy) if row.status == "finished" else row.status,
+                _percent(row.val_score) if row.status == "finished" else row.status,
                 _percent(best),
                 f"{row.gpu_hours:.3g}",
                 done,
@@ -78,8 +78,8 @@ def _in_two(heading: str) -> tuple[str, str]:
     return first, last
 
 
-def _percent(accuracy: float | None) -> str:
-    return "-" if accuracy is None else f"{100 * accuracy:.2f}"
+def _percent(score: float | None) -> str:
+    return "-" if score is None else f"{100 * score:.2f}"
 
 
 def _wrapped(text: str) -> list[str]:

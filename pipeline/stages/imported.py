@@ -96,10 +96,10 @@ def import_checkpoints(
 ) -> None:
     """Register ``checkpoints`` that are not registered yet, row by row of ``rows``, and write the run's records.
 
-    ``rows`` hold what is known of each; accuracies that are None are measured, and scores by another metric. All files are checked before the first
-    is registered; of one that holds raw and averaged weights, those that ``weights`` says are taken. Raises ModelError
-    that lists the files that do not fit the model of the run, cannot be souped or are there twice, and ConfigError for
-    files that were fine-tuned from different starting points.
+    ``rows`` hold what is known of each; accuracies that are None are measured, and scores by another metric. All files
+    are checked before the first is registered; of one that holds raw and averaged weights, those that ``weights`` says
+    are taken. Raises ModelError that lists the files that do not fit the model of the run, cannot be souped or are
+    there twice, and ConfigError for files that were fine-tuned from different starting points.
     """
     config = run.config
     use_gpu, reserved = trial_resources(run.cluster, config.search)

@@ -99,7 +99,13 @@ def _origin(record: RunRecord) -> dict[str, str]:
     """What versions say of where they come from, as the run was made."""
     splits = {f"split_{split.name}": split.indices_sha256 for split in record.splits}
     metric = {} if record.metric == ACCURACY else {METRIC: record.metric}
-    return {"seed": str(record.seed), "git_commit": record.git_commit or "unknown", **record.versions, **splits, **metric}
+    return {
+        "seed": str(record.seed),
+        "git_commit": record.git_commit or "unknown",
+        **record.versions,
+        **splits,
+        **metric,
+    }
 
 
 def restore_trials(sweep: Sweep, folder: RunFolder, record: RunRecord) -> list[IngredientRecord]:

@@ -10,10 +10,11 @@ from PIL import Image
 
 from pipeline.config import DataConfig, Known
 from pipeline.data import SOURCES
+from pipeline.metrics import METRICS
 
 
 def data_config(**settings) -> DataConfig:
-    known = Known({name: source.needs for name, source in SOURCES.items()}, (), {}, {}, {}, {})
+    known = Known({name: source.needs for name, source in SOURCES.items()}, (), {}, {}, {}, {}, METRICS)
     return DataConfig.model_validate(settings, context=known)
 
 

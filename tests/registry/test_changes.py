@@ -404,7 +404,7 @@ def test_a_soup_is_registered_again(sweep, soups, tmp_path, what):
         assert make_soup(sweep, tmp_path, method, number) == soups[method]
     point_aliases(sweep, soups)
     assert soup_changes(sweep) == []
-    assert find_soup(sweep, "greedy").accuracies["test_accuracy"] == 0.7
+    assert find_soup(sweep, "greedy").figures["test_accuracy"] == 0.7
     assert len(runs(sweep, "soup")) == 2
 
 

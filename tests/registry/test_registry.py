@@ -372,7 +372,7 @@ def test_versions_tell_where_they_come_from(sweep, recorder, tmp_path):
     (found,) = list_soups(sweep)
     assert found.lineage == lineage(settings={"ties": "accept"})
     assert (found.method, found.version) == ("greedy", int(soup.version))
-    assert found.accuracies == {"val_accuracy": 0.9, "select_accuracy": 0.8, "test_accuracy": 0.7}
+    assert found.figures == {"val_accuracy": 0.9, "select_accuracy": 0.8, "test_accuracy": 0.7}
     assert fetch_soup(found, tmp_path).exists()
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch.nn import functional as F
 
 from pipeline.errors import TrialRejected
-from pipeline.evaluation import split_accuracies
+from pipeline.evaluation import split_figures
 from pipeline.finetune import Finetuned, Trainer
 from pipeline.records import EpochRecord, Hyperparameters
 
@@ -49,11 +49,8 @@ def train(model, splits, hyper, settings, *, device, resume=None, on_epoch=None)
                 data_wait=0.0,
             )
             on_epoch(record, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1})
-    accuracies = split_accuracies(model, splits, device)
     return Finetuned(
-        val_accuracy=accuracies["fit"],
-        select_accuracy=accuracies["select"],
-        test_accuracy=accuracies["test"],
+        **split_figures(model, splits, device),
         images_seen=hyper.epochs * len(splits.train),
         peak_memory_bytes=None,
     )
