@@ -179,8 +179,8 @@ def _renewed(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, soups: 
         100 * (one.test_score - other.test_score) for one, other in ((renewed, baseline), (champion, renewed))
     )
     return (
-        f" Renewing the BatchNorm statistics of that trial alone changes its {run.metric_label} by {alone:+.2f} points; "
-        f"to that mixing adds {rest:+.2f}."
+        f" Renewing the BatchNorm statistics of that trial alone changes its {run.metric_label} by {alone:+.2f} "
+        f"points; to that mixing adds {rest:+.2f}."
     )
 
 

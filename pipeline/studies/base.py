@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config import Config, Known
+from pipeline.metrics import deciding
 from pipeline.records import (
     CoefficientRecord,
     IngredientRecord,
@@ -21,6 +21,7 @@ from pipeline.records import (
     cumulative_gpu_hours,
 )
 from pipeline.soup_requests import Request, SoupRequest
+from pipeline.studies.statistics import Predicted, Score
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,15 @@ class StudyInputs:
         """The soup of all finished trials, as the soup stage asks for it."""
         return whole_sweep(self.request, self.ingredients, method)
 
-    def correct(self, predictions: str, split: str = "test") -> NDArray[np.bool_]:
-        """Whether each image (N,) of the split, by index, was predicted right."""
-        return correct_images(self.read_predictions(predictions), split)
+    def predicted(self, predictions: str, split: str = "test") -> Predicted:
+        """What was predicted for the images of the split, by index."""
+        return predicted_images(self.read_predictions(predictions), split)
+
+    @property
+    def score(self) -> Score | None:
+        """What decides, as a function of labels and predictions; None: accuracy."""
+        metric, num_classes = deciding(self.run.metric), len(self.run.class_names)
+        return None if metric is None else lambda labels, predicted: metric.score(labels, predicted, num_classes)
 
 
 def finished_trials(rows: Sequence[IngredientRecord]) -> list[IngredientRecord]:
@@ -79,10 +86,11 @@ def whole_sweep(request: RequestSoup, rows: Sequence[IngredientRecord], method: 
     return request(method, indices, cumulative_gpu_hours(rows, len(indices)))
 
 
-def correct_images(rows: Sequence[PredictionRecord], split: str = "test") -> NDArray[np.bool_]:
-    """Whether each image (N,) of the split, by index, was predicted right."""
+def predicted_images(rows: Sequence[PredictionRecord], split: str = "test") -> Predicted:
+    """What was predicted for the images of the split, by index."""
     images = sorted((row for row in rows if row.split == split), key=lambda row: row.image_index)
-    return np.array([row.prediction == row.label for row in images], dtype=np.bool_)
+    labels, predictions = ([getattr(row, column) for row in images] for column in ("label", "prediction"))
+    return Predicted(np.array(labels, dtype=np.int64), np.array(predictions, dtype=np.int64))
 
 
 def _nothing(inputs: StudyInputs) -> Mapping[str, Request]:

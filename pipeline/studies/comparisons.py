@@ -12,25 +12,45 @@ from numpy.typing import NDArray
 from pipeline.records import ComparisonRecord, Record
 from pipeline.records.folder import predictions_path
 from pipeline.studies.base import Study, StudyInputs
-from pipeline.studies.statistics import mcnemar, paired_interval
+from pipeline.studies.statistics import (
+    Predicted,
+    Score,
+    bootstrap_interval,
+    bootstrap_p,
+    mcnemar,
+    paired_interval,
+    resampled_scores,
+)
+
+_RESAMPLES = 10_000  # as many as small p-values, corrected for all pairs, need
 
 
-def compare_methods(correct: Mapping[str, NDArray[np.bool_]]) -> list[ComparisonRecord]:
-    """All pairs, in the order of the methods; ``correct`` says which of the same test images (N,) each got right.
+def compare_methods(models: Mapping[str, Predicted], score: Score | None = None) -> list[ComparisonRecord]:
+    """All pairs, in the order of the methods; ``models`` says what each predicted for the same test images.
 
-    Corrected as Benjamini and Yekutieli (2001) do, which holds however the tests depend on each other: they share
-    images and models.
+    By accuracy p-values are those of the exact McNemar test, by another ``score`` of the paired bootstrap. Corrected as
+    Benjamini and Yekutieli (2001) do, which holds however the tests depend on each other: they share images and models.
     """
     from scipy.stats import false_discovery_control  # slow to import
 
-    pairs = list(combinations(correct, 2))
-    p_values = [mcnemar(correct[one], correct[other]) for one, other in pairs]
+    correct = {name: model.correct for name, model in models.items()}
+    pairs = list(combinations(models, 2))
+    resamples: Mapping[str, NDArray[np.float64]] = {}
+    if score is None:
+        p_values = [mcnemar(correct[one], correct[other]) for one, other in pairs]
+    else:
+        resamples = resampled_scores(models, score, _RESAMPLES) if pairs else {}
+        p_values = [bootstrap_p(resamples[one] - resamples[other]) for one, other in pairs]
     adjusted = false_discovery_control(p_values, method="by") if pairs else []
     comparisons = []
     for (one, other), p_value, p_adjusted in zip(pairs, p_values, adjusted, strict=True):
         wins = int((correct[one] & ~correct[other]).sum())
         losses = int((correct[other] & ~correct[one]).sum())
-        interval = paired_interval(wins, losses, len(correct[one]))
+        if score is None:
+            interval = paired_interval(wins, losses, len(correct[one]))
+        else:
+            first, second = (score(models[name].labels, models[name].predictions) for name in (one, other))
+            interval = bootstrap_interval(first - second, resamples[one] - resamples[other])
         comparisons.append(
             ComparisonRecord(
                 method=one,
@@ -48,8 +68,8 @@ def compare_methods(correct: Mapping[str, NDArray[np.bool_]]) -> list[Comparison
 
 
 def _rows(inputs: StudyInputs, answers: Mapping[str, Any]) -> Mapping[str, Sequence[Record]]:
-    correct = {soup.method: inputs.correct(predictions_path(soup.method)) for soup in inputs.soups}
-    return {"comparisons": compare_methods(correct)}
+    models = {soup.method: inputs.predicted(predictions_path(soup.method)) for soup in inputs.soups}
+    return {"comparisons": compare_methods(models, inputs.score)}
 
 
 COMPARISONS = Study(tables={"comparisons": ComparisonRecord}, rows=_rows)

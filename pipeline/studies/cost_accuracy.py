@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated
@@ -14,6 +14,7 @@ from pydantic import Field
 from pipeline.config import Count, MethodName, Once, Section
 from pipeline.records import (
     CPU_CORE_HOURS,
+    SCORES,
     CostRatioRecord,
     CostRecord,
     IngredientRecord,
@@ -25,7 +26,16 @@ from pipeline.records import (
 )
 from pipeline.soup_requests import SoupRequest
 from pipeline.studies.base import BuiltSoup, Study, StudyInputs
-from pipeline.studies.statistics import Curve, cost_ratio, paired_interval
+from pipeline.studies.statistics import (
+    Curve,
+    Interval,
+    Predicted,
+    Score,
+    bootstrap_interval,
+    cost_ratio,
+    paired_interval,
+    resampled_scores,
+)
 
 
 class CostAccuracySettings(Section):
@@ -62,6 +72,7 @@ class CostPoint:
             predictions=built.predictions,
             cpu_core_hours=self.cpu_core_hours,
             block_size=soup.block_size,
+            **{name: value for name, value in soup.scores.items() if name in SCORES},
         )
 
 
@@ -100,18 +111,20 @@ def _point(
     return CostPoint(name, order_seed, request, beside)
 
 
-def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.bool_]]) -> list[CostRatioRecord]:
-    """What every pair of methods costs at equal test accuracy.
+def cost_ratios(
+    points: Sequence[CostRecord], models: Mapping[str, Predicted], score: Score | None = None
+) -> list[CostRatioRecord]:
+    """What every pair of methods costs at equal test accuracy, or at an equal ``score`` by another metric.
 
-    ``correct`` says by the path of their predictions which test images (N,) the soups got right. There is nothing to
-    compare where curves have one point, and no ratio where trials were free or their cost is in two units.
+    ``models`` says by their path what the soups predicted for the test images. There is nothing to compare where curves
+    have one point, and no ratio where trials were free or their cost is in two units.
     """
     if any(point.cpu_core_hours is not None for point in points):
         return []
     methods = list(dict.fromkeys(point.method for point in points))
     ratios = []
     for method, baseline in combinations(reversed(methods), 2):
-        ours, theirs = (_curves(points, name, correct) for name in (method, baseline))
+        ours, theirs = (_curves(points, name, models, score) for name in (method, baseline))
         if len(ours[0].hours) < 2 or min(curve.hours.min() for curve in (*ours, *theirs)) <= 0:
             continue
         cost = cost_ratio(ours, theirs)
@@ -119,8 +132,8 @@ def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.b
             CostRatioRecord(
                 method=method,
                 baseline=baseline,
-                best_accuracy=float(ours[0].correct.mean(axis=1).max()),
-                baseline_best_accuracy=float(theirs[0].correct.mean(axis=1).max()),
+                best_accuracy=_best(ours[0]),
+                baseline_best_accuracy=_best(theirs[0]),
                 accuracy=cost.accuracy,
                 gpu_hours=cost.hours,
                 baseline_gpu_hours=cost.baseline_hours,
@@ -133,48 +146,83 @@ def cost_ratios(points: Sequence[CostRecord], correct: Mapping[str, NDArray[np.b
     return ratios
 
 
+def _best(curve: Curve) -> float:
+    """What the best soup of a curve has on the images as they are."""
+    if curve.scores is None:
+        return float(curve.correct.mean(axis=1).max())
+    return max(curve.scores(np.arange(curve.correct.shape[1])))
+
+
 def with_gains(
     points: Sequence[CostRecord],
-    correct: Mapping[str, NDArray[np.bool_]],
-    correct_on_select: Mapping[str, NDArray[np.bool_]],
+    models: Mapping[str, Predicted],
+    models_on_select: Mapping[str, Predicted],
+    score: Score | None = None,
 ) -> list[CostRecord]:
     """The points, each with the intervals of its gains over the one before it in the same curve.
 
-    ``correct`` and ``correct_on_select`` say by the path of their predictions which images of `test` and of `select`
-    the soups got right; there may be none in `select`.
+    ``models`` and ``models_on_select`` say by their path what the soups predicted for images of `test` and of `select`;
+    there may be none in `select`. Gains are those of accuracy, or of a ``score`` by another metric.
     """
+    gain_on = {"": _gains(models, score), "select_": _gains(models_on_select, score)}
     rows: list[CostRecord] = []
     for point in points:
         before = rows[-1] if rows else None
         gains: dict[str, float] = {}
         if before is not None and (before.method, before.order_seed) == (point.method, point.order_seed):
-            for prefix, images in (("", correct), ("select_", correct_on_select)):
-                now, then = images[str(point.predictions)], images[str(before.predictions)]
-                if len(now):
-                    gain = paired_interval(int((now & ~then).sum()), int((then & ~now).sum()), len(now))
+            for prefix, gain_of in gain_on.items():
+                if (gain := gain_of(str(point.predictions), str(before.predictions))) is not None:
                     gains |= {f"{prefix}gain_low": gain.low, f"{prefix}gain_high": gain.high}
         rows.append(point.model_copy(update=gains))
     return rows
 
 
-def _curves(points: Sequence[CostRecord], method: str, correct: Mapping[str, NDArray[np.bool_]]) -> list[Curve]:
+def _gains(models: Mapping[str, Predicted], score: Score | None) -> Callable[[str, str], Interval | None]:
+    """What the first of two soups, by path, gains over the second; None where there are no images."""
+    if score is None or not any(len(model.labels) for model in models.values()):
+
+        def by_accuracy(path: str, before: str) -> Interval | None:
+            now, then = models[path].correct, models[before].correct
+            if not len(now):
+                return None
+            return paired_interval(int((now & ~then).sum()), int((then & ~now).sum()), len(now))
+
+        return by_accuracy
+    scores = resampled_scores(models, score)
+    return lambda path, before: bootstrap_interval(
+        float(np.mean(scores[path] - scores[before])), scores[path] - scores[before]
+    )
+
+
+def _curves(
+    points: Sequence[CostRecord], method: str, models: Mapping[str, Predicted], score: Score | None
+) -> list[Curve]:
     """The curve of a method in every order, search order first."""
     by_order: dict[int | None, list[CostRecord]] = {}
     for point in points:
         if point.method == method:
             by_order.setdefault(point.order_seed, []).append(point)
     return [
-        Curve(np.array([row.gpu_hours for row in rows]), np.stack([correct[str(row.predictions)] for row in rows]))
+        _curve([row.gpu_hours for row in rows], [models[str(row.predictions)] for row in rows], score)
         for rows in by_order.values()
     ]
+
+
+def _curve(hours: Sequence[float], models: Sequence[Predicted], score: Score | None) -> Curve:
+    def scores(drawn: NDArray[np.int64]) -> list[float]:
+        assert score is not None  # noqa: S101 (else it is not called)
+        return [score(model.labels[drawn], model.predictions[drawn]) for model in models]
+
+    correct = np.stack([model.correct for model in models])
+    return Curve(np.array(hours), correct, None if score is None else scores)
 
 
 def _rows(inputs: StudyInputs, soups: Mapping[str, BuiltSoup]) -> Mapping[str, Sequence[Record]]:
     rows = [point.record(soups[point.name]) for point in cost_points(inputs)]
     paths = {str(row.predictions) for row in rows}
-    correct = {path: inputs.correct(path) for path in paths}
-    rows = with_gains(rows, correct, {path: inputs.correct(path, "select") for path in paths})
-    return {"cost_accuracy": rows, "cost_ratios": cost_ratios(rows, correct)}
+    models, on_select = ({path: inputs.predicted(path, split) for path in paths} for split in ("test", "select"))
+    rows = with_gains(rows, models, on_select, inputs.score)
+    return {"cost_accuracy": rows, "cost_ratios": cost_ratios(rows, models, inputs.score)}
 
 
 COST_ACCURACY = Study(

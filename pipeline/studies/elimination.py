@@ -27,7 +27,7 @@ def eliminations(inputs: StudyInputs) -> list[Variant]:
 
     What would leave nothing is left out.
     """
-    ranked = sorted(inputs.finished, key=lambda row: -(row.val_accuracy or 0.0))
+    ranked = sorted(inputs.finished, key=lambda row: -(row.val_score or 0.0))
     settings: EliminationSettings = inputs.settings
     return [
         Variant(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,23 @@ from numpy.typing import NDArray
 _RESAMPLES = 2000
 # Resampled images that are counted at a time: bounds the memory.
 _DRAWN_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a model predicted for images (N,), and what they show, as numbers of classes."""
+
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each image (N,) was predicted right."""
+        return np.equal(self.labels, self.predictions)
+
+
+# A metric of labels and predictions of the same images (N,).
+Score: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
 
 @dataclass(frozen=True)
@@ -64,12 +81,54 @@ def paired_interval(wins: int, losses: int, images: int, seed: int = 0) -> Inter
     return Interval((wins - losses) / images, float(low), float(high))
 
 
+def resampled_scores(
+    models: Mapping[str, Predicted], score: Score, resamples: int = _RESAMPLES, seed: int = 0
+) -> dict[str, NDArray[np.float64]]:
+    """The scores (R,) of each of the models on the same resamples of their common images (paired bootstrap).
+
+    The plain way, for metrics of which nothing is known: images are drawn, and every model is scored on those.
+    """
+    generator = np.random.default_rng(seed)
+    images = len(next(iter(models.values())).labels)
+    scores = {name: np.empty(resamples) for name in models}
+    for resample in range(resamples):
+        drawn = generator.integers(images, size=images)
+        for name, model in models.items():
+            scores[name][resample] = score(model.labels[drawn], model.predictions[drawn])
+    return scores
+
+
+def bootstrap_interval(estimate: float, differences: NDArray[np.float64]) -> Interval:
+    """A difference of scores with the 95 % interval of its resamples (R,)."""
+    low, high = np.quantile(differences, [0.025, 0.975])
+    return Interval(estimate, float(low), float(high))
+
+
+def bootstrap_p(differences: NDArray[np.float64]) -> float:
+    """Two-sided p-value that two models score alike: how often resamples (R,) of the difference reach across 0."""
+    across = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (across + 1) / (len(differences) + 1))
+
+
 @dataclass(frozen=True)
 class Curve:
-    """A cost curve: the cost (P,) of its soups, and which of the same N test images each gets right (P, N)."""
+    """A cost curve: the cost (P,) of its soups, and which of the same N test images each gets right (P, N).
+
+    Where another metric than accuracy decides, ``scores`` is that of the soups (P), each with its predictions.
+    """
 
     hours: NDArray[np.float64]
     correct: NDArray[np.bool_]
+    scores: Callable[[NDArray[np.int64]], list[float]] | None = None
+    """Of the images with these indices, an image once for each time that it is there."""
+
+    def measured(self, counts: NDArray[Any]) -> NDArray[np.float64]:
+        """What decides, of all soups, where images count as often as each row of ``counts`` (R, N) says: (R, P)."""
+        if self.scores is None:
+            accuracies: NDArray[np.float64] = counts @ self.correct.T / counts.sum(axis=1, keepdims=True)
+            return accuracies
+        every = np.arange(counts.shape[1])
+        return np.array([self.scores(np.repeat(every, row.astype(np.int64))) for row in counts])
 
 
 @dataclass(frozen=True)
@@ -124,14 +183,12 @@ def _at_equal_accuracy(
     method: Curve, baseline: Curve, weights: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The highest accuracy that both reach, what each takes for it, for every row of ``weights`` (R, N) of images."""
-    # Accuracies (R, P) of all points of a curve. The lower of the highest points of two curves (R,) is what both reach;
+    # Accuracies or scores (R, P) of all points. The lower of the highest points of two curves (R,) is what both reach;
     # a curve pays for it the hours of its cheapest point that is as high.
-    accuracies, baseline_accuracies = (
-        weights @ curve.correct.T / weights.sum(axis=1, keepdims=True) for curve in (method, baseline)
-    )
-    common = np.minimum(accuracies.max(axis=1), baseline_accuracies.max(axis=1))
+    scores, baseline_scores = (curve.measured(weights) for curve in (method, baseline))
+    common = np.minimum(scores.max(axis=1), baseline_scores.max(axis=1))
     hours, baseline_hours = (
         np.where(points >= common[:, None], curve.hours, np.inf).min(axis=1)
-        for points, curve in ((accuracies, method), (baseline_accuracies, baseline))
+        for points, curve in ((scores, method), (baseline_scores, baseline))
     )
     return common, hours, baseline_hours

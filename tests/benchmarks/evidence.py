@@ -45,7 +45,7 @@ from pipeline.report.figures import save
 from pipeline.report.starting_point import LABEL as START
 from pipeline.report.styles import style
 from pipeline.soups import METHODS as SOUP_METHODS
-from pipeline.studies.base import correct_images
+from pipeline.studies.base import predicted_images
 from pipeline.studies.statistics import Curve, accuracy_difference, cost_ratio, mcnemar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,7 +165,7 @@ def read_sweep(folder: Path) -> Sweep:
         soups={row.method: row for row in soups},
         costs=costs,
         ablation=study(folder / "ablation.parquet", VariantRecord),
-        correct={path: correct_images(read_table(folder / path, PredictionRecord)) for path in paths},
+        correct={path: predicted_images(read_table(folder / path, PredictionRecord)).correct for path in paths},
     )
 
 

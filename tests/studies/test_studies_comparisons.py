@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.records import PredictionRecord
-from pipeline.studies.base import correct_images
+from pipeline.studies.base import predicted_images
 from pipeline.studies.comparisons import compare_methods
 
 
@@ -20,7 +20,7 @@ def predictions(right, wrong_on_fit=0):
 def test_every_pair_on_the_test_images_alone():
     first, second, third = set(range(150)), set(range(10, 140)), set(range(150))
     rows = {"a": predictions(first), "b": predictions(second, wrong_on_fit=50), "c": reversed_rows(predictions(third))}
-    found = compare_methods({method: correct_images(part) for method, part in rows.items()})
+    found = compare_methods({method: predicted_images(part) for method, part in rows.items()})
     assert [(row.method, row.baseline) for row in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     assert (found[0].wins, found[0].losses, found[0].difference) == (20, 0, pytest.approx(0.1))
     assert found[0].low > 0
@@ -36,4 +36,4 @@ def reversed_rows(rows):
 
 
 def test_one_method_is_compared_with_nothing():
-    assert compare_methods({"a": correct_images(predictions({1}))}) == []
+    assert compare_methods({"a": predicted_images(predictions({1}))}) == []

@@ -7,6 +7,7 @@ from pipeline.studies import BuiltSoup, StudyInputs
 from pipeline.studies.ablation import ablations
 from pipeline.studies.cost_accuracy import CostAccuracySettings, cost_points, cost_ratios, with_gains
 from pipeline.studies.elimination import EliminationSettings, eliminations
+from pipeline.studies.statistics import Predicted
 from pipeline.studies.wise_ft import WiseFtSettings, interpolations
 
 ACCURACIES = [0.5, 0.9, 0.7, None, 0.8]  # the fourth trial failed
@@ -96,29 +97,35 @@ def test_a_line_is_that_of_the_trials_that_were_mixed():
     assert nothing_mixed.request.recorded.coefficients == ((1.0,), (0.0,), (0.0,), (0.0,))
 
 
+def with_correct(correct):
+    """What a model predicted that got these images right."""
+    labels = np.zeros(len(correct), dtype=np.int64)
+    return Predicted(labels, np.where(correct, labels, 1))
+
+
 def test_there_is_no_cost_ratio_where_trials_were_free_or_there_is_one_point():
-    correct = {"a": np.array([True, False]), "b": np.array([True, True])}
+    models = {"a": with_correct([True, False]), "b": with_correct([True, True])}
     points = [
         a_point("greedy", 1.0, "a"),
         a_point("greedy", 2.0, "b"),
         a_point("mehl", 1.0, "b"),
         a_point("mehl", 2.0, "b"),
     ]
-    (found,) = cost_ratios(points, correct)
+    (found,) = cost_ratios(points, models)
     assert (found.method, found.baseline, found.accuracy, found.ratio) == ("mehl", "greedy", 1.0, 2.0)
-    assert cost_ratios([row.model_copy(update={"gpu_hours": 0.0}) for row in points], correct) == []
-    assert cost_ratios(points[1:3], correct) == []
-    assert cost_ratios([row.model_copy(update={"cpu_core_hours": 3.0}) for row in points], correct) == []
+    assert cost_ratios([row.model_copy(update={"gpu_hours": 0.0}) for row in points], models) == []
+    assert cost_ratios(points[1:3], models) == []
+    assert cost_ratios([row.model_copy(update={"cpu_core_hours": 3.0}) for row in points], models) == []
 
 
 def test_a_point_knows_the_interval_of_its_gain():
-    correct = {"a": np.arange(100) < 60, "b": np.arange(100) < 70}
+    models = {"a": with_correct(np.arange(100) < 60), "b": with_correct(np.arange(100) < 70)}
     points = [a_point("greedy", 1.0, "a"), a_point("greedy", 2.0, "b"), a_point("mehl", 1.0, "b")]
-    nothing = dict.fromkeys("ab", np.zeros(0, dtype=np.bool_))
-    first, second, other = with_gains(points, correct, nothing)
+    nothing = dict.fromkeys("ab", with_correct([]))
+    first, second, other = with_gains(points, models, nothing)
     assert (first.gain_low, other.gain_low, second.select_gain_low) == (None, None, None)
     assert 0.02 < second.gain_low < 0.1 < second.gain_high < 0.18
-    first, second, other = with_gains(points, nothing, correct)
+    first, second, other = with_gains(points, nothing, models)
     assert (first.select_gain_low, other.select_gain_low, second.gain_low) == (None, None, None)
     assert 0.02 < second.select_gain_low < 0.1 < second.select_gain_high < 0.18
 
