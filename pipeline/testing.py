@@ -1,4 +1,4 @@
-"""What every line of METHODS, BACKBONES, SOURCES and TRAINERS owes to the rest: tests that take the object.
+"""What every line of METHODS, BACKBONES, SOURCES, METRICS and TRAINERS owes to the rest: tests that take the object.
 
 For our lines and for those of others. In a test of one's own:
 
@@ -37,6 +37,7 @@ from pipeline.data.decode import decode
 from pipeline.data.sources import Chunk, Source
 from pipeline.errors import TrialRejected
 from pipeline.finetune import Finetuned, Trainer
+from pipeline.metrics import METRICS, Metric
 from pipeline.models import build_classifier, describe_model
 from pipeline.models.backbone import backbone_file, backbone_module, load_backbone
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
@@ -212,6 +213,14 @@ def check_method_uses_known_accuracies(method: Method, folder: Path) -> None:
     assert soup.coefficients.shape == (5, len(soup.layers))
 
 
+def check_method_takes_another_metric(method: Method, folder: Path) -> None:
+    """`SoupInputs.metric` decides in place of accuracy, where soups are compared; known scores are by that then."""
+    inputs = dataclasses.replace(soup_inputs(folder), metric=METRICS["matthews"])
+    for known in (None, [-0.1, 0.7, 0.6, 0.0, 0.3]):
+        soup = method(dataclasses.replace(inputs, accuracies=known))
+        assert soup.coefficients.shape == (5, len(soup.layers))
+
+
 def check_method_computes_as_the_run_does(method: Method, folder: Path) -> None:
     """Whatever it learns or scores is computed in `SoupInputs.precision` (see `pipeline.precision.arithmetic`)."""
     inputs = dataclasses.replace(soup_inputs(folder), precision="bfloat16")
@@ -228,6 +237,7 @@ METHOD_CHECKS: tuple[Callable[[Method, Path], None], ...] = (
     check_method_takes_one_ingredient,
     check_method_takes_batches,
     check_method_uses_known_accuracies,
+    check_method_takes_another_metric,
     check_method_renews_batchnorm,
     check_method_computes_as_the_run_does,
     check_method_settings,
@@ -341,6 +351,32 @@ def _check_chunks(chunks: list[Chunk], num_classes: int | None) -> None:
         assert first.where, "where names the image in error messages"
 
 
+# --- Metrics --------------------------------------------------------------------------------------------------------
+
+
+def check_metric(metric: Metric) -> None:
+    """A metric: a number of labels and predictions alone, highest where all are right, whatever classes are there."""
+    assert metric.name, "name: in the settings, records and MLflow"
+    assert metric.label, "label: what people read"
+    classes = metric.num_classes or _CLASSES
+    assert metric.unfit(classes) is None
+    assert METRICS[metric.instead].unfit(classes + 1) is None, "instead: a metric that takes any number of classes"
+    generator = np.random.default_rng(0)
+    labels, guesses = (generator.integers(classes, size=60) for _ in range(2))
+    before = labels.copy(), guesses.copy()
+    best, guessed = metric.score(labels, labels, classes), metric.score(labels, guesses, classes)
+    assert isinstance(guessed, float)
+    assert -1 <= guessed < best <= 1, "more is better"
+    assert metric.score(labels, guesses, classes) == guessed, "the same images have the same score"
+    assert (labels == before[0]).all()
+    assert (guesses == before[1]).all()
+    order = generator.permutation(60)
+    assert np.isclose(metric.score(labels[order], guesses[order], classes), guessed), "the order of images is no matter"
+    for one, other in ((0, 0), (0, classes - 1), (classes - 1, 0), (classes - 1, classes - 1)):
+        score = metric.score(np.array([one]), np.array([other]), classes)
+        assert -1 <= score <= 1, "a resample of a small split may hold one class alone"
+
+
 # --- Training functions ---------------------------------------------------------------------------------------------
 
 
@@ -392,6 +428,12 @@ def check_trainer(trainer: Trainer, folder: Path, **own: Any) -> None:
     assert whole[0].images_seen > 0
     assert 0 <= whole[0].val_accuracy <= 1
     assert 0 <= whole[0].test_accuracy <= 1
+    assert whole[0].val_score is None, "accuracy decides: there is no other score"
+    other = dataclasses.replace(splits, metric="macro_f1")
+    measured = _trained(trainer, other, hyper, settings)[0][0]
+    assert measured.val_score is not None, "`split_figures` measures scores by `Splits.metric` too"
+    assert measured.test_score is not None
+    assert measured.val_accuracy == whole[0].val_accuracy
     again, _, _ = _trained(trainer, splits, hyper, settings)
     _assert_same(again[1], whole[1], "the same seed gives the same weights")
     resumed, later, _ = _trained(trainer, splits, hyper, settings, resume=states[0])
@@ -442,6 +484,7 @@ def _check_table(hyper: Hyperparameters, path: Path) -> None:
 __all__ = [
     "METHOD_CHECKS",
     "check_backbone",
+    "check_metric",
     "check_source",
     "check_trainer",
     "small_splits",

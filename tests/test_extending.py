@@ -14,6 +14,7 @@ TABLES = {
     "mine_method": ("pipeline.soups", "METHODS"),
     "mine_source": ("pipeline.data.sources", "SOURCES"),
     "mine_backbones": ("pipeline.models", "BACKBONES"),
+    "mine_metric": ("pipeline.metrics", "METRICS"),
     "mine_trainer": ("pipeline.finetune", "TRAINERS"),
     "mine_study": ("pipeline.studies", "STUDIES"),
     "mine_section": ("pipeline.report", "SECTIONS"),
@@ -69,6 +70,17 @@ def test_the_backbone(examples, tmp_path):
     from pipeline.testing import check_backbone
 
     check_backbone(model_config(backbone="mine", architecture={"width": 6}), 8, tmp_path)
+
+
+def test_the_metric(examples):
+    import numpy as np
+
+    from pipeline.metrics import METRICS
+    from pipeline.testing import check_metric
+
+    metric = METRICS["worst_class"]
+    check_metric(metric)
+    assert metric.score(np.array([0, 0, 1, 1, 1, 1]), np.array([0, 0, 1, 0, 0, 0]), 2) == 0.25
 
 
 def test_the_training_function(examples, tmp_path):

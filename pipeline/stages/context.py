@@ -94,7 +94,7 @@ class Run:
             labels=method_labels(),
             theta0_device=theta0_device,
             precision=self.precision,
-            metric=metric.name,
+            metric=self.splits.metric,
             metric_label=metric.label,
             theta0_scores={
                 name.removesuffix("_score"): value
