@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file
 from samples import CLIP, ingredient, special_files
+from sklearn.metrics import f1_score
 
 from pipeline.commands import main
 from pipeline.commands.common import known_names
@@ -98,6 +99,30 @@ def test_what_is_known_is_taken_and_the_rest_is_measured(finished):
             images, labels = getattr(splits, split).tensors()
             if (name, number) != ("val", 2):
                 assert getattr(row, f"{name}_accuracy") == accuracy(predict(model, images, "cpu", "bfloat16"), labels)
+
+
+def test_by_another_metric_what_is_known_is_kept_and_scores_are_measured(settings, tmp_path, capsys):
+    shutil.copy(settings / "mlflow.db", tmp_path / "mlflow.db")
+    (tmp_path / "config.yaml").write_text(SETTINGS.format(folder=tmp_path))
+    command = ["import", settings / "checkpoints", "--config", tmp_path / "config.yaml"]
+    given = ["--accuracy-file", settings / "costs.csv", "--theta0", settings / "theta0.pt"]
+    assert call(*command, *given, "data.metric=macro_f1", "name=scored") == 0
+    config = load_config(tmp_path / "config.yaml", [], known_names)
+    splits, model = load_splits(config.data, config.seed), build_classifier(config.model, 10)
+    rows = rows_of(tmp_path)
+    assert rows[1].val_accuracy == 0.75
+    for row, number in zip(rows, (1, 2, 3, 10), strict=True):
+        path = settings / "checkpoints" / f"model_{number}.pt"
+        model.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+        images, labels = splits.fit.tensors()
+        predictions = predict(model, images, "cpu", "bfloat16").argmax(1)
+        assert row.scores.keys() == {"val_score", "select_score", "test_score"}
+        there = labels.unique()
+        expected = f1_score(labels, predictions, average="macro", labels=there, zero_division=0)
+        assert row.val_score == pytest.approx(expected)
+    record = RunRecord.model_validate_json((tmp_path / "run" / "run.json").read_text())
+    assert record.metric == "macro_f1"
+    assert record.theta0_scores.keys() == {"val", "select", "test"}
 
 
 def test_soups_and_costs_are_made_of_them(finished):

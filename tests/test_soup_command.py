@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -44,6 +46,17 @@ def test_a_soup_of_a_folder_of_checkpoints(session_ray, checkpoints, settings, t
     same = [torch.allclose(soup[name], mean[name], atol=1e-6) for name in soup]
     assert all(same) if method == "uniform" else not all(same)
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_the_metric_decides_and_is_told(session_ray, checkpoints, settings, tmp_path, caplog):
+    arguments = ["--ingredients", str(checkpoints), "--config", str(settings), "--method", "greedy"]
+    with caplog.at_level("INFO", "pipeline"):
+        assert main(["soup", *arguments, "--out", str(tmp_path / "soup"), "data.metric=macro_f1"]) == 0
+    (told,) = [line for line in caplog.messages if "built in" in line]
+    assert told.startswith("macro F1: fit ")
+    (told,) = [line for line in caplog.messages if "joins as" in line][-1:] or [""]
+    (fit,) = re.findall(r"fit ([\d.]+)%", caplog.text)
+    assert not told or f"score {float(fit) / 100:.4f}" in told
 
 
 def test_checkpoints_that_do_not_fit_are_named(session_ray, checkpoints, settings, tmp_path, caplog):

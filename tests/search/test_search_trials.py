@@ -12,13 +12,13 @@ import torch
 from samples import digit_splits, hyperparameters, ingredient, search_config
 from search_samples import FolderRecorder
 
-from pipeline.errors import SearchError
+from pipeline.errors import SearchError, TrialRejected
 from pipeline.evaluation import accuracy, predict
-from pipeline.finetune import finetune
+from pipeline.finetune import TRAINERS, Finetuned, Trainer, finetune
 from pipeline.search.progress import Progress
 from pipeline.search.sampling import sample_trials
 from pipeline.search.storage import Storage
-from pipeline.search.trial import TrialContext, outcome, paced, save_state
+from pipeline.search.trial import TrialContext, _finetuned, outcome, paced, save_state
 from pipeline.search.tuner import run_trials
 from pipeline.weights import load_weights, read_weights, unique_state
 
@@ -48,6 +48,17 @@ def context(tmp_path, num_trials, faults=None, **settings):
         experiments=tmp_path / "tune",
         recorder=recorder,
     )
+
+
+def test_a_trainer_that_returns_no_score_by_the_metric_is_told_of(session_ray, tmp_path, monkeypatch):
+    def train(*args, **kwargs):
+        return Finetuned(0.5, 0.5, 0.5, images_seen=1, peak_memory_bytes=None)
+
+    monkeypatch.setitem(TRAINERS, "older", Trainer(train))
+    made = context(tmp_path, 1, trainer="older")
+    splits = replace(digit_splits(train=128), metric="macro_f1")
+    with pytest.raises(TrialRejected, match=r"trainer 'older' returns no val_score by data.metric 'macro_f1'"):
+        _finetuned(replace(made, splits=ray.put(splits)), made.trials[0], lambda record, state: None)
 
 
 @pytest.fixture(scope="module")
