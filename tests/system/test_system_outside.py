@@ -66,8 +66,10 @@ def check_records(folder: RunFolder) -> None:
     assert folder.table("leave_one_out").exists()
     assert {path.name for path in folder.figures.glob("leave_one_out.*")} == {"leave_one_out.png", "leave_one_out.svg"}
     html = folder.report.read_text()
-    for text in ("Model Stock", "What each ingredient is worth", "Momentum"):
+    for text in ("Model Stock", "What each ingredient is worth", "Momentum", "Test accuracy of the worst class"):
         assert text in html
+    assert read_run(folder).metric == "worst_class"
+    assert all(0 <= row.test_score <= row.test_accuracy for row in soups)
 
 
 def test_the_dry_run_shows_their_hyperparameter(project, tmp_path):
