@@ -222,7 +222,7 @@ def _class_names(
     folder_names: Sequence[str] | None,
     labels: Mapping[str, npt.NDArray[np.int64]],
 ) -> tuple[str, ...]:
-    """Names of the classes, after a check that all labels are among them.
+    """Names of the classes, after a check that all labels are among them and the metric is defined for so many.
 
     ``names`` and ``folder_names`` are the source's, as in `RawImages`.
     """

@@ -134,7 +134,8 @@ def _methods_table(named: Sequence[Named]) -> str:
         found.append((style(method, labels).label, tested))
     for label, scores in found:
         known = [score for score in scores if score is not None]
-        everywhere = len(known) == len(named)
+        # Scores by different metrics have no mean.
+        everywhere = len(known) == len(named) and len({results.run.metric for _, results in named}) == 1
         rows.append(
             (
                 label,

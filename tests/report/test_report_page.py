@@ -482,3 +482,56 @@ def test_a_curve_of_one_point_says_nothing_of_a_last_step():
     html = a_page(cost_accuracy=the_costs(a_sweep())[:2])
     assert "The last " not in text_of(html)
     assert "<p></p>" not in html
+
+
+def scored(results):
+    """The same run, its trials, soups and cost curve, decided by another metric, by which everything has 0.25 less."""
+    splits = ("val", "select", "test")
+
+    def row_of(row):
+        known = {split: getattr(row, f"{split}_accuracy") for split in splits}
+        return row.model_copy(
+            update={f"{split}_score": value - 0.25 for split, value in known.items() if value is not None}
+        )
+
+    theta0 = {split: getattr(results.run, f"theta0_{split}_accuracy") - 0.25 for split in splits}
+    metric = {"metric": "matthews", "metric_label": "Matthews correlation", "theta0_scores": theta0}
+    return RunResults(
+        run=results.run.model_copy(update=metric),
+        ingredients=[row_of(row) for row in results.ingredients],
+        soups=[row_of(row) for row in results.soups],
+        studies={
+            "cost_accuracy": [row_of(row) for row in results.studies["cost_accuracy"]],
+            "comparisons": results.studies["comparisons"],
+        },
+    )
+
+
+def test_another_metric_is_what_the_page_and_the_table_show_and_name():
+    results = the_results()
+    by_metric = scored(results)
+    text = text_of(page(by_metric).replace(get_plotlyjs(), ""))
+    assert "Test Matthews correlation 70.57 %" in text
+    assert "has the best Matthews correlation on the select split (72.00 %" in text
+    assert "Starting point 37.25 37.00 36.37 -" in text
+    assert "Cost against Matthews correlation" in text
+    assert "95.57" not in text
+    assert "accuracy" not in text.replace("cost_accuracy", "").lower()
+    assert "Wilson" not in text
+    assert "McNemar" not in text
+    table = methods_table(by_metric.run, by_metric.soups, by_metric.ingredients)
+    assert re.search(r"theta0 +37\.25 +37\.00 +36\.37", table)
+    assert re.search(r"\* mehl-plus +\d\d\.\d\d +72\.00 +70\.57", table)
+    assert "* champion: best select Matthews correlation of a single model" in table
+
+
+def test_runs_by_different_metrics_are_not_averaged():
+    results = the_results()
+    other = scored(results)
+    text = text_of(comparison_page([results, other]).replace(get_plotlyjs(), ""))
+    assert "The runs are decided by different metrics (Matthews correlation, accuracy), which do not compare." in text
+    assert "has the highest select" not in text
+    assert "Greedy soup 94.50 69.50 - -" in text
+    text = text_of(comparison_page([other, other]).replace(get_plotlyjs(), ""))
+    assert "has the highest select Matthews correlation of a champion: 72.00 %" in text
+    assert "Greedy soup 69.50 69.50 69.50 0.00" in text

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 from samples import ingredient, run_record
 
@@ -52,6 +54,13 @@ def test_the_best_ingredients_are_eliminated_and_the_soup_of_all_is_beside_it():
     ]
     assert [(one.method, one.value) for one in found[3:]] == [("mehl-plus", 0), ("mehl-plus", 1), ("mehl-plus", 2)]
     assert found[0].request == WHOLE["greedy"]  # the soup that is there already
+
+
+def test_the_best_ingredients_are_those_by_what_decides():
+    scores = dict(zip((0, 1, 2, 4), (0.2, -0.1, 0.6, 0.3), strict=True))
+    rows = [row.model_copy(update={"val_score": scores.get(row.trial_index, row.val_accuracy)}) for row in TRIALS[:3]]
+    found = eliminations(dataclasses.replace(without([1]), ingredients=rows))
+    assert found[1].request.trial_indices == (0, 1)
 
 
 def test_one_setting_at_a_time_is_changed_and_the_own_value_comes_first():
