@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, DataError, RegistryError
 from pipeline.records import ComparisonRecord, CostRecord, IngredientRecord, PredictionRecord, RunRecord, SoupRecord
 from pipeline.records.tables import read_table
 from pipeline.registry import connect, find_sweep, list_soups
-from pipeline.stages.state import all_stages, fingerprints
+from pipeline.stages.state import all_stages
 
 SETTINGS = """
 name: zeros
@@ -186,12 +186,6 @@ def test_a_store_that_is_lost_is_filled_again_with_the_scores(folder, migrated_s
     run.run_stages(settings(folder), all_stages(), fresh=False)
     verify("zeros", f"sqlite:///{folder / 'mlflow.db'}")
     test_mlflow_names_the_metric(folder)
-
-
-def test_the_metric_is_part_of_what_stages_depend_on_and_the_default_is_as_before(folder):
-    by_metric = fingerprints(settings(folder))
-    by_accuracy = fingerprints(settings(folder, "data.metric=accuracy"))
-    assert all(by_metric[stage] != by_accuracy[stage] for stage in by_accuracy)
 
 
 @pytest.mark.parametrize(("metric", "said"), [("f1", "'f1'"), ("accuracy_and_f1", "'accuracy_and_f1'")])

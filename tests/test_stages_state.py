@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import pytest
 from samples import config, digit_splits, run_record
@@ -168,6 +169,25 @@ def test_a_sweep_grows_and_does_not_shrink(folder):
 def test_settings_change_the_fingerprints_of_their_stage_and_the_later_ones(folder, changed, kept):
     before, after = fingerprints(settings(folder)), fingerprints(settings(folder, **changed))
     assert tuple(stage for stage in all_stages() if before[stage] == after[stage]) == kept
+
+
+def test_what_is_done_by_accuracy_is_done_since_before_there_was_a_choice(folder):
+    values = settings(folder).model_dump(mode="json")
+    before = SimpleNamespace(model_dump=lambda mode: {**values, "data": without_metric})
+    without_metric = {key: value for key, value in values["data"].items() if key != "metric"}
+    assert fingerprints(before) == fingerprints(settings(folder))
+    by_metric = fingerprints(settings(folder, data={**DATA, "metric": "macro_f1"}))
+    assert all(by_metric[stage] != fingerprint for stage, fingerprint in fingerprints(before).items())
+
+
+def test_another_metric_is_refused_and_accuracy_is_what_decided_before(folder):
+    started(folder)
+    text = (folder / "config.yaml").read_text()
+    assert "metric: accuracy" in text
+    (folder / "config.yaml").write_text(text.replace("  metric: accuracy\n", ""))
+    with pytest.raises(ConfigError, match=r"other settings: data\.metric\. Give another `output`"):
+        open_state(settings(folder, data={**DATA, "metric": "macro_f1"}), fresh=False)
+    open_state(settings(folder), fresh=False)
 
 
 def test_fingerprints_do_not_depend_on_the_folder(tmp_path):

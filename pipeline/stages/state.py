@@ -206,9 +206,12 @@ def fingerprints(config: Config) -> dict[str, str]:
     # Each `_chained` is a node: the hashes of what the stage needs, then its own settings. A changed setting so changes
     # the hash of its stage and of all stages after it in the tree, and those alone run again.
     values = config.model_dump(mode="json")
-    of_ingredients = {key: value for key, value in _flat(values) if not _is_free(key) or key == "search.num_trials"}
-    if of_ingredients["data.metric"] == ACCURACY:  # as in runs from before there was a choice
-        del of_ingredients["data.metric"]
+    of_ingredients = {
+        key: value
+        for key, value in _flat(values)
+        if (not _is_free(key) or key == "search.num_trials")
+        and (key, value) != ("data.metric", ACCURACY)  # as in runs from before there was a choice
+    }
     search = _chained("", of_ingredients)
     shifts = values["data"]["shifts"]
     soup = _chained(search, {**values["soup"], **({"shifts": shifts} if shifts else {})})
