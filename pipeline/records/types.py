@@ -1,10 +1,9 @@
 """The typed records that pass between the stages and that other programs may rely on.
 
-Accuracies are fractions in [0, 1]. Where another metric decides (`RunRecord.metric`), tables have columns
-``val_score`` and so on beside them, and what reads ``row.val_score`` gets what decides in any run: see `score`.
-``val_accuracy`` is measured on the ``fit`` part of the validation set, which soups
+Accuracies are fractions in [0, 1]. ``val_accuracy`` is measured on the ``fit`` part of the validation set, which soups
 learn from; ``select_accuracy`` on the part that chooses the champion (None where ``data.select_fraction`` is 0);
-``test_accuracy`` is reported and never used.
+``test_accuracy`` is reported and never used. Where another metric decides (`RunRecord.metric`), tables have columns
+``val_score`` and so on beside them; what reads ``row.val_score`` gets what decides, in any run (see `score`).
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ class _Members:
         self.passes += seen / total
         if self.metric is None:
             return None if correct + total - seen < needed else correct / total
-        score = score_of(self.metric, self.candidate, all_labels)
+        predictions = [summed.argmax(dim=-1) for summed in self.candidate]
+        score = score_of(self.metric, all_labels, predictions, self.candidate[0].shape[-1])
         return score if score >= at_least else None
 
     def accept(self) -> None:

@@ -106,7 +106,7 @@ class MetricScorer:
     @torch.no_grad()
     def __call__(self, state_dict: Mapping[str, Tensor], at_least: float | None = None) -> float:
         """The score of these weights, whatever is asked for."""
-        logits, labels = [], []
+        predictions, labels, num_classes = [], [], 0
         with borrowed(self.model, self.data.device):
             copy_into_model(self.model, state_dict)
             if self.recalibrate is not None:
@@ -114,16 +114,18 @@ class MetricScorer:
                 self.model.eval()
             for images, labels_of_batch in self.data.ordered(self.batch_size):
                 with arithmetic(self.data.device, self.precision):
-                    logits.append(self.model(images))
+                    logits = self.model(images)
+                predictions.append(logits.argmax(dim=-1))
                 labels.append(labels_of_batch)
+                num_classes = logits.shape[-1]
         self.passes += 1
-        return score_of(self.metric, logits, labels)
+        return score_of(self.metric, labels, predictions, num_classes)
 
 
-def score_of(metric: Metric, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> float:
-    """The metric of batches of logits (B, classes) and labels (B,), taken together."""
-    predictions = torch.cat([batch.argmax(dim=-1) for batch in logits]).cpu().numpy()
-    return metric.score(torch.cat(list(labels)).cpu().numpy(), predictions, logits[0].shape[-1])
+def score_of(metric: Metric, labels: Sequence[Tensor], predictions: Sequence[Tensor], num_classes: int) -> float:
+    """The metric of batches of labels and predicted classes (B,), taken together."""
+    all_labels, all_predictions = (torch.cat(list(batches)).cpu().numpy() for batches in (labels, predictions))
+    return metric.score(all_labels, all_predictions, num_classes)
 
 
 def accuracy_scorer(
