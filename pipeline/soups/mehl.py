@@ -61,8 +61,8 @@ class MehlSettings(DescentSettings):
     """Type in which directions are kept: float32, bfloat16 or int8; none: as the ingredients are stored."""
 
     memory_budget_gib: float | None = None
-    """Bound of the peak memory: chooses ``block_size`` where ``auto`` and ``delta_dtype`` where none, or refuses. On
-    CUDA its context counts, and the images stay on the host but for the batch at work."""
+    """Bound of the peak memory: chooses ``block_size`` where ``auto``, ``delta_dtype`` and ``micro_batch_size`` where
+    none, or refuses. On CUDA its context counts, and the images stay on the host but for the batch at work."""
 
     def __post_init__(self) -> None:
         check = Check(self)
