@@ -2,10 +2,10 @@
 
     python tests/benchmarks/memory_plan.py --size b --batch 128 --budgets 4 6 8
 
-For each budget a soup of --count models is begun (one block of two steps) with `block_size: auto`; one more has --block
-models and bfloat16 directions. Planned is what `memory_budget_gib` reckons with: tensors, CUDA's context, a tenth of
-For each budget a soup of --count models is begun (one block of two steps) with `block_size: auto`; one with --block
-adds its context, rounding and what the allocator keeps.
+For each budget a soup of --count models is begun (one block of two steps) with `block_size: auto`, and for the largest
+one with --block models and bfloat16 directions. Planned is what `memory_budget_gib` reckons with: tensors, CUDA's
+context, a tenth of slack. Counted are the bytes of the tensors that are alive at a time on the stand-in
+(`tests/standin.py`), to which a GPU adds its context, rounding and what the allocator keeps.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     """Count and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="b", choices=tuple(SIZES))
-    parser.add_argument("--count", type=positive, default=36)
+    parser.add_argument("--count", type=positive, default=20)
     parser.add_argument("--block", type=positive, default=18)
     parser.add_argument("--batch", type=positive, default=128)
     parser.add_argument("--budgets", type=float, nargs="+", default=[4, 6, 8])
@@ -64,12 +64,14 @@ def counted(model, ingredients, settings: MehlSettings, batch: int) -> dict[str,
         peak = log.peak_bytes
     plan = next(text for text in messages if text.startswith("memory budget"))
     same("steps", len(soup.history), settings.inner_iterations)
-    planned = re.search(r"about ([\d.]+) GiB", plan)
-    assert planned is not None
+    directions, at_a_time, planned = re.search(
+        r"in (.+?)(?:, (\d+) images at a time)?, about ([\d.]+) GiB", plan
+    ).groups()
     return {
         "models": len(soup.blocks[0]),
-        "directions": re.search(r"directions in (.+?),", plan)[1],
-        "planned_gib": float(planned[1]),
+        "directions": directions,
+        "images_at_a_time": int(at_a_time or batch),
+        "planned_gib": float(planned),
         "counted_gib": peak / GIB,
         "counted_with_context_gib": (peak + _CONTEXT_BYTES) / GIB,
     }
