@@ -41,6 +41,7 @@ class Progress:
         seconds: Spent on these blocks, in all attempts.
         peak_memory_bytes: The largest of all attempts.
         peak_reserved_bytes: Likewise; None where there is no such thing.
+        micro_batch_size: The images in a forward pass that were planned; None: all of a batch.
     """
 
     blocks_done: int
@@ -52,6 +53,7 @@ class Progress:
     seconds: float
     peak_memory_bytes: int
     peak_reserved_bytes: int | None = None
+    micro_batch_size: int | None = None
 
 
 def save_progress(path: Path, identity: str, progress: Progress) -> None:

@@ -149,9 +149,16 @@ def _accumulated(
         part_loss = functional.cross_entropy(logits, labels[chosen])
         if part < len(labels):
             part_loss = part_loss * (len(labels[chosen]) / len(labels))
-        part_gradients = torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, part_gradients, strict=True):
-            if gradient is not None:
-                gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        part_gradients = list(torch.autograd.grad(part_loss, list(parameters.values()), allow_unused=True))
+        for name in reversed(list(parameters)):  # each is let go of as soon as it is added
+            gradient = part_gradients.pop()
+            if gradient is None:
+                continue
+            if name not in gradients:
+                gradients[name] = gradient
+            elif start == part:  # a sum is ours; what autograd gave may be memory that others share
+                gradients[name] = gradients[name] + gradient
+            else:
+                gradients[name].add_(gradient)
         losses.append(part_loss.detach())
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), gradients

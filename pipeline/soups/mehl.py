@@ -61,8 +61,8 @@ class MehlSettings(DescentSettings):
     """Type in which directions are kept: float32, bfloat16 or int8; none: as the ingredients are stored."""
 
     memory_budget_gib: float | None = None
-    """Bound of the peak memory: chooses ``block_size`` where ``auto`` and ``delta_dtype`` where none, or refuses. On
-    CUDA its context counts, and the images stay on the host but for the batch at work."""
+    """Bound of the peak memory: chooses ``block_size`` where ``auto``, ``delta_dtype`` and ``micro_batch_size`` where
+    none, or refuses. On CUDA its context counts, and the images stay on the host but for the batch at work."""
 
     def __post_init__(self) -> None:
         check = Check(self)
@@ -140,6 +140,7 @@ def mehl_soup(
         identity = _identity(replace(settings, precision=descent.precision), seed, ingredients, data, centre)
         earlier = load_progress(checkpoint, identity) if checkpoint else None
         plan = _plan(settings, plane, data, descent, earlier)
+        descent = replace(descent, micro_batch_size=plan.micro_batch_size)
         blocks = draw_blocks(len(ingredients), plan.block_size, settings.outer_iterations, seed)
         if earlier is not None:
             log.info("going on after block %d of %d from %s", earlier.blocks_done, len(blocks), checkpoint)
@@ -176,6 +177,7 @@ def mehl_soup(
                     soup=plane.mixed,
                     block_size=plan.block_size,
                     delta_dtype=plan.delta_dtype,
+                    micro_batch_size=plan.micro_batch_size,
                     seconds=cost.seconds,
                     peak_memory_bytes=cost.peak_memory_bytes,
                     peak_reserved_bytes=cost.peak_reserved_bytes,
@@ -212,13 +214,14 @@ def draw_blocks(count: int, size: int, outer_iterations: int | None, seed: int) 
 def _plan(
     settings: MehlSettings, plane: Hyperplane, data: FitData, descent: Descent, earlier: Progress | None
 ) -> BlockPlan:
-    """How many models a block has and how their directions are stored: as set, as the budget allows, or as before."""
+    """How large a block is, how it is stored and how batches are cut: as set, as the budget allows, or as before."""
     if earlier is not None:  # another version may plan otherwise; the blocks of a soup must not change
-        return BlockPlan(earlier.block_size, earlier.delta_dtype)
+        return BlockPlan(earlier.block_size, earlier.delta_dtype, earlier.micro_batch_size)
     count = len(plane.ingredients)
     size = count if settings.block_size is None else settings.block_size
     if settings.memory_budget_gib is None or not plane.mixed:
-        return BlockPlan(count if isinstance(size, str) else min(size, count), settings.delta_dtype)
+        block_size = count if isinstance(size, str) else min(size, count)
+        return BlockPlan(block_size, settings.delta_dtype, settings.micro_batch_size)
     batch = next(data.ordered(settings.batch_size))
     return plan_within_budget(settings.memory_budget_gib, size, settings.delta_dtype, plane, batch, descent)
 

@@ -50,6 +50,7 @@ PARTS = {
     "methods": Part(methods.against_cpu, 120),
     "same-soup": Part(repeat.same_soup, 120),
     "same-trial": Part(repeat.same_trial, 120),
+    "same-seed-cost": Part(repeat.cost, 120),
     "waits": Part(step.without_waits, 90),
     "launches": Part(step.launches, 90),
     "step": Part(full_size.step, 150),

@@ -16,7 +16,7 @@ from pipeline.soups import Method
 
 # What is the same on every device, and what only a GPU can tell.
 EVERYWHERE = ("methods", "same-soup", "same-trial", "waits", "budgets")
-MEASURED = ("launches", "step", "whole", "out-of-memory", "scoring", "fine-tuning", "greedy")
+MEASURED = ("same-seed-cost", "launches", "step", "whole", "out-of-memory", "scoring", "fine-tuning", "greedy")
 WITH_RAY = ("assignment", "crowded-trials")
 LINE = 'line: {"verdict": "PASS", "what": "one", "measured": "1", "aim": "-", "value": 1.0}'
 
@@ -36,7 +36,8 @@ def look(monkeypatch, tmp_path):
 
     for module in (memory, repeat):
         monkeypatch.setattr(module, "in_process", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(full_size, "run_script", run_script)
+    for module in (full_size, repeat):
+        monkeypatch.setattr(module, "run_script", run_script)
     return lambda name: list(gpu_check.PARTS[name].look("cpu", "tiny", tmp_path / "models"))
 
 

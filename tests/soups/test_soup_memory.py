@@ -242,6 +242,43 @@ def test_a_fixed_block_size_that_does_not_fit_is_refused(model, ingredients, fit
         mehl_soup(model, ingredients, fit, MehlSettings(block_size=2, memory_budget_gib=0.001))
 
 
+class Spread(KilledModel):
+    """What a graph keeps outweighs the weights: 80 kB an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.head = nn.Parameter(torch.ones(20_000)), nn.Linear(20_000, 4)
+        self.blocks, self.frozen = nn.ModuleList(), nn.Identity()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(len(images))
+        return super().forward(torch.tanh(images @ images.new_ones(6, 20_000) * self.scale))
+
+
+def test_a_batch_is_cut_where_the_budget_has_no_room_for_it(tmp_path, caplog):
+    caplog.set_level("INFO", "pipeline.soups")
+    model, fit = Spread(), fit_images(256)
+    ingredients = opened(tmp_path / "ingredients", model, 4, spread=0.01)
+    settings = {"block_size": 2, "inner_iterations": 2, "batch_size": 256}
+    whole = mehl_soup(model, ingredients, fit, MehlSettings(**settings))
+    tight = MehlSettings(memory_budget_gib=0.1, **settings)
+    model.seen.clear()
+    cut = mehl_soup(model, ingredients, fit, tight)
+    assert model.seen == [32, 64] + [64] * 16, "two trials, then each step in quarters"
+    assert ", 64 images at a time, about 0.0" in caplog.text
+    torch.testing.assert_close(cut.coefficients, whole.coefficients)
+
+    # What was planned holds after a kill: by another memory, a block would come out in another way.
+    checkpoint = tmp_path / "soup.safetensors"
+    model.forwards_left = 2 + 8
+    with pytest.raises(Killed):
+        mehl_soup(model, ingredients, fit, tight, checkpoint=checkpoint)
+    assert edit_progress(checkpoint)["micro_batch_size"] == 64
+    model.forwards_left = 8
+    assert torch.equal(mehl_soup(model, ingredients, fit, tight, checkpoint=checkpoint).coefficients, cut.coefficients)
+
+
 def test_the_model_comes_back_after_an_error(tmp_path, fit):
     model = KilledModel()
     ingredients = IngredientSet.open(save(tmp_path, fine_tuned(model, 2)))

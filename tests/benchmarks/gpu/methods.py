@@ -44,6 +44,7 @@ def against_cpu(device: str, scale: Scale, folder: Path) -> Iterator[Line]:
             "fit": fit,
             "theta0": theta0,
             "recalibrate": samples.renewing(fit[0]) if kind == "convolutions" else None,
+            "precision": "float32",
         }
         for name, (method, settings) in ({name: (name, {}) for name in METHODS} | VARIANTS).items():
             chosen = _settings(METHODS[method], settings, steps)
@@ -54,7 +55,7 @@ def against_cpu(device: str, scale: Scale, folder: Path) -> Iterator[Line]:
 
 def _settings(method: Method, settings: dict[str, Any], steps: int) -> Any:
     """The defaults in float32, of few steps and small blocks, with what a variant changes."""
-    small = {"precision": "float32", "inner_iterations": steps, "batch_size": 16}
+    small = {"inner_iterations": steps, "batch_size": 16}
     if method.name.startswith("mehl"):
         small["block_size"] = 2
     return method.settings({name: value for name, value in small.items() if hasattr(method.defaults, name)} | settings)

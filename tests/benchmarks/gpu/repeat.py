@@ -1,4 +1,4 @@
-"""Same seed, same result: bit for bit in two processes."""
+"""Same seed, same result: bit for bit in two processes, and what that costs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from vision_transformers import build, images
 
 from gpu import samples
-from gpu.lines import Line, Scale, holds
-from gpu.processes import in_process
+from gpu.lines import Line, Scale, at_most, holds
+from gpu.processes import in_process, run_script
 from gpu.speed import OnBytes, drawn_splits, search_settings, strong
 from pipeline.soups import METHODS, IngredientSet, SoupInputs
 
@@ -24,6 +24,13 @@ SIZES: dict[Scale, tuple[str, int, int, int, int]] = {
     "tiny": ("xs", 4, 2, 16, 8),
 }
 MODELS = 8
+# Networks whose training step is measured, images in a batch, rounds.
+STEPS: dict[Scale, tuple[tuple[str, ...], int, int]] = {
+    "full": (("b", "resnet50"), 128, 9),
+    "quick": (("b", "resnet50"), 128, 3),
+    "tiny": (("xs",), 2, 1),
+}
+COST = 1.1  # of a step's time
 
 
 def same_soup(device: str, scale: Scale, folder: Path) -> Iterator[Line]:
@@ -36,6 +43,18 @@ def same_trial(device: str, scale: Scale, folder: Path) -> Iterator[Line]:
     """A fine-tuned transformer and convolutions: RandAugment, mixup, CutMix and an average of the weights."""
     for kind in samples.MODELS:
         yield _twice(f"a trial of {kind}", trial_digest, device, scale, kind)
+
+
+def cost(device: str, scale: Scale, folder: Path) -> Iterator[Line]:
+    """`determinism`: a training step that repeats its result over the fastest there is."""
+    networks, batch, rounds = STEPS[scale]
+    for network in networks:
+        found = run_script(
+            "determinism", "--network", network, "--batch", batch, "--rounds", rounds, "--device", device
+        )
+        shown = [f"{name} {1e3 * seconds:.2f}" for name, seconds in found["seconds"].items()]
+        what = f"a step of {network} that repeats its result over the fastest, batch {batch}"
+        yield at_most(what, found["ratio"], COST, note=f"ms: {', '.join(shown)}")
 
 
 def _twice(what: str, digest: Callable[..., str], *arguments: Any) -> Line:
