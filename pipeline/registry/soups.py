@@ -144,7 +144,7 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
     key = f"{row.method}:{sha256}:{row.num_ingredients}"
     run_id = sweep.child_run(client, "soup", key, row.method, seconds=row.construction_seconds)
     names = (*_METRICS, *(f"{shift}_accuracy" for shift in row.shift_accuracies))
-    values = {name: getattr(row, name, None) for name in names}
+    values = {name: getattr(row, name) for name in names}
     values |= {sweep.metric(name): value for name, value in row.scores.items()}
     metrics = [Metric(key, value, 0, 0) for key, value in values.items() if value is not None]
     client.log_batch(run_id, metrics=metrics)

@@ -57,15 +57,15 @@ class Sweep:
         """Name of the registered model whose versions are ingredients."""
         return f"{self.name}-ingredient"
 
-    def metric(self, column: str) -> str:
-        """What a column of a record is called among MLflow's metrics: of ``val_score`` say ``val_macro_f1``."""
-        split = column.removesuffix("_score")
-        return column if split == column else f"{split}_{self.origin.get(METRIC, 'score')}"
-
     @property
     def soup_model(self) -> str:
         """Name of the registered model whose versions are soups."""
         return f"{self.name}-soup"
+
+    def metric(self, column: str) -> str:
+        """What a column of a record is called among MLflow's metrics: of ``val_score`` say ``val_macro_f1``."""
+        split = column.removesuffix("_score")
+        return column if split == column else f"{split}_{self.origin.get(METRIC, 'score')}"
 
     def client(self, patience: float | None = None) -> MlflowClient:
         """A connection from this process; a store that is away is waited for, ``patience`` or ten minutes."""
