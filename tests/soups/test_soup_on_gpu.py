@@ -27,25 +27,30 @@ STEPS = 8
 class Marked(nn.Module):
     """Many small tensors; tells of every forward pass."""
 
-    def __init__(self, told):
+    def __init__(self, told, after=nn.Tanh):
         super().__init__()
         self.told = told
-        self.body = nn.Sequential(*(layer for _ in range(LAYERS) for layer in (nn.Linear(WIDTH, WIDTH), nn.Tanh())))
+        self.body = nn.Sequential(*(layer for _ in range(LAYERS) for layer in (nn.Linear(WIDTH, WIDTH), after())))
 
     def forward(self, images):
         self.told()
         return self.body(images)
 
 
+def batchnorm():
+    """A layer whose statistics are mixed, and get no gradient."""
+    return nn.BatchNorm1d(WIDTH)
+
+
 @pytest.mark.parametrize("delta_dtype", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize("layers", ["tensor", "module"])
-def test_a_step_waits_for_nothing_and_launches_little_beside_the_model(tmp_path, delta_dtype, layers):
+@pytest.mark.parametrize(("layers", "after"), [("tensor", nn.Tanh), ("module", nn.Tanh), ("tensor", batchnorm)])
+def test_a_step_waits_for_nothing_and_launches_little_beside_the_model(tmp_path, delta_dtype, layers, after):
     counted, watched = [], []
 
     def told():
         counted.extend((log.launches, len(log.syncs)) for log in watched)
 
-    model = Marked(told)
+    model = Marked(told, after)
     ingredients = IngredientSet.open(save(tmp_path, fine_tuned(model, 3, spread=0.05)))
     fit = fit_images(size=STEPS * 8, width=WIDTH, classes=WIDTH)
     settings = MehlSettings(
@@ -57,7 +62,7 @@ def test_a_step_waits_for_nothing_and_launches_little_beside_the_model(tmp_path,
         # From a forward pass to the next: a whole step.
         steps = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(counted)]
         images, labels = fit[0][:8].to("cuda"), fit[1][:8].to("cuda")
-        model.to("cuda")
+        model.to("cuda").eval()
         log.reset()
         loss = nn.functional.cross_entropy(model(images), labels)
         torch.autograd.grad(loss, list(model.parameters()))
