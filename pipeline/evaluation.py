@@ -14,6 +14,7 @@ from pipeline.metrics import deciding
 from pipeline.models import RECALIBRATION_IMAGES, has_batchnorm, recalibrate_batchnorm
 from pipeline.precision import Precision, arithmetic
 from pipeline.soups import Soup, SoupInputs, copy_into_model
+from pipeline.soups.streaming import on_device
 
 # Bounds the activations, not the images: accuracy does not depend on it.
 EVALUATION_BATCH = 128
@@ -29,7 +30,8 @@ def predict(model: nn.Module, images: Tensor, device: str, precision: Precision 
     if not len(images):  # few models take an empty batch; a blank image tells the number of classes
         return predict(model, images.new_zeros(1, *images.shape[1:]), device, precision)[:0]
     with arithmetic(device, precision):
-        return torch.cat([model(batch.to(device)).float().cpu() for batch in images.split(EVALUATION_BATCH)])
+        logits = [model(batch).float() for batch in on_device(images.split(EVALUATION_BATCH), device)]
+    return torch.cat(logits).cpu()
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -14,13 +16,14 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.config import SearchConfig
-from pipeline.data import Splits
-from pipeline.data.augmentation import augment, mix
+from pipeline.data import Splits, TrainingImages
+from pipeline.data.augmentation import Draws, augment, draw, mix
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import split_figures
 from pipeline.precision import arithmetic
 from pipeline.records import EpochRecord, Hyperparameters
 from pipeline.schedule import learning_rate
+from pipeline.soups.feeding import Feed, Rows
 
 # What goes on from the last saved epoch: plain tensors and numbers, loadable with `weights_only=True`.
 TrainState = dict[str, Any]
@@ -70,7 +73,7 @@ def finetune(
     optimizer = torch.optim.AdamW(model.parameters(), lr=hyper.lr, weight_decay=hyper.weight_decay)
     average = None
     if hyper.ema_decay:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(hyper.ema_decay), use_buffers=True)
+        average = AveragedModel(model)
     first_epoch = 0
     if resume is not None:
         model.load_state_dict(resume["model"])
@@ -104,36 +107,31 @@ def _train_epoch(
     device: str,
     epoch: int,
 ) -> EpochRecord:
-    start, waited_seconds = time.perf_counter(), 0.0
+    start = time.perf_counter()
     steps_per_epoch = math.ceil(len(splits.train) / hyper.batch_size)
     seed = hyper.seed * 1_000_003 + epoch
-    generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)  # dropout and the like
     model.train()
     losses = torch.zeros((), device=device)
-    # What passes from the end of a step until the next batch is augmented counts as waiting for data; on a GPU that is
-    # the time in which the work was queued, not the one in which it is done.
-    waits_since = time.perf_counter()
-    for step, (images, labels) in enumerate(splits.train.epoch(hyper.batch_size, seed)):
-        done, steps = epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch
-        rate = learning_rate(hyper.lr, done, steps, warmup=settings.warmup_fraction)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = augment(images.to(device, non_blocking=True), hyper, generator).float() / 255
-        target = F.one_hot(labels.to(device), len(splits.class_names)).float()
-        batch, target = mix(batch, target, hyper, generator)
-        waited_seconds += time.perf_counter() - waits_since
-        with arithmetic(device, settings.precision or splits.precision):
-            logits = forward(batch)
-        loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-        optimizer.step()
-        if average is not None:
-            average.update_parameters(model)
-        losses += loss.detach()
-        waits_since = time.perf_counter()
+    feed = Feed(_drawn(splits.train, hyper, seed), device)
+    with closing(iter(feed)) as batches:
+        for step, (images, labels, draws) in enumerate(batches):
+            done, steps = epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch
+            rate = learning_rate(hyper.lr, done, steps, warmup=settings.warmup_fraction)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = augment(images, hyper, draws).float() / 255
+            batch, target = mix(batch, F.one_hot(labels, len(splits.class_names)).float(), draws)
+            with arithmetic(device, settings.precision or splits.precision):
+                logits = forward(batch)
+            loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+            optimizer.step()
+            if average is not None:
+                _add_to(average, model, hyper.ema_decay)
+            losses += loss.detach()
     loss_of_epoch = losses.item() / steps_per_epoch
     weights_are_finite = torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all()
     if not (math.isfinite(loss_of_epoch) and weights_are_finite.item()):
@@ -144,8 +142,35 @@ def _train_epoch(
         train_loss=loss_of_epoch,
         learning_rate=rate,
         images_per_second=len(splits.train) / seconds,
-        data_wait=waited_seconds / seconds,
+        data_wait=feed.waited_seconds / seconds,
     )
+
+
+def _drawn(
+    train: TrainingImages, hyper: Hyperparameters, seed: int
+) -> Iterator[tuple[torch.Tensor | Rows, torch.Tensor | Rows, Draws]]:
+    """The batches of an epoch and what is random about each, as a `Feed` takes them."""
+    generator = torch.Generator().manual_seed(seed)
+    for images, labels in train.epoch(hyper.batch_size, seed, Rows):
+        yield images, labels, draw(images.shape, hyper, generator)
+
+
+@torch.no_grad()
+def _add_to(average: AveragedModel, model: nn.Module, decay: float) -> None:
+    """As `AveragedModel.update_parameters`, but that makes the host wait: it copies a count of steps to the device."""
+    add = get_ema_multi_avg_fn(decay)
+    pairs = list(zip(_weights(average.module), _weights(model), strict=True))
+    for floating in (True, False):
+        ours, new = ([pair[i] for pair in pairs if pair[0].is_floating_point() == floating] for i in range(2))
+        if ours and average.n_averaged == 0:
+            torch._foreach_copy_(ours, new)
+        elif ours:
+            add(ours, new, average.n_averaged)
+    average.n_averaged += 1
+
+
+def _weights(model: nn.Module) -> Iterator[torch.Tensor]:
+    return chain(model.parameters(), model.buffers())
 
 
 class TrainingFunction(Protocol):

@@ -15,20 +15,25 @@ those of a backend without kernels ("PrivateUse1"; the "CUDA" of a build for GPU
 operation therefore ends in Python, below autograd: `_Mode` unwraps the arguments, computes on the CPU, wraps the result
 and counts. Views share memory with their base as ever. What the numbers mean is said at `Log`.
 
-What it cannot show: the results of CUDA's own kernels and generators, races between streams (copies are made at once),
-CUDA graphs, compiled code. An operation counts as one launch, though some (a convolution with a bias) are two or three.
-Attention counts as fused, as on a GPU. It is for machines without a GPU, and skips the test on others.
+Copies to the device on a stream other than the default one are made when an event behind them, or the stream, is waited
+for: memory of the host that is filled anew too early, and work that does not wait for its data, give wrong numbers.
+
+What it cannot show: the results of CUDA's own kernels and generators, other races between streams, CUDA graphs,
+compiled code. An operation counts as one launch, though some (a convolution with a bias) are two or three. Attention
+counts as fused, as on a GPU. It is for machines without a GPU, and skips the test on others.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import time
 import types
 import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -82,6 +87,7 @@ class Log:
         self.bytes_moved = 0  # that launches read and write; an operand counts once, and once more if it is changed
         self.syncs: list[str] = []  # why the host waited
         self.to_device, self.to_host = (0, 0), (0, 0)  # copies and their bytes
+        self.pageable = 0  # of those to the device, how many were from pageable memory
         self.peak_bytes = self.live_bytes  # of storages alive at a time
         self.errors: list[str] = []  # operations on tensors of both devices; they raise too
 
@@ -99,6 +105,7 @@ class Log:
         total = (copies + 1, size + source.numel() * source.element_size())
         if to_device:
             self.to_device = total
+            self.pageable += not _is_pinned(source)
         else:
             self.to_host = total
         if waits:
@@ -243,6 +250,10 @@ class _Mode(TorchDispatchMode):
             args, kwargs = tree_map_only(StandIn, _plain, (args, kwargs))
             result = func(*args, **kwargs)
             return _pin(result) if to_cpu and kwargs.get("non_blocking") else result
+        stream = _current_stream()
+        if stream is not _default_stream and name == "copy_" and not isinstance(args[1], StandIn):
+            stream.copies.append(partial(_plain(args[0]).copy_, args[1]))
+            return args[0]
         # Ours are no inference tensors, or views of parameters could not be ones of ours.
         with torch.inference_mode(False):
             plain = {id(tensor): _plain(tensor) for tensor in ours}
@@ -436,44 +447,86 @@ def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False
 
 
 class _Stream:
+    """What `torch.cuda.stream` makes the current one copies late: when somebody waits for the copy."""
+
     def __init__(self, *args, **kwargs):
-        pass
+        self.copies = []
+        _all_streams.add(self)
+
+    def finish(self):
+        while self.copies:
+            self.copies.pop(0)()
 
     def synchronize(self):
         if _log:
             _log._wait("synchronize")
+        self.finish()
 
     def query(self):
-        return True
+        return not self.copies
 
     def record_event(self, event=None):
-        return event or _Event()
+        event = event or _Event()
+        event.record(self)
+        return event
 
     def wait_event(self, event):
-        pass
+        event.wait()
 
     def wait_stream(self, stream):
-        pass
+        stream.finish()
 
-    # of events
+
+class _Event:
+    def __init__(self, *args, **kwargs):
+        self.stream, self.time = _default_stream, None
+
     def record(self, stream=None):
-        pass
+        self.stream = stream or _current_stream()
+        self.time = None
+        self.stream.copies.append(self._reached)
+        if self.stream is _default_stream:
+            self.stream.finish()
+
+    def _reached(self):
+        self.time = time.perf_counter()
 
     def wait(self, stream=None):
-        pass
+        self.stream.finish()
+
+    def synchronize(self):
+        self.stream.synchronize()
+
+    def query(self):
+        return self.stream.query()
 
     def elapsed_time(self, end):
-        return 0.0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
+        return 1000 * (end.time - self.time)
 
 
-class _Event(_Stream):
-    pass
+_all_streams = weakref.WeakSet()
+_default_stream = _Stream()
+_streams = threading.local()  # the thread's own is its attribute `current`
+
+
+def _synchronize(device=None):
+    for stream in list(_all_streams):
+        stream.finish()
+    _default_stream.synchronize()
+
+
+def _current_stream(device=None):
+    return getattr(_streams, "current", _default_stream)
+
+
+@contextmanager
+def _stream(stream):
+    before = _current_stream()
+    _streams.current = stream or before
+    try:
+        yield
+    finally:
+        _streams.current = before
 
 
 def _cuda_functions(log: Log) -> dict[str, Any]:
@@ -505,11 +558,11 @@ def _cuda_functions(log: Log) -> dict[str, Any]:
     return functions | {
         "Stream": _Stream,
         "Event": _Event,
-        "stream": lambda stream: nullcontext(stream),
+        "stream": _stream,
         "device": lambda device: nullcontext(),
-        "current_stream": lambda device=None: _Stream(),
-        "default_stream": lambda device=None: _Stream(),
-        "synchronize": lambda device=None: log._wait("synchronize"),
+        "current_stream": _current_stream,
+        "default_stream": lambda device=None: _default_stream,
+        "synchronize": _synchronize,
         "memory_allocated": lambda device=None: log.live_bytes,
         "memory_reserved": lambda device=None: log.live_bytes,
         "max_memory_allocated": lambda device=None: log.allocator_peak,

@@ -141,3 +141,30 @@ def test_a_thread_sees_the_device_and_its_waits_hold_nobody_up():
     assert seen == [3]
     assert log.to_device == (1, 12)
     assert not log.syncs
+
+
+def test_copies_on_another_stream_are_late():
+    with standin() as log:
+        pinned, ours = torch.ones(3, pin_memory=True), torch.zeros(3, device="cuda")
+        stream, copied = torch.cuda.Stream(), torch.cuda.Event(enable_timing=True)
+        begun = torch.cuda.Event(enable_timing=True)
+        begun.record()
+        for wait in (
+            lambda: torch.cuda.current_stream().wait_event(copied),
+            copied.synchronize,
+            stream.synchronize,
+            torch.cuda.synchronize,
+        ):
+            ours.zero_()
+            with torch.cuda.stream(stream):
+                ours.copy_(pinned, non_blocking=True)
+                copied.record()
+            assert not copied.query()
+            assert ours.tolist() == [0, 0, 0]
+            wait()
+            assert copied.query()
+            assert ours.tolist() == [1, 1, 1]
+        assert begun.elapsed_time(copied) > 0
+        assert (log.to_device, log.pageable) == ((4, 48), 0)
+        torch.ones(2).to("cuda")
+        assert log.pageable == 1

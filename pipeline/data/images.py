@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from pipeline.records import SplitRecord
 
 # Images, uint8 (N, 3, H, W), and their class numbers, int64 (N,), on the CPU; never write to them.
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+# Of a tensor (N, ...) the rows with these indices (B,): a tensor (B, ...), or what will become one.
+Gather: TypeAlias = Callable[[torch.Tensor, torch.Tensor], Any]
 
 
 class TrainingImages(Protocol):
@@ -27,8 +29,11 @@ class TrainingImages(Protocol):
         """How many there are."""
         ...
 
-    def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Every image once, in an order that follows from ``seed``, in batches of nearly ``batch_size``, never more."""
+    def epoch(self, batch_size: int, seed: int, gather: Gather = torch.Tensor.__getitem__) -> Iterator[tuple[Any, Any]]:
+        """Every image once, in an order that follows from ``seed``, in batches of nearly ``batch_size``, never more.
+
+        Where batches are gathered from tensors in memory, ``gather`` does it.
+        """
         ...
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
@@ -60,13 +65,13 @@ class ImageSet:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
             return torch.from_numpy(self.images), torch.from_numpy(self.labels)
 
-    def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
+    def epoch(self, batch_size: int, seed: int, gather: Gather = torch.Tensor.__getitem__) -> Iterator[tuple[Any, Any]]:
         """See `TrainingImages`."""
         images, labels = self.tensors()
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         # Of nearly equal size: BatchNorm cannot train on a last batch of one image.
         for index in order.tensor_split(math.ceil(len(self) / batch_size)):
-            yield images[index], labels[index]
+            yield gather(images, index), gather(labels, index)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """See `TrainingImages`."""

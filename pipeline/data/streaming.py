@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.data.images import Batch
+from pipeline.data.images import Batch, Gather
 from pipeline.data.quiet import quiet_ray_data
 from pipeline.data.store import pixels
 
@@ -37,7 +37,7 @@ class StreamedImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
+    def epoch(self, batch_size: int, seed: int, gather: Gather = torch.Tensor.__getitem__) -> Iterator[Batch]:
         """See `TrainingImages`; an image that would be a last batch alone, which BatchNorm cannot take, is left out."""
         import ray
         from ray.data import DataContext, TaskPoolStrategy

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.precision import Precision, arithmetic
+from pipeline.soups.streaming import on_device
 
 # Statistics settle within a few thousand images; the whole training set would cost an epoch for every soup.
 RECALIBRATION_IMAGES = 4096
@@ -33,8 +34,8 @@ def recalibrate_batchnorm(model: nn.Module, images: Tensor, device: str, precisi
         layer.train()
     # Of nearly equal size: all batches weigh the same, and the last one might be of a few images.
     with arithmetic(device, precision):
-        for batch in images.tensor_split(math.ceil(len(images) / _BATCH)):
-            model(batch.to(device))
+        for batch in on_device(images.tensor_split(math.ceil(len(images) / _BATCH)), device):
+            model(batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.eval()

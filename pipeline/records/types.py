@@ -191,7 +191,7 @@ class IngredientRecord(TrialOutcome):
 class EpochRecord(Record):
     """How an epoch of a trial went: logged while the trial runs, in no table.
 
-    ``data_wait`` is the share of the time that went into reading and augmenting images; on a GPU, into asking for it.
+    ``data_wait`` is the share of the time in which the device had nothing to do because images were not there yet.
     """
 
     epoch: int

@@ -1,17 +1,18 @@
-"""The validation images that a soup learns from: two tensors kept on the device, or batches streamed to it."""
+"""The validation images that a soup learns from: two tensors kept on the device, or batches that are fed to it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from pipeline.errors import SoupError
+from pipeline.soups.feeding import Feed, Rows
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Fit: TypeAlias = tuple[Tensor, Tensor] | Iterable[Batch]
@@ -27,9 +28,10 @@ _RESIDENT_FRACTION = 0.25
 class FitData:
     """Images (n, ...) and labels (n,), or a re-iterable of batches of both.
 
-    Batches come out on ``device``, preprocessed. Nothing here knows what an image is: rows of token ids are cut into
-    batches alike. Streamed batches keep the size that they come in; ``batch_size`` below is that of tensors. With
-    ``on_host`` only the batch at work is on a CUDA device.
+    Batches come out on ``device``, preprocessed; each is valid until the next one is asked for. Nothing here knows what
+    an image is: rows of token ids are cut into batches alike. Streamed batches keep the size that they come in;
+    ``batch_size`` below is that of tensors. With ``on_host`` tensors are on a CUDA device by the batch too, through a
+    `Feed`: a batch that is worked on and one that is on its way.
     """
 
     source: Fit
@@ -38,9 +40,8 @@ class FitData:
     on_host: bool = False
 
     def __post_init__(self) -> None:
-        tensors = _tensors(self.source)
-        if tensors is not None:
-            images, labels = tensors
+        if self.tensors is not None:
+            images, labels = self.tensors
             if len(images) != len(labels) or len(images) == 0:
                 raise SoupError(
                     f"{len(images)} fit images and {len(labels)} labels; give one label per image, at least one"
@@ -50,71 +51,78 @@ class FitData:
                 "fit is an iterator that can be read only once; give two tensors or a re-iterable of batches"
             )
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor] | None:
+        """Images and labels where they were given; None for streamed batches."""
+        if isinstance(self.source, tuple) and len(self.source) == 2:
+            images, labels = self.source
+            if isinstance(images, Tensor) and isinstance(labels, Tensor):
+                return images, labels.to(images.device)
+        return None
+
     @cached_property
     def resident(self) -> tuple[Tensor, Tensor] | None:
-        """Images, on the device where they fit and may, and labels on it; None for streamed batches."""
-        tensors = _tensors(self.source)
-        if tensors is None:
+        """Images and labels on the device; None where they are streamed, do not fit or must not be there."""
+        if self.tensors is None:
             return None
-        images, labels = tensors
-        if torch.device(self.device).type == "cuda":
+        images, labels = self.tensors
+        if torch.device(self.device).type == "cuda" and images.device.type == "cpu":
             free, _ = torch.cuda.mem_get_info(self.device)
             if self.on_host or images.nbytes > free * _RESIDENT_FRACTION:
-                return images, labels.to(self.device)
+                return None
         return images.to(self.device), labels.to(self.device)
 
     @cached_property
     def num_images(self) -> int:
         """n; streamed batches are read through once to count them."""
-        tensors = _tensors(self.source)
-        return len(tensors[1]) if tensors is not None else sum(len(labels) for _, labels in self.source)
+        return len(self.tensors[1]) if self.tensors is not None else sum(len(labels) for _, labels in self.source)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Batches in a pass over the images."""
-        if _tensors(self.source) is not None:
+        if self.tensors is not None:
             return math.ceil(self.num_images / batch_size)
         try:
             return len(self.source)  # type: ignore[arg-type]
         except TypeError:
             return sum(1 for _ in self.source)
 
-    def ordered(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+    def ordered(self, batch_size: int, order: Tensor | None = None) -> Generator[Batch]:
         """One pass as the images stand; tensors in ``order``, a permutation of them, where it is given."""
-        if self.resident is None:
-            for images, labels in self.source:
-                yield self._ready(images, labels)
-            return
-        images, labels = self.resident
-        if order is None:
-            for start in range(0, len(labels), batch_size):
-                piece = slice(start, start + batch_size)
-                yield self._ready(images[piece], labels[piece])
-            return
-        # Once for the pass: an index that each batch copied to the device would make it wait each time.
-        of_images, of_labels = order.to(images.device), order.to(labels.device)
-        for start in range(0, len(labels), batch_size):
-            piece = slice(start, start + batch_size)
-            yield self._ready(images.index_select(0, of_images[piece]), labels.index_select(0, of_labels[piece]))
+        return self._ready(self._pass(batch_size, order))
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Generator[Batch]:
         """Batches without end, each pass in a new order; a batch of all images keeps theirs.
 
-        Streamed batches come in the order that their source gives them.
+        Streamed batches come in the order that their source gives them. ``generator`` may draw an order ahead.
         """
-        while True:
-            if self.resident is None or batch_size >= self.num_images:
-                yield from self.ordered(batch_size)
-                continue
-            yield from self.ordered(batch_size, torch.randperm(self.num_images, generator=generator))
 
-    def _ready(self, images: Tensor, labels: Tensor) -> Batch:
-        images, labels = images.to(self.device), labels.to(self.device)
-        return (images if self.preprocess is None else self.preprocess(images)), labels
+        def passes() -> Iterator[tuple[Any, Any]]:
+            while True:
+                if self.tensors is None or batch_size >= self.num_images:
+                    yield from self._pass(batch_size, None)
+                else:
+                    yield from self._pass(batch_size, torch.randperm(self.num_images, generator=generator))
 
+        return self._ready(passes())
 
-def _tensors(fit: Fit) -> tuple[Tensor, Tensor] | None:
-    if isinstance(fit, tuple) and len(fit) == 2:
-        first, second = fit
-        if isinstance(first, Tensor) and isinstance(second, Tensor):
-            return first, second
-    return None
+    def _pass(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Any, Any]]:
+        """The batches of a pass, on the device where the images are there, else as a `Feed` takes them."""
+        tensors = self.resident or self.tensors
+        if tensors is None:
+            yield from cast("Iterable[Batch]", self.source)
+            return
+        images, labels = tensors
+        # Once for the pass: an index that each batch copied to the device would make it wait each time.
+        of_images, of_labels = (None if order is None else order.to(tensor.device) for tensor in tensors)
+        for start in range(0, len(labels), batch_size):
+            piece = slice(start, start + batch_size)
+            if of_images is None or of_labels is None:
+                yield images[piece], labels[piece]
+            elif self.resident is None:
+                yield Rows(images, of_images[piece]), Rows(labels, of_labels[piece])
+            else:
+                yield images.index_select(0, of_images[piece]), labels.index_select(0, of_labels[piece])
+
+    def _ready(self, batches: Iterator[tuple[Any, Any]]) -> Generator[Batch]:
+        for images, labels in batches if self.resident is not None else Feed(batches, self.device):
+            yield (images if self.preprocess is None else self.preprocess(images)), labels

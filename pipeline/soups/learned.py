@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
@@ -113,8 +114,8 @@ def learned_soup(
             beta = torch.ones((), dtype=raw.dtype, device=raw.device, requires_grad=True)
             make_step = _corrected_step if settings.memory == "corrected" else _released_step
             step = make_step(plane, beta if settings.temperature else None, descent)
-            batches = data.shuffled(settings.batch_size, seeded(seed))
-            history = _descend(raw, beta if settings.temperature else None, step, batches, descent)
+            with closing(data.shuffled(settings.batch_size, seeded(seed))) as batches:
+                history = _descend(raw, beta if settings.temperature else None, step, batches, descent)
             log.info("learned soup of %d models: loss %.4f -> %.4f", len(ingredients), history[0], history[-1])
             coefficients = raw.to("cpu", torch.float64).softmax(dim=0)
             del step  # the ingredients that it holds

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -148,17 +149,17 @@ def mehl_soup(
             cost.add_earlier(earlier.seconds, earlier.peak_memory_bytes, earlier.peak_reserved_bytes)
             history += earlier.losses
         for t in range(earlier.blocks_done if earlier else 0, len(blocks) if plane.mixed else 0):
-            batches = data.shuffled(settings.batch_size, seeded(seed, _DATA_STREAM, t))
             plane.renew_statistics()
-            # Directions live within this call alone: two blocks are never in memory.
-            losses = plane.train_block(
-                blocks[t],
-                batches,
-                descent,
-                dtype=storage_type(plan.delta_dtype),
-                unit=settings.direction_scale == "unit",
-                read_ahead=blocks[t + 1] if t + 1 < len(blocks) else (),
-            )
+            with closing(data.shuffled(settings.batch_size, seeded(seed, _DATA_STREAM, t))) as batches:
+                # Directions live within this call alone: two blocks are never in memory.
+                losses = plane.train_block(
+                    blocks[t],
+                    batches,
+                    descent,
+                    dtype=storage_type(plan.delta_dtype),
+                    unit=settings.direction_scale == "unit",
+                    read_ahead=blocks[t + 1] if t + 1 < len(blocks) else (),
+                )
             history += losses
             log.info(
                 "block %d of %d (%d models): loss %.4f -> %.4f",

@@ -67,7 +67,7 @@ class AccuracyScorer:
         if self.mistakes is None:
             self.mistakes = torch.zeros(total, dtype=torch.int32)
         order = torch.argsort(self.mistakes, descending=True, stable=True)
-        in_order = self.data.resident is not None
+        in_order = self.data.tensors is not None
         seen, correct = 0, 0
         with borrowed(self.model, self.data.device):
             copy_into_model(self.model, state_dict)

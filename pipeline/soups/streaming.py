@@ -7,39 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pipeline.soups.feeding import Feed
+
 _PIECE = 1 << 18  # 2 MiB of float64: stays in cache while the ingredients pass by
 
 
 def on_device(tensors: Iterable[Tensor], device: torch.device | str) -> Iterator[Tensor]:
     """The CPU ``tensors`` on the device, one after the other; each is valid until the next one is asked for.
 
-    For CUDA they go through two buffers of pinned memory and two of the device, on a stream of their own: while one is
-    worked on, the next is read from its file and copied.
+    They go as batches of a `Feed` do: for CUDA one is read from its file and copied while another is worked on.
     """
-    device = torch.device(device)
-    if device.type != "cuda":
-        yield from (tensor.to(device) for tensor in tensors)
-        return
-    work, copies = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    copied, used = (torch.cuda.Event(), torch.cuda.Event()), (torch.cuda.Event(), torch.cuda.Event())
-    pinned = [torch.empty(0, dtype=torch.uint8) for _ in range(2)]
-    staged = [torch.empty(0, dtype=torch.uint8, device=device) for _ in range(2)]
-    for number, tensor in enumerate(tensors):
-        i = number % 2
-        copied[i].synchronize()  # the copy of the tensor before the last: its pinned buffer is free again
-        if pinned[i].numel() < tensor.nbytes:
-            pinned[i] = torch.empty(tensor.nbytes, dtype=torch.uint8, pin_memory=True)
-            staged[i] = torch.empty(tensor.nbytes, dtype=torch.uint8, device=device)
-            staged[i].record_stream(copies)
-            used[i].record(work)  # what had this memory before may still be at work
-        pinned[i][: tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-        with torch.cuda.stream(copies):
-            copies.wait_event(used[i])
-            staged[i][: tensor.nbytes].copy_(pinned[i][: tensor.nbytes], non_blocking=True)
-            copied[i].record(copies)
-        work.wait_event(copied[i])
-        yield staged[i][: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-        used[i].record(work)
+    for (tensor,) in Feed(((tensor,) for tensor in tensors), device):
+        yield tensor
 
 
 def weighted_sum(terms: Sequence[tuple[float, Tensor]], out: Tensor, device: torch.device | str = "cpu") -> Tensor:

@@ -1,6 +1,7 @@
 """Training images that are streamed from the store, against the same images in memory."""
 
 import itertools
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+import torch.distributed.tensor
 from data_samples import data_config
+from standin import standin
 
 from pipeline.data import ImageSet, StreamedImages, load_splits
 from pipeline.data.store import image_column, read_images, schema
+from pipeline.soups.feeding import Feed, Rows
 
 SIZE, COUNT, GROUP = 4, 100, 9
 
@@ -60,6 +64,16 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_seed(local_ray, stream
     assert [len(batch) for batch in first] == [14, 14, 14, 14, 11]  # not 16, 16, 16, 16, 3
     neighbours = sum(abs(a - b) == 1 for a, b in itertools.pairwise(flat(first)))
     assert neighbours < 10, "batches are drawn across row groups"
+
+
+def test_a_thread_that_feeds_a_gpu_gets_the_same_batches(local_ray, streamed):
+    expected = numbers(streamed.epoch(16, 1))
+    with standin() as log:
+        fed = [images[:, 0, 0, 0].tolist() for images, _ in Feed(streamed.epoch(16, 1, Rows), "cuda")]
+        assert (log.to_device[0], log.pageable) == (len(expected), 0)
+        with closing(iter(Feed(streamed.epoch(16, 1, Rows), "cuda"))) as left:
+            next(left)
+    assert fed == expected
 
 
 def test_a_last_image_alone_is_left_out(local_ray, path):
