@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import DataConfig, ModelConfig, SearchConfig
-from pipeline.data import ImageSet, Splits
+from pipeline.data import ExampleSet, Splits
 from pipeline.data.decode import decode
 from pipeline.data.sources import Chunk, Source
 from pipeline.errors import TrialRejected
@@ -333,8 +333,8 @@ def _check_chunks(chunks: list[Chunk], num_classes: int | None) -> None:
         if chunk.labels is not None:
             assert chunk.labels.tolist() == [image.label for image in images], "labels are those of the images"
         first = images[0]
-        assert first.pixels is not None
-        assert decode(first.pixels, 8).shape == (3, 8, 8)
+        assert first.value is not None
+        assert decode(first.value, 8).shape == (3, 8, 8)
         assert first.label is not None
         assert first.label >= 0
         assert num_classes is None or first.label < num_classes
@@ -347,12 +347,12 @@ def _check_chunks(chunks: list[Chunk], num_classes: int | None) -> None:
 def small_splits() -> Splits:
     """Images of 8 x 8 pixels, four classes of noise of different brightness: 64 train, 32 fit, 16 select, 32 test."""
     generator = np.random.default_rng(0)
-    sets: list[ImageSet] = []
+    sets: list[ExampleSet] = []
     for size in (64, 32, 16, 32):
         labels = generator.integers(_CLASSES, size=size)
         brightness = (30 + 60 * labels)[:, None, None, None]
         images = np.clip(generator.normal(brightness, 20, (size, 3, 8, 8)), 0, 255).astype(np.uint8)
-        sets.append(ImageSet(images, labels.astype(np.int64)))
+        sets.append(ExampleSet(images, labels.astype(np.int64)))
     train, fit, select, test = sets
     return Splits(None, train, fit, select, test, class_names=_CLASS_NAMES, records=())
 

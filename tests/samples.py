@@ -133,12 +133,12 @@ def digit_images(start: int, stop: int):
     import numpy as np
     from sklearn.datasets import load_digits
 
-    from pipeline.data import ImageSet
+    from pipeline.data import ExampleSet
 
     digits = load_digits()
     grey = np.round(digits.images[start:stop] * (255 / 16)).astype(np.uint8)
     images = np.ascontiguousarray(np.repeat(grey[:, None], 3, axis=1))
-    return ImageSet(images, digits.target[start:stop].astype(np.int64))
+    return ExampleSet(images, digits.target[start:stop].astype(np.int64))
 
 
 def digit_splits(train: int = 192, fit: int = 100, select: int = 40, test: int = 100):

@@ -4,18 +4,18 @@ Importing this package imports neither ray, which is needed to make a store and 
 torchvision, which `pipeline.data.augmentation` needs.
 """
 
-from pipeline.data.images import ImageSet, Splits, TrainingImages
+from pipeline.data.examples import ExampleSet, Splits, TrainingExamples
 from pipeline.data.preparation import prepare
 from pipeline.data.sources import SOURCES
 from pipeline.data.splits import load_splits, split_sizes
-from pipeline.data.streaming import StreamedImages
+from pipeline.data.streaming import StreamedExamples
 
 __all__ = [
     "SOURCES",
-    "ImageSet",
+    "ExampleSet",
     "Splits",
-    "StreamedImages",
-    "TrainingImages",
+    "StreamedExamples",
+    "TrainingExamples",
     "load_splits",
     "prepare",
     "split_sizes",

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.config import DataConfig
 from pipeline.data.decode import FORMATS, MAX_PIXELS, VERSION, decode
 from pipeline.data.quiet import quiet_ray_data
-from pipeline.data.sources import SOURCES, Chunk, RawImage, RawImages, image_folder, parquet
+from pipeline.data.sources import SOURCES, Chunk, RawExample, RawExamples, image_folder, parquet
 from pipeline.data.sources.base import located
 from pipeline.data.store import MARKER, TEST, TRAIN, Indices, Prepared, image_column, read_labels, schema, write_marker
 from pipeline.errors import DataError
@@ -38,7 +38,7 @@ _NAMES_SHOWN = 3
 Hashes: TypeAlias = npt.NDArray[np.uint64]  # of the pixels of each image; 64 bits are enough to tell millions apart
 
 
-def prepare(data: DataConfig, check: Callable[[RawImages], object] = lambda raw: None) -> Path:
+def prepare(data: DataConfig, check: Callable[[RawExamples], object] = lambda raw: None) -> Path:
     """The folder of the prepared images of ``data``, made now unless it is there; see `pipeline.data.store`.
 
     A finished store is recognised by its key (source, identity of its files, image size) within milliseconds and
@@ -49,7 +49,7 @@ def prepare(data: DataConfig, check: Callable[[RawImages], object] = lambda raw:
     """
     source = SOURCES[data.source]
 
-    def open_checked() -> RawImages:
+    def open_checked() -> RawExamples:
         raw = source.open(data)
         check(raw)
         return raw
@@ -78,12 +78,12 @@ def prepare_shift(data: DataConfig, name: str, folder_names: Sequence[str] | Non
             return "\n".join([parquet.identity(paths, setting, parquet.columns_of(data)), *(names or ())])
         return "\n".join([image_folder.identity(paths, setting), *(names or ())])
 
-    def open_shift() -> RawImages:
+    def open_shift() -> RawExamples:
         if in_files:
             chunks, notes = parquet.chunks(paths, parquet.columns_of(data), names, setting)
         else:
             chunks, notes = image_folder.chunks(paths, names or (), setting)
-        return RawImages([], chunks, names, notes=tuple(notes))
+        return RawExamples([], chunks, names, notes=tuple(notes))
 
     return _prepared(data, f"shift-{name}", f"shift '{name}'", identity, open_shift, encoded=True)
 
@@ -93,7 +93,7 @@ def _prepared(
     kind: str,
     set_name: str,
     identity: Callable[[], str],
-    open_raw: Callable[[], RawImages],
+    open_raw: Callable[[], RawExamples],
     *,
     encoded: bool,
 ) -> Path:
@@ -119,7 +119,7 @@ def _prepared(
     return store
 
 
-def _make(data: DataConfig, set_name: str, raw: RawImages, store: Path) -> None:
+def _make(data: DataConfig, set_name: str, raw: RawExamples, store: Path) -> None:
     partial = store.with_name(f"{store.name}.partial")
     # Folders of these names were left by a process that died: the lock is ours, the marker is missing.
     for leftover in (partial, store):
@@ -133,7 +133,7 @@ def _make(data: DataConfig, set_name: str, raw: RawImages, store: Path) -> None:
         raise
 
 
-def _write(data: DataConfig, set_name: str, raw: RawImages, folder: Path) -> Prepared:
+def _write(data: DataConfig, set_name: str, raw: RawExamples, folder: Path) -> Prepared:
     train = _write_set(raw.train, data, set_name, folder / TRAIN) if raw.train else None
     test = _write_set(raw.test, data, set_name, folder / TEST) if raw.test is not None else None
     num_train, num_test = (0 if pixels is None else len(pixels) for pixels in (train, test))
@@ -250,7 +250,7 @@ def _decode_chunks(batch: dict[str, np.ndarray], image_size: int, max_pixels: in
             start += len(block)
 
 
-def _decode_block(block: list[RawImage], start: int, image_size: int, max_pixels: int) -> pa.Table:
+def _decode_block(block: list[RawExample], start: int, image_size: int, max_pixels: int) -> pa.Table:
     """A table of `schema`, ``error``, and a ``hash`` of the pixels.
 
     Where ``error`` says why an image cannot be used, its label and pixels are 0.
@@ -260,11 +260,11 @@ def _decode_block(block: list[RawImage], start: int, image_size: int, max_pixels
     errors: list[str | None] = [None] * len(block)
     for row, raw in enumerate(block):
         try:
-            if raw.pixels is None:
+            if raw.value is None:
                 raise ValueError("no image")
             if raw.label is None:
                 raise ValueError("no label")
-            images[row] = decode(raw.pixels, image_size, max_pixels)
+            images[row] = decode(raw.value, image_size, max_pixels)
             labels[row] = raw.label
         except Exception as error:  # an exception here would end the whole execution; the driver raises one for all
             errors[row] = f"{raw.where}: {str(error).partition(' <')[0]}"

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import DataConfig
-from pipeline.data.images import ImageSet, Splits
+from pipeline.data.examples import ExampleSet, Splits
 from pipeline.data.preparation import prepare, prepare_shift
-from pipeline.data.sources import SOURCES, Chunk, RawImages
+from pipeline.data.sources import SOURCES, Chunk, RawExamples
 from pipeline.data.sources.base import moved
-from pipeline.data.store import TEST, TRAIN, Indices, read_images, read_labels, read_marker
-from pipeline.data.streaming import StreamedImages
+from pipeline.data.store import TEST, TRAIN, Indices, read_labels, read_marker, read_rows
+from pipeline.data.streaming import StreamedExamples
 from pipeline.errors import DataError
 from pipeline.records import SplitRecord
 
@@ -57,10 +57,10 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
     if prepared.num_test is not None:
         not_from_train.add("test")
     from_train = {name: rows for name, rows in indices.items() if name not in not_from_train}
-    sets = dict(zip(from_train, read_images(store / TRAIN, data.image_size, list(from_train.values())), strict=True))
+    sets = dict(zip(from_train, read_rows(store / TRAIN, data.image_size, list(from_train.values())), strict=True))
     if prepared.num_test is not None:
-        (sets["test"],) = read_images(store / TEST, data.image_size, [indices["test"]])
-    train = StreamedImages(store / TRAIN, data.image_size, indices["train"]) if streamed else sets["train"]
+        (sets["test"],) = read_rows(store / TEST, data.image_size, [indices["test"]])
+    train = StreamedExamples(store / TRAIN, data.image_size, indices["train"]) if streamed else sets["train"]
     test_sha256 = prepared.train_sha256 if prepared.num_test is None else prepared.test_sha256
     records = [
         _record(name, indices[name], test_sha256 if name == "test" else prepared.train_sha256)
@@ -85,7 +85,7 @@ def split_sizes(data: DataConfig, seed: int) -> dict[str, int]:
     return _check(data, seed, SOURCES[data.source].open(data), set())
 
 
-def _check(data: DataConfig, seed: int, raw: RawImages, said: set[str]) -> dict[str, int]:
+def _check(data: DataConfig, seed: int, raw: RawExamples, said: set[str]) -> dict[str, int]:
     """Everything that can be told from what a source lists: returns the sizes of the splits, or raises DataError."""
     chunks = {"train": raw.train, **({"test": raw.test} if raw.test is not None else {})}
     labels = {name: known for name, part in chunks.items() if (known := _known_labels(part)) is not None}
@@ -98,12 +98,12 @@ def _check(data: DataConfig, seed: int, raw: RawImages, said: set[str]) -> dict[
 
 def _shift(
     data: DataConfig, name: str, folder_names: Sequence[str] | None, num_classes: int
-) -> tuple[ImageSet, str | None]:
+) -> tuple[ExampleSet, str | None]:
     """Another test set, whole and in its own order, and its digest."""
     store = prepare_shift(data, name, folder_names)
     prepared = read_marker(store)
     _say(prepared.notes, set())
-    (images,) = read_images(store / TEST, data.image_size, [np.arange(prepared.num_test or 0)])
+    (images,) = read_rows(store / TEST, data.image_size, [np.arange(prepared.num_test or 0)])
     _check_range(f"shifts.{name}", _shown(data.shifts[name]), images.labels, num_classes)
     return images, prepared.test_sha256
 
@@ -215,7 +215,7 @@ def _class_names(
 ) -> tuple[str, ...]:
     """Names of the classes, after a check that all labels are among them.
 
-    ``names`` and ``folder_names`` are the source's, as in `RawImages`.
+    ``names`` and ``folder_names`` are the source's, as in `RawExamples`.
     """
     given = data.class_names
     if given is not None:

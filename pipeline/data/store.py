@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.images import ImageSet
+from pipeline.data.examples import ExampleSet
 
 MARKER, TRAIN, TEST = "prepared.json", "train.parquet", "test.parquet"
 
@@ -79,7 +79,7 @@ def read_labels(path: Path) -> npt.NDArray[np.int64]:
     return labels
 
 
-def read_images(path: Path, image_size: int, selections: Sequence[Indices]) -> list[ImageSet]:
+def read_rows(path: Path, image_size: int, selections: Sequence[Indices]) -> list[ExampleSet]:
     """Disjoint ``selections`` of the images in ``path``, by source index and in that order.
 
     Takes the memory of what is selected and of one row group.
@@ -94,7 +94,7 @@ def read_images(path: Path, image_size: int, selections: Sequence[Indices]) -> l
             selection_of_image[selection] = number
             row_of_image[selection] = np.arange(len(selection))
             shape = (len(selection), 3, image_size, image_size)
-            sets.append(ImageSet(np.empty(shape, dtype=np.uint8), np.empty(len(selection), dtype=np.int64)))
+            sets.append(ExampleSet(np.empty(shape, dtype=np.uint8), np.empty(len(selection), dtype=np.int64)))
         for batch in _batches(file):
             index, labels = batch["index"].to_numpy(), batch["label"].to_numpy()
             decoded = pixels(batch["image"], image_size)
@@ -102,7 +102,7 @@ def read_images(path: Path, image_size: int, selections: Sequence[Indices]) -> l
                 batch_rows = np.flatnonzero(selection_of_image[index] == number)
                 set_rows = row_of_image[index[batch_rows]]
                 images.labels[set_rows] = labels[batch_rows]
-                images.images[set_rows] = decoded[batch_rows]
+                images.inputs[set_rows] = decoded[batch_rows]
     return sets
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.data.images import Batch
+from pipeline.data.examples import Batch
 from pipeline.data.quiet import quiet_ray_data
 from pipeline.data.store import pixels
 
@@ -23,8 +23,8 @@ _READERS = 2  # row groups that are read at a time for a trial; the next batch i
 
 
 @dataclass(frozen=True, eq=False)
-class StreamedImages:
-    """The images of a Parquet file of the store whose source index is in ``rows``; see `TrainingImages`.
+class StreamedExamples:
+    """The images of a Parquet file of the store whose source index is in ``rows``; see `TrainingExamples`.
 
     An epoch takes the row groups in random order and draws batches at random from a buffer of them. It needs an
     initialised Ray, but none of its CPUs: readers reserve none, so that trials which hold all cores cannot starve them.
@@ -38,7 +38,7 @@ class StreamedImages:
         return len(self.rows)
 
     def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """See `TrainingImages`; an image that would be a last batch alone, which BatchNorm cannot take, is left out."""
+        """See `TrainingExamples`; what would be a last batch of one, which BatchNorm cannot take, is left out."""
         import ray
         from ray.data import DataContext, TaskPoolStrategy
 
@@ -49,7 +49,7 @@ class StreamedImages:
         groups = np.random.default_rng(seed).permutation(num_groups)
         # What flows through Ray are the numbers of row groups, a block each. A task reads the group of its block and
         # hands on our images of it, in order; here they fill the shuffle buffer that batches are drawn from. Batches
-        # are of nearly equal size, as those of `ImageSet`.
+        # are of nearly equal size, as those of `ExampleSet`.
         batches = (
             ray.data.from_items(groups.tolist(), override_num_blocks=len(groups))
             .map_batches(
@@ -72,12 +72,12 @@ class StreamedImages:
                 yield self._tensors(table)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """See `TrainingImages`."""
+        """See `TrainingExamples`."""
         num_groups, mask = self._layout()
         yield from self._ordered(range(num_groups), mask, batch_size)
 
     def sample(self, count: int) -> torch.Tensor:
-        """See `TrainingImages`; from row groups at random, since neighbours in the file may be of one class."""
+        """See `TrainingExamples`; from row groups at random, since neighbours in the file may be of one class."""
         num_groups, mask = self._layout()
         parts: list[torch.Tensor] = []
         for images, _ in self._ordered(np.random.default_rng(0).permutation(num_groups), mask, count):

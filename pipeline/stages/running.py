@@ -10,7 +10,7 @@ import ray
 
 from pipeline.cluster import await_room, check_store, start_ray
 from pipeline.config import Config, ray_address
-from pipeline.data import Splits, StreamedImages, load_splits
+from pipeline.data import Splits, StreamedExamples, load_splits
 from pipeline.errors import DataError, SoupError
 from pipeline.models import check_model
 from pipeline.precision import resolved
@@ -103,7 +103,7 @@ def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
     logger.info("data: %s", resolution(sizes))
     for warning in about_splits(sizes):
         logger.warning("%s", warning)
-    if isinstance(splits.train, StreamedImages):
+    if isinstance(splits.train, StreamedExamples):
         logger.info("data: training images are streamed from %s", splits.train.path)
     origin = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
     origin |= {f"split_{record.name}": record.indices_sha256 for record in splits.records}

@@ -42,7 +42,7 @@ def parquet_config(store, train, test, **settings):
 
 def by_first_pixel(images):
     """Label of each image by the value that `flat_image` gave it."""
-    return dict(zip(images.images[:, 0, 0, 0].tolist(), images.labels.tolist(), strict=True))
+    return dict(zip(images.inputs[:, 0, 0, 0].tolist(), images.labels.tolist(), strict=True))
 
 
 def error_of(data, seed=0):
@@ -65,16 +65,16 @@ def test_digits(store):
         "test": 497,
     }
     assert splits.class_names[::9] == ("zero", "nine")
-    assert splits.train.images.shape == (500, 3, 16, 16)
-    assert splits.train.images.flags.c_contiguous
-    assert splits.train.images.dtype == np.uint8
+    assert splits.train.inputs.shape == (500, 3, 16, 16)
+    assert splits.train.inputs.flags.c_contiguous
+    assert splits.train.inputs.dtype == np.uint8
     assert splits.train.labels.dtype == np.int64
     parts = (splits.pretrain, splits.train, splits.fit, splits.select, splits.test)
     assert np.bincount(np.concatenate([part.labels for part in parts])).tolist() == [
         178, 182, 177, 183, 181, 182, 181, 179, 174, 180,
     ]  # fmt: skip
     again, other = load_splits(data, seed=0), load_splits(data, seed=1)
-    assert np.array_equal(splits.fit.images, again.fit.images)
+    assert np.array_equal(splits.fit.inputs, again.fit.inputs)
     assert splits.records == again.records
     assert all(a.indices_sha256 != b.indices_sha256 for a, b in zip(splits.records, other.records, strict=True))
 
@@ -85,7 +85,7 @@ def test_digits_keep_their_pixels_at_their_own_size(store):
     splits = load_splits(data_config(source="digits", store=store, image_size=8, test_size=500), seed=0)
     order = np.random.default_rng([0, 0]).permutation(1797)  # the test images are cut first
     expected = np.round(load_digits().images[order[:500]] * 255 / 16).astype(np.uint8)
-    assert np.array_equal(splits.test.images, np.repeat(expected[:, None], 3, axis=1))
+    assert np.array_equal(splits.test.inputs, np.repeat(expected[:, None], 3, axis=1))
     assert np.array_equal(splits.test.labels, load_digits().target[order[:500]])
 
 
@@ -100,7 +100,7 @@ def test_parquet_rows_keep_their_label_whatever_the_row_groups(store, tmp_path, 
     seen = by_first_pixel(splits.train) | by_first_pixel(splits.fit) | by_first_pixel(splits.select)
     assert seen == dict(enumerate(labels))
     assert splits.test.labels.tolist() == labels[:20]
-    assert splits.test.images[:, 0, 0, 0].tolist() == list(range(20))
+    assert splits.test.inputs[:, 0, 0, 0].tolist() == list(range(20))
     assert splits.class_names == tuple("01234567")
 
 
@@ -175,7 +175,7 @@ def test_shifts_are_labelled_as_the_training_set(store, tmp_path):
         "sketches": [1, 1, 2],
         "noisy": [2, 0],
     }
-    assert splits.shifts["sketches"].images[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert splits.shifts["sketches"].inputs[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert [(record.name, record.size) for record in splits.records[-2:]] == [("sketches", 3), ("noisy", 2)]
     assert set(splits.measured()) == {"fit", "select", "test", "sketches", "noisy"}
     without = load_splits(data_config(**settings), 0)
@@ -250,8 +250,8 @@ def test_cifar_as_torchvision_keeps_it(store, tmp_path, monkeypatch, classes):
     assert splits.test.labels.tolist() == CIFAR_LABELS[classes]
     order = np.random.default_rng([0, 0]).permutation(len(images))
     select = len(splits.select)
-    assert np.array_equal(splits.select.images, images[order[:select]])
-    assert np.array_equal(splits.fit.images, images[order[select : select + len(splits.fit)]])
+    assert np.array_equal(splits.select.inputs, images[order[:select]])
+    assert np.array_equal(splits.fit.inputs, images[order[select : select + len(splits.fit)]])
 
 
 @pytest.mark.parametrize("name", SOURCES)

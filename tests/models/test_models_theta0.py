@@ -39,7 +39,7 @@ def theta0(seed=0, pretrain=None, **settings):
 
 def test_the_linear_probe_is_scikit_learns_with_a_strength_that_suits_other_images():
     few, others = digit_images(0, 150), digit_images(500, 900)
-    train, test = (torch.from_numpy(one.images[:, 0].reshape(len(one), -1)).float() / 255 for one in (few, others))
+    train, test = (torch.from_numpy(one.inputs[:, 0].reshape(len(one), -1)).float() / 255 for one in (few, others))
     weight, bias = linear_probe(train, torch.from_numpy(few.labels), 10, seed=0)
     mine = F.linear(test, weight, bias)
     center, scale = train.mean(0), train.var(0).mean().sqrt()

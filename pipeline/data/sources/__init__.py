@@ -1,6 +1,6 @@
 """Where images come from: a file per source, and the table of their names."""
 
-from pipeline.data.sources.base import Chunk, RawImage, RawImages, Source, array_chunks
+from pipeline.data.sources.base import Chunk, RawExample, RawExamples, Source, array_chunks
 from pipeline.data.sources.cifar import CIFAR10, CIFAR100
 from pipeline.data.sources.digits import DIGITS
 from pipeline.data.sources.image_folder import IMAGE_FOLDER
@@ -16,4 +16,4 @@ SOURCES: dict[str, Source] = {
     "parquet": PARQUET,
 }
 
-__all__ = ["SOURCES", "Chunk", "RawImage", "RawImages", "Source", "array_chunks"]
+__all__ = ["SOURCES", "Chunk", "RawExample", "RawExamples", "Source", "array_chunks"]

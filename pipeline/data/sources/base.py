@@ -20,13 +20,13 @@ CHUNK_SIZE = 2000  # images: long enough to outweigh the start of a Ray task, sh
 _NAMES_SHOWN = 3
 
 
-class RawImage(NamedTuple):
+class RawExample(NamedTuple):
     """An image as its source has it: a file (see `FORMATS`), the bytes of one, or decoded pixels, uint8 (H, W, 3).
 
-    ``pixels`` or ``label`` is None where the source has none. ``where`` names the image in error messages.
+    ``value`` or ``label`` is None where the source has none. ``where`` names the image in error messages.
     """
 
-    pixels: Path | bytes | npt.NDArray[np.uint8] | None
+    value: Path | bytes | npt.NDArray[np.uint8] | None
     label: int | None
     where: str
 
@@ -41,12 +41,12 @@ class Chunk:
 
     start: int
     count: int
-    read: Callable[[], Iterator[RawImage]]
+    read: Callable[[], Iterator[RawExample]]
     labels: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
-class RawImages:
+class RawExamples:
     """What a source holds: the training set, the test set if there is one, and class names if it knows them.
 
     ``folder_names`` are those of the classes' folders where they are called otherwise. ``notes`` are sentences for the
@@ -71,7 +71,7 @@ class Source:
 
     needs: tuple[str, ...]
     identity: Callable[[DataConfig], str]
-    open: Callable[[DataConfig], RawImages]
+    open: Callable[[DataConfig], RawExamples]
     encoded: bool = True
 
 
@@ -152,6 +152,6 @@ class _ArrayReader:
     name: str
     start: int
 
-    def __call__(self) -> Iterator[RawImage]:
+    def __call__(self) -> Iterator[RawExample]:
         for row, (image, label) in enumerate(zip(self.images, self.labels.tolist(), strict=True), self.start):
-            yield RawImage(image, label, f"{self.name}, image {row}")
+            yield RawExample(image, label, f"{self.name}, image {row}")

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import DataConfig, nearest
-from pipeline.data.sources.base import CHUNK_SIZE, Chunk, RawImage, RawImages, Source, located, moved, unread_note
+from pipeline.data.sources.base import CHUNK_SIZE, Chunk, RawExample, RawExamples, Source, located, moved, unread_note
 from pipeline.errors import DataError
 
 _READ_ROWS = 100  # encoded images held at a time
@@ -53,7 +53,7 @@ def identity(paths: Sequence[Path], setting: str, columns: _Columns) -> str:
     return "\n".join([f"{setting} {columns.image} {columns.label}", *lines])
 
 
-def _open(data: DataConfig) -> RawImages:
+def _open(data: DataConfig) -> RawExamples:
     columns = columns_of(data)
     train, train_notes = _files(located(data.train, "train"), "train")
     test, test_notes = _files(located(data.test, "test"), "test")
@@ -63,13 +63,13 @@ def _open(data: DataConfig) -> RawImages:
     chunks_of = {
         setting: _chunks(files, columns, names, setting) for setting, files in (("train", train), ("test", test))
     }
-    return RawImages(chunks_of["train"], chunks_of["test"], names, notes=(*train_notes, *test_notes))
+    return RawExamples(chunks_of["train"], chunks_of["test"], names, notes=(*train_notes, *test_notes))
 
 
 def chunks(
     paths: Sequence[Path], columns: _Columns, names: Sequence[str] | None, setting: str
 ) -> tuple[list[Chunk], list[str]]:
-    """The images of one set, without decoding them, where the classes are called ``names``; notes, see `RawImages`.
+    """The images of one set, without decoding them, where the classes are called ``names``; notes, see `RawExamples`.
 
     Raises DataError.
     """
@@ -248,7 +248,7 @@ class _RowReader:
     count: int
     file_row: int  # first row within the file
 
-    def __call__(self) -> Iterator[RawImage]:
+    def __call__(self) -> Iterator[RawExample]:
         with pq.ParquetFile(self.path) as file:
             wanted = [self.columns.image, self.columns.label]
             batches = file.iter_batches(_READ_ROWS, row_groups=[self.row_group], columns=wanted)
@@ -258,7 +258,7 @@ class _RowReader:
                 if row >= self.offset:
                     where = f"{self.path}, row {self.file_row + row - self.offset}"
                     label = value.as_py()
-                    yield RawImage(pixels.as_py(), label if self.numbers is None else self.numbers.get(label), where)
+                    yield RawExample(pixels.as_py(), label if self.numbers is None else self.numbers.get(label), where)
 
     def _rows(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Scalar, pa.Scalar]]:
         """Each row of a row group: its number there, its encoded image, its label."""

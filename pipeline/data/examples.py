@@ -19,8 +19,8 @@ from pipeline.records import SplitRecord
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
-class TrainingImages(Protocol):
-    """The images that trials are fine-tuned on: in memory (`ImageSet`) or streamed from the store."""
+class TrainingExamples(Protocol):
+    """The images that trials are fine-tuned on: in memory (`ExampleSet`) or streamed from the store."""
 
     def __len__(self) -> int:
         """How many there are."""
@@ -40,13 +40,13 @@ class TrainingImages(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
+class ExampleSet:
     """Images, uint8 (N, 3, H, W), C-contiguous, RGB, in random order; and their class numbers, int64 (N,).
 
     The arrays may be read-only: those that come out of Ray's object store are shared between processes.
     """
 
-    images: npt.NDArray[np.uint8]
+    inputs: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -57,10 +57,10 @@ class ImageSet:
         with warnings.catch_warnings():
             # torch has no read-only tensors and warns about every read-only array.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-            return torch.from_numpy(self.images), torch.from_numpy(self.labels)
+            return torch.from_numpy(self.inputs), torch.from_numpy(self.labels)
 
     def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """See `TrainingImages`."""
+        """See `TrainingExamples`."""
         images, labels = self.tensors()
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         # Of nearly equal size: BatchNorm cannot train on a last batch of one image.
@@ -68,12 +68,12 @@ class ImageSet:
             yield images[index], labels[index]
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """See `TrainingImages`."""
+        """See `TrainingExamples`."""
         images, labels = self.tensors()
         yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
 
     def sample(self, count: int) -> torch.Tensor:
-        """See `TrainingImages`."""
+        """See `TrainingExamples`."""
         return self.tensors()[0][:count]
 
 
@@ -86,16 +86,16 @@ class Splits:
     them; None: see `pipeline.precision.resolved`.
     """
 
-    pretrain: ImageSet | None
-    train: TrainingImages
-    fit: ImageSet
-    select: ImageSet
-    test: ImageSet
+    pretrain: ExampleSet | None
+    train: TrainingExamples
+    fit: ExampleSet
+    select: ExampleSet
+    test: ExampleSet
     class_names: tuple[str, ...]
     records: tuple[SplitRecord, ...]
-    shifts: Mapping[str, ImageSet] = field(default_factory=dict)
+    shifts: Mapping[str, ExampleSet] = field(default_factory=dict)
     precision: Precision | None = None
 
-    def measured(self) -> dict[str, ImageSet]:
+    def measured(self) -> dict[str, ExampleSet]:
         """By name the sets that soups are measured on."""
         return {"fit": self.fit, "select": self.select, "test": self.test, **self.shifts}
