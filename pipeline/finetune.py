@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.config import SearchConfig
-from pipeline.data import Splits
-from pipeline.data.augmentation import augment, mix
+from pipeline.data import KINDS, Splits
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import split_accuracies
 from pipeline.precision import arithmetic
@@ -49,7 +48,7 @@ def finetune(
 ) -> Finetuned:
     """Fine-tune ``model`` (theta0's weights, changed in place) on ``splits.train`` with AdamW, then evaluate it.
 
-    Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix drawn per image, label
+    Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix (see `Kind.batch`), label
     smoothing, channels-last convolutions on GPUs. Steps compute in ``settings.precision``; where none is set in
     ``splits.precision``, in which the model is evaluated. With ``hyper.ema_decay`` the moving average of the weights is
     what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume`` from, with which the result is the
@@ -107,18 +106,18 @@ def _train_epoch(
     generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)  # dropout and the like
     model.train()
+    make_batch = KINDS[splits.kind].batch
     losses = torch.zeros((), device=device)
     # What passes from the end of a step until the next batch is augmented counts as waiting for data; on a GPU that is
     # the time in which the work was queued, not the one in which it is done.
     waits_since = time.perf_counter()
-    for step, (images, labels) in enumerate(splits.train.epoch(hyper.batch_size, seed)):
+    for step, (inputs, labels) in enumerate(splits.train.epoch(hyper.batch_size, seed)):
         done, steps = epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch
         rate = learning_rate(hyper.lr, done, steps, warmup=settings.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = augment(images.to(device, non_blocking=True), hyper, generator).float() / 255
         target = F.one_hot(labels.to(device), len(splits.class_names)).float()
-        batch, target = mix(batch, target, hyper, generator)
+        batch, target = make_batch(inputs.to(device, non_blocking=True), target, hyper, generator)
         waited_seconds += time.perf_counter() - waits_since
         with arithmetic(device, settings.precision or splits.precision):
             logits = forward(batch)

@@ -27,13 +27,13 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE
 
 def known_names() -> Known:
     """The tables of names that `load_config` checks settings against, as they are now."""
-    from pipeline.data.sources import SOURCES  # these are slow to import, and `--help` does without
+    from pipeline.data import KINDS, SOURCES  # these are slow to import, and `--help` does without
     from pipeline.finetune import TRAINERS
     from pipeline.models.backbone import BACKBONES
     from pipeline.soups import METHODS
 
     return Known(
-        sources={name: source.needs for name, source in SOURCES.items()},
+        sources={name: (*KINDS[source.kind].needs, *source.needs) for name, source in SOURCES.items()},
         backbones=BACKBONES,
         spaces=SPACES,
         trainers={name: trainer.hyperparameters for name, trainer in TRAINERS.items()},

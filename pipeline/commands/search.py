@@ -56,7 +56,7 @@ def dry_run(config: Config) -> None:
     print(f"data: {', '.join(f'{size} {name}' for name, size in sizes.items())}; {resolution(sizes)}")
     for warning in (*about_splits(sizes), *about_trials(trials, sizes["train"], config.model)):
         logger.warning("%s", warning)
-    check_model(config.model, config.data.image_size)
+    check_model(config.model, config.data)
 
 
 def trials_table(trials: Sequence[Trial]) -> str:

@@ -91,8 +91,8 @@ class DataConfig(Section):
     memory_gib: float | None = Field(None, gt=0, le=MOST)
     """Training images that take more, decoded, are streamed from `store`, which all nodes must then see; default: half
     of Ray's object store on the smallest node."""
-    image_size: Count = Field(gt=0, le=2048)
-    """Height and width of the prepared images in pixels."""
+    image_size: Count | None = Field(None, gt=0, le=2048)
+    """Height and width of the prepared images in pixels; every source of images needs it."""
     max_pixels: Count | None = Field(None, gt=0)
     """Images with more pixels are not decoded: one takes up to 16 bytes for each, on every core at once; default:
     178956970."""

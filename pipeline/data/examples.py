@@ -1,4 +1,4 @@
-"""Sets of decoded images in memory, and what training asks of a set."""
+"""Sets of encoded examples in memory, and what training asks of a set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,45 +15,45 @@ import torch
 from pipeline.precision import Precision
 from pipeline.records import SplitRecord
 
-# Images, uint8 (N, 3, H, W), and their class numbers, int64 (N,), on the CPU; never write to them.
+# Examples (N, ...), as their kind encodes them, and their class numbers, int64 (N,), on the CPU; never write to them.
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 class TrainingExamples(Protocol):
-    """The images that trials are fine-tuned on: in memory (`ExampleSet`) or streamed from the store."""
+    """The examples that trials are fine-tuned on: in memory (`ExampleSet`) or streamed from the store."""
 
     def __len__(self) -> int:
         """How many there are."""
         ...
 
     def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Every image once, in an order that follows from ``seed``, in batches of nearly ``batch_size``, never more."""
+        """Every one once, in an order that follows from ``seed``, in batches of nearly ``batch_size``, never more."""
         ...
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """Every image once, in an order that is always the same, in batches of at most ``batch_size``."""
+        """Every one once, in an order that is always the same, in batches of at most ``batch_size``."""
         ...
 
     def sample(self, count: int) -> torch.Tensor:
-        """Images of all kinds, always the same, ``count`` of them if there are so many."""
+        """Examples of all classes, always the same, ``count`` of them if there are so many."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ExampleSet:
-    """Images, uint8 (N, 3, H, W), C-contiguous, RGB, in random order; and their class numbers, int64 (N,).
+    """Examples (N, ...), as their kind encodes them, in random order; and their class numbers, int64 (N,).
 
     The arrays may be read-only: those that come out of Ray's object store are shared between processes.
     """
 
-    inputs: npt.NDArray[np.uint8]
+    inputs: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def tensors(self) -> Batch:
-        """Images and labels as CPU tensors over the same memory; never write to them."""
+        """Examples and labels as CPU tensors over the same memory; never write to them."""
         with warnings.catch_warnings():
             # torch has no read-only tensors and warns about every read-only array.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
@@ -61,16 +61,16 @@ class ExampleSet:
 
     def epoch(self, batch_size: int, seed: int) -> Iterator[Batch]:
         """See `TrainingExamples`."""
-        images, labels = self.tensors()
+        inputs, labels = self.tensors()
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        # Of nearly equal size: BatchNorm cannot train on a last batch of one image.
+        # Of nearly equal size: BatchNorm cannot train on a last batch of one.
         for index in order.tensor_split(math.ceil(len(self) / batch_size)):
-            yield images[index], labels[index]
+            yield inputs[index], labels[index]
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """See `TrainingExamples`."""
-        images, labels = self.tensors()
-        yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        inputs, labels = self.tensors()
+        yield from zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
 
     def sample(self, count: int) -> torch.Tensor:
         """See `TrainingExamples`."""
@@ -79,11 +79,11 @@ class ExampleSet:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The images of a run; which split may be used for what is said in `pipeline.data.splits`.
+    """The examples of a run; which split may be used for what is said in `pipeline.data.splits`.
 
     ``select`` may be empty, ``pretrain`` is None where no size was asked for. ``shifts`` are other test sets by name.
     ``records`` has an entry for each split that exists. ``precision`` is what models compute in that are measured on
-    them; None: see `pipeline.precision.resolved`.
+    them; None: see `pipeline.precision.resolved`. ``kind`` says in `KINDS` what the examples are.
     """
 
     pretrain: ExampleSet | None
@@ -95,6 +95,7 @@ class Splits:
     records: tuple[SplitRecord, ...]
     shifts: Mapping[str, ExampleSet] = field(default_factory=dict)
     precision: Precision | None = None
+    kind: str = "images"
 
     def measured(self) -> dict[str, ExampleSet]:
         """By name the sets that soups are measured on."""

@@ -1,4 +1,4 @@
-"""Training images that do not fit into memory: streamed from the store by ray.data, shuffled anew in every epoch."""
+"""Training examples that do not fit into memory: streamed from the store by ray.data, shuffled anew in every epoch."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.data.examples import Batch
+from pipeline.data.kinds import Form
 from pipeline.data.quiet import quiet_ray_data
-from pipeline.data.store import pixels
+from pipeline.data.store import examples_of
 
-_SHUFFLE_BYTES = 256 * 2**20  # of pixels from which the images of a batch are drawn
+_SHUFFLE_BYTES = 256 * 2**20  # from which the examples of a batch are drawn
 _READERS = 2  # row groups that are read at a time for a trial; the next batch is then there before it is asked for
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedExamples:
-    """The images of a Parquet file of the store whose source index is in ``rows``; see `TrainingExamples`.
+    """The examples of a Parquet file of the store whose source index is in ``rows``; see `TrainingExamples`.
 
     An epoch takes the row groups in random order and draws batches at random from a buffer of them. It needs an
     initialised Ray, but none of its CPUs: readers reserve none, so that trials which hold all cores cannot starve them.
     """
 
     path: Path
-    image_size: int
+    form: Form
     rows: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -48,7 +49,7 @@ class StreamedExamples:
         num_groups, mask = self._layout()
         groups = np.random.default_rng(seed).permutation(num_groups)
         # What flows through Ray are the numbers of row groups, a block each. A task reads the group of its block and
-        # hands on our images of it, in order; here they fill the shuffle buffer that batches are drawn from. Batches
+        # hands on our examples of it, in order; here they fill the shuffle buffer that batches are drawn from. Batches
         # are of nearly equal size, as those of `ExampleSet`.
         batches = (
             ray.data.from_items(groups.tolist(), override_num_blocks=len(groups))
@@ -63,7 +64,7 @@ class StreamedExamples:
             .iter_batches(
                 batch_size=math.ceil(len(self) / math.ceil(len(self) / batch_size)),
                 batch_format="pyarrow",
-                local_shuffle_buffer_size=max(batch_size, _SHUFFLE_BYTES // (3 * self.image_size**2)),
+                local_shuffle_buffer_size=max(batch_size, _SHUFFLE_BYTES // self.form.nbytes),
                 local_shuffle_seed=seed,
             )
         )
@@ -87,22 +88,22 @@ class StreamedExamples:
         return torch.cat(parts)[:count]
 
     def _ordered(self, groups: Iterable[int], mask: npt.NDArray[np.bool_], batch_size: int) -> Iterator[Batch]:
-        """Our images of these row groups in the order of the file, read by this process."""
+        """Our examples of these row groups in the order of the file, read by this process."""
         with pq.ParquetFile(self.path) as file:
             for group in groups:
                 images, labels = self._tensors(_selected(file, int(group), mask))
                 yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
 
     def _layout(self) -> tuple[int, npt.NDArray[np.bool_]]:
-        """The number of row groups, and by source index (images in the file,) which images are ours."""
+        """The number of row groups, and by source index (examples in the file,) which of them are ours."""
         with pq.ParquetFile(self.path) as file:
             mask = np.zeros(file.metadata.num_rows, dtype=np.bool_)
             mask[self.rows] = True
             return int(file.num_row_groups), mask
 
     def _tensors(self, table: pa.Table) -> Batch:
-        images = pixels(table["image"].combine_chunks(), self.image_size)
-        return torch.from_numpy(images.copy()), torch.from_numpy(table["label"].to_numpy().copy())
+        examples = examples_of(table[self.form.column].combine_chunks(), self.form)
+        return torch.from_numpy(examples.copy()), torch.from_numpy(table["label"].to_numpy().copy())
 
 
 def _read(batch: dict[str, Any], path: Path, mask: npt.NDArray[np.bool_]) -> Iterator[pa.Table]:

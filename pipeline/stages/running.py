@@ -88,7 +88,7 @@ def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
     uri = str(config.registry.tracking_uri)
     folder = RunFolder(config.output)
     if not folder.run.exists():  # until theta0 is made
-        check_model(config.model, config.data.image_size)
+        check_model(config.model, config.data)
     cluster = start_ray(config.plugins, ray_address())
     check_store(cluster, uri)
     if tasks:

@@ -16,7 +16,7 @@ import pytest
 from data_samples import data_config, encoded, flat_image, write_folders, write_parquet
 from PIL import Image
 
-from pipeline.data import SOURCES, load_splits, prepare
+from pipeline.data import KINDS, SOURCES, load_splits, prepare
 from pipeline.data.decode import decode
 from pipeline.data.preparation import _write_set
 from pipeline.data.sources.parquet import chunks as parquet_chunks
@@ -439,7 +439,7 @@ def test_stores_stay_where_decoding_changes_nothing(store, tmp_path, monkeypatch
     assert {record.images_sha256 for record in load_splits(digits, seed=0).records} == {None}
     train = write_parquet(tmp_path / "train.parquet", [0, 1] * 10)
     before = prepare(parquet_config(store, train, train))
-    monkeypatch.setattr("pipeline.data.preparation.VERSION", 3)
+    monkeypatch.setitem(KINDS, "images", dataclasses.replace(KINDS["images"], version=3))
     assert prepare(digits) == folder
     assert prepare(parquet_config(store, train, train)) != before
 

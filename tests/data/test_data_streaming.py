@@ -11,9 +11,11 @@ import torch
 from data_samples import data_config
 
 from pipeline.data import ExampleSet, StreamedExamples, load_splits
-from pipeline.data.store import image_column, read_rows, schema
+from pipeline.data.kinds import Form
+from pipeline.data.store import column_of, read_rows, schema
 
 SIZE, COUNT, GROUP = 4, 100, 9
+FORM = Form("image", (3, SIZE, SIZE), "uint8")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def path(tmp_path_factory):
     """Images that are their own number, ten classes one after the other, in row groups of nine."""
     images = np.broadcast_to(np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, 3, SIZE, SIZE))
     labels = np.arange(COUNT) // 10
-    table = pa.table([np.arange(COUNT), labels, image_column(images)], schema=schema(SIZE))
+    table = pa.table([np.arange(COUNT), labels, column_of(images)], schema=schema(FORM))
     found = tmp_path_factory.mktemp("store") / "train.parquet"
     pq.write_table(table, found, row_group_size=GROUP)
     return found
@@ -34,7 +36,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def streamed(path, rows):
-    return StreamedExamples(path, SIZE, rows)
+    return StreamedExamples(path, FORM, rows)
 
 
 def numbers(batches):
@@ -63,12 +65,12 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_seed(local_ray, stream
 
 
 def test_a_last_image_alone_is_left_out(local_ray, path):
-    epoch = numbers(StreamedExamples(path, SIZE, np.arange(10)).epoch(3, seed=0))
+    epoch = numbers(StreamedExamples(path, FORM, np.arange(10)).epoch(3, seed=0))
     assert [len(batch) for batch in epoch] == [3, 3, 3]
 
 
 def test_as_many_steps_as_in_memory(local_ray, path, streamed, rows):
-    (in_memory,) = read_rows(path, SIZE, [rows])
+    (in_memory,) = read_rows(path, FORM, [rows])
     for batch_size in (5, 16, 67, 100):
         steps = len(numbers(in_memory.epoch(batch_size, 0)))
         assert len(numbers(streamed.epoch(batch_size, 0))) == steps

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from samples import DIGIT_NAMES, TOWER, add_outside_backbone, model_config
+from samples import DIGIT_NAMES, TOWER, add_outside_backbone, digits_data, model_config
 
 from pipeline.errors import ModelError
 from pipeline.models import BACKBONES, backbone_file, backbone_module, build_classifier, describe_model, load_backbone
@@ -28,14 +28,14 @@ def outside(monkeypatch, tmp_path):
 def test_every_backbone_keeps_its_contract(name, outside, tmp_path):
     outside()
     config = model_config(backbone=name, **SMALL[name])
-    check_backbone(config, SIZES.get(name, 32), tmp_path / "checked")
-    assert describe_model(config, 32, DIGIT_NAMES).network_module == backbone_file(name).stem
+    check_backbone(config, digits_data(SIZES.get(name, 32)), tmp_path / "checked")
+    assert describe_model(config, digits_data(32), DIGIT_NAMES).network_module == backbone_file(name).stem
 
 
 def test_a_file_that_needs_this_package_is_found_out(outside, tmp_path):
     outside(("import torch\n", "import torch\nfrom pipeline.models import Backbone\n"))
     with pytest.raises(AssertionError, match="does not build the network without this package"):
-        check_backbone(model_config(backbone="mine", **SMALL["mine"]), 8, tmp_path / "checked")
+        check_backbone(model_config(backbone="mine", **SMALL["mine"]), digits_data(8), tmp_path / "checked")
 
 
 def test_an_outside_backbone_is_built_and_loads_weights(outside, tmp_path):

@@ -134,7 +134,7 @@ def test_the_zero_shot_head_is_clips_own():
     classifier = open_clip.build_zero_shot_classifier(clip, backbone.tokenize, DIGIT_NAMES, captions)
     torch.testing.assert_close(model.head.weight, (scale * classifier).T)
     assert not model.head.bias.any()
-    pixels = (TEST[0].float() / 255 - model.mean) / model.std
+    pixels = model.prepare(TEST[0])
     with torch.no_grad():
         expected = scale * F.normalize(clip.encode_image(pixels), dim=-1) @ classifier
     torch.testing.assert_close(predict(model, TEST[0], "cpu"), expected, rtol=1e-4, atol=1e-4)

@@ -124,8 +124,8 @@ def test_what_whoever_asks_may_send_has_limits(tmp_path, monkeypatch):
     assert said.startswith("image 1: cannot be read (it has more than 64 pixels); give ")
     assert said.endswith("of at most 64 pixels")
     model = soup.unwrap_python_model()
-    monkeypatch.setattr(sys.modules[type(model).__module__], "_PATIENCE", 0)
-    with model.room.taken(1):
+    monkeypatch.setattr(sys.modules[type(model.read).__module__], "_PATIENCE", 0)
+    with model.read.room.taken(1):
         assert refused(soup, [small]) == (503, "busy with the images of others; ask again later")
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0")
     assert refused(soup, [small]) == (504, "image 0: the server's --timeout has passed; give fewer images at a time")
@@ -141,7 +141,7 @@ def test_an_image_waits_until_there_is_room_for_it(tmp_path, monkeypatch):
     monkeypatch.setenv("SOUP_MAX_PIXELS", "64")
     _, soup = served(tmp_path, *BACKBONES["open_clip"])
     with ThreadPoolExecutor(1) as pool:
-        with soup.unwrap_python_model().room.taken(1):
+        with soup.unwrap_python_model().read.room.taken(1):
             answer = pool.submit(soup.predict, pd.DataFrame({"image": [png(np.zeros((8, 8), dtype=np.uint8))]}))
             assert wait([answer], 0.1).not_done
         assert len(answer.result(60)) == 1

@@ -1,0 +1,98 @@
+"""What a kind of input brings: how a raw value becomes what a model takes, and what it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import DataConfig
+from pipeline.data.sources.base import RawExamples
+from pipeline.records import Hyperparameters
+
+
+class Form(NamedTuple):
+    """What a model takes of one example: an array of this shape and type, in the store the column of this name."""
+
+    column: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Of one example."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class Listed(NamedTuple):
+    """A set that is not read yet: `Source.identity` and `Source.open` of it alone."""
+
+    identity: Callable[[], str]
+    open: Callable[[], RawExamples]
+
+
+class ReaderModule(Protocol):
+    """The file of a kind that is shipped with a served soup: it imports nothing of this package, at its top or inside.
+
+    ``inputs`` are the plain values that `Kind.inputs` and `Backbone.constants` say, as the description of a model has
+    them.
+    """
+
+    __file__: str | None
+    REQUIREMENTS: tuple[str, ...]
+    """The distributions that it needs beside torch and numpy, by the names that pip knows."""
+    NAMES: tuple[str, str]
+    """What one example is called, and several: ``("image", "images")``."""
+    COLUMNS: dict[str, str]
+    """What a served soup is asked with: the names of the columns, each with its type in MLflow."""
+
+    def prepare(self, inputs: Mapping[str, Any]) -> nn.Module:
+        """From a batch of encoded examples to what a tower takes; its constants are in no state dict."""
+
+    def example(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """A value for each of ``COLUMNS``."""
+
+    def Reader(self, inputs: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], npt.NDArray[Any]]:
+        """What encodes the values of ``COLUMNS`` in a served soup, in several threads at once.
+
+        It raises ValueError for values that it does not take, and TimeoutError where it has no room for them now.
+        """
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of input. Nothing but its line in the table and its files knows what an example of it is.
+
+    ``singular``, ``plural`` and ``contents`` are words: an image, images, and the pixels that two of them share.
+    ``needs`` are the settings in `DataConfig` that it must have, whatever the source. ``form`` is what a model takes.
+    ``encoder`` gives the function that turns the value of a `RawExample` into an array of that form, on the CPUs of the
+    cluster; what it raises, of any kind, is told of the example, followed by what values are ``accepted``. ``key`` are
+    plain values that the arrays depend on beside the raw values, and ``version`` is raised when values that a source
+    has encoded (see `Source.encoded`) come out as other arrays: both are part of what identifies a store.
+
+    ``batch`` gets encoded examples (B, ...) and targets (B, classes) for a step of training, on the device, and returns
+    them augmented and mixed, or as they are. ``inputs`` are plain values by which a served soup reads and prepares
+    examples with ``reader``. ``misfit`` says in a line, given the reason, that a model does not take this form.
+    ``shift`` lists a test set that is no source's: its name among ``data.shifts``, and the folder names of the classes.
+    """
+
+    singular: str
+    plural: str
+    contents: str
+    needs: tuple[str, ...]
+    form: Callable[[DataConfig], Form]
+    encoder: Callable[[DataConfig], Callable[[Any], npt.NDArray[Any]]]
+    accepted: Callable[[DataConfig], str]
+    key: Callable[[DataConfig], Any]
+    version: int
+    batch: Callable[[Tensor, Tensor, Hyperparameters, torch.Generator], tuple[Tensor, Tensor]]
+    inputs: Callable[[DataConfig], dict[str, Any]]
+    reader: ReaderModule
+    misfit: Callable[[DataConfig, str], str]
+    shift: Callable[[DataConfig, str, Sequence[str] | None], Listed]
