@@ -351,7 +351,7 @@ def register(
         network_file=backbone_file(name),
         reader_file=Path(str(reader.__file__)),
         requirements=(*backbone_module(name).REQUIREMENTS, *reader.REQUIREMENTS),
-        columns=reader.COLUMNS,
+        columns=reader.columns(description.inputs),
         example=reader.example(description.inputs),
     )
     return register_soup(sweep, record, lineage, model)

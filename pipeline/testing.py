@@ -330,11 +330,11 @@ def check_kind(kind: Kind, data: DataConfig, values: Sequence[Any], constants: M
     assert (kind.singular, kind.plural) == kind.reader.NAMES
     assert "because" in kind.misfit(data, "because")
     form, encode = kind.form(data), kind.encoder(data)
-    examples = [encode(value) for value in values]
+    examples = [encode(value)[0] for value in values]
     for example in (*examples, _read_example(kind.reader, kind.inputs(data))):
         assert (example.shape, example.dtype) == (form.shape, np.dtype(form.dtype)), "examples have the `form`"
     assert len({example.tobytes() for example in examples}) == len(values), "what differs is encoded otherwise"
-    assert np.array_equal(pickle.loads(pickle.dumps(kind.encoder(data)))(values[0]), examples[0])
+    assert np.array_equal(pickle.loads(pickle.dumps(encode))(values[0])[0], examples[0])
     assert json.loads(json.dumps(kind.key(data))) == kind.key(data), "key: plain values"
     assert json.loads(json.dumps(kind.inputs(data))) == kind.inputs(data), "inputs: plain values"
     _check_batch(kind, torch.from_numpy(np.stack(examples)), kind.reader.prepare(constants))
@@ -343,7 +343,7 @@ def check_kind(kind: Kind, data: DataConfig, values: Sequence[Any], constants: M
 
 def _read_example(reader: ReaderModule, inputs: Mapping[str, Any]) -> npt.NDArray[Any]:
     example = reader.example(inputs)
-    assert example.keys() == reader.COLUMNS.keys(), "example has a value for each of COLUMNS"
+    assert example.keys() == reader.columns(inputs).keys(), "example has a value for each of the columns"
     return reader.Reader(inputs)(example)
 
 
@@ -408,7 +408,7 @@ def _check_chunks(chunks: list[Chunk], data: DataConfig, num_classes: int | None
         first = images[0]
         assert first.value is not None
         kind = kind_of(data)
-        assert kind.encoder(data)(first.value).shape == kind.form(data).shape, "values are such as the kind encodes"
+        assert kind.encoder(data)(first.value)[0].shape == kind.form(data).shape, "values are such as the kind encodes"
         assert first.label is not None
         assert first.label >= 0
         assert num_classes is None or first.label < num_classes

@@ -130,7 +130,7 @@ def served_soup(weights: Path, config: ModelConfig, image_size: int, class_names
     name, description = config.backbone, describe_model(config, digits_data(image_size), class_names)
     reader = KINDS["images"].reader
     requirements = (*backbone_module(name).REQUIREMENTS, *reader.REQUIREMENTS)
-    columns, example = reader.COLUMNS, reader.example(description.inputs)
+    columns, example = reader.columns(description.inputs), reader.example(description.inputs)
     return SoupModel(weights, description, backbone_file(name), Path(reader.__file__), requirements, columns, example)
 
 

@@ -64,32 +64,47 @@ def _size(value: Any) -> int | float:
     return value
 
 
+def _name_or_folder(value: str) -> str:
+    is_folder = value.startswith(("/", ".", "~")) or ("/" in value and absolute_path(value).is_dir())
+    return str(absolute_path(value)) if is_folder else value
+
+
 Size = Annotated[int | float, PlainValidator(_size)]
 
 
 class DataConfig(Section):
-    """Which images, and how they are split. A size is a count (500) or a fraction (0.1)."""
+    """Which data, and how they are split. A size is a count (500) or a fraction (0.1)."""
 
     source: Annotated[str, known("sources")]
-    """`digits`, `cifar10`, `cifar100`, `imagenet`, `image_folder` or `parquet`."""
+    """`digits`, `cifar10`, `cifar100`, `imagenet`, `image_folder` or `parquet`; of texts `text_table`."""
     train: Paths | None = None
-    """Training images: a Parquet file or a folder of them (`parquet`), a folder with one folder per class
-    (`image_folder`); a list or a glob (`/data/part-*.parquet`) of such."""
+    """Training data: a Parquet file or a folder of them (`parquet`; `text_table` takes CSV and TSV too), a folder with
+    one folder per class (`image_folder`); a list or a glob (`/data/part-*.parquet`) of such."""
     test: Paths | None = None
-    """Test images, in the same form as `train`."""
+    """Test data, in the same form as `train`."""
     shifts: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)], Paths] = Field({})
     """Other test sets of the same classes by name, each in a form that `train` may have: every soup is measured on them
     too (`<name>_accuracy`), nothing is chosen by them."""
     image_column: str | None = None
     """Column of Parquet files with the images, encoded (JPEG, PNG, ...) bytes; default: `image`."""
+    text_column: str | None = None
+    """Column of tables with the texts; default: `text`."""
+    text_pair_column: str | None = None
+    """Column with the second text of each example, where there are two."""
+    tokenizer: Annotated[str, AfterValidator(_name_or_folder)] | None = None
+    """Tokenizer of texts: that of the model, a folder or a name on the Hugging Face hub; every source of texts needs
+    it."""
+    max_length: Count | None = Field(None, ge=2, le=2**17)
+    """Tokens of a text, or of two together; longer ones are cut off; default: 128."""
     label_column: str | None = None
-    """Column of Parquet files with the classes, numbers from 0 or names; default: `label`."""
+    """Column of tables with the classes, numbers from 0 or names; default: `label`."""
     root: AbsolutePath | None = None
     """Where torchvision keeps (or downloads) `cifar10` and `cifar100`; the folder of `imagenet` with `train`, `val`."""
     store: AbsolutePath | None = None
-    """Where decoded, resized images are kept, shared by all runs; default: `prepared-data` beside the output folder."""
+    """Where decoded, resized images and tokenised texts are kept, shared by all runs; default: `prepared-data` beside
+    the output folder."""
     memory_gib: float | None = Field(None, gt=0, le=MOST)
-    """Training images that take more, decoded, are streamed from `store`, which all nodes must then see; default: half
+    """Training data that take more, decoded, are streamed from `store`, which all nodes must then see; default: half
     of Ray's object store on the smallest node."""
     image_size: Count | None = Field(None, gt=0, le=2048)
     """Height and width of the prepared images in pixels; every source of images needs it."""

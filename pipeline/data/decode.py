@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 REQUIREMENTS: tuple[str, ...] = ("pillow",)
 NAMES = ("image", "images")
-COLUMNS = {"image": "binary"}  # the bytes of a JPEG, PNG, ... file
 
 # What is read, by Pillow's name, with the names that such files have. Of a file with several images (an animation, a
 # TIFF of several pages) the first is read. Pillow opens more, some of them by starting other programs.
@@ -189,6 +188,11 @@ class _Normalize(nn.Module):
 def prepare(inputs: Mapping[str, Any]) -> nn.Module:
     """The normalisation that a model with ``mean`` and ``std`` begins with; see `ReaderModule`."""
     return _Normalize(inputs["mean"], inputs["std"])
+
+
+def columns(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """What a served soup is asked with: the bytes of a JPEG, PNG, ... file."""
+    return {"image": "binary"}
 
 
 def example(inputs: Mapping[str, Any]) -> dict[str, Any]:

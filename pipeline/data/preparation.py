@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import DataConfig
-from pipeline.data.kinds import Form, Kind, kind_of
+from pipeline.data.kinds import Encoder, Form, Kind, kind_of
 from pipeline.data.quiet import quiet_ray_data
 from pipeline.data.sources import SOURCES, Chunk, RawExample, RawExamples
 from pipeline.data.store import MARKER, TEST, TRAIN, Indices, Prepared, column_of, read_labels, schema, write_marker
@@ -114,11 +114,11 @@ def _make(data: DataConfig, set_name: str, raw: RawExamples, store: Path) -> Non
 
 def _write(data: DataConfig, set_name: str, raw: RawExamples, folder: Path) -> Prepared:
     kind = kind_of(data)
-    train = _write_set(raw.train, data, set_name, folder / TRAIN) if raw.train else None
-    test = _write_set(raw.test, data, set_name, folder / TEST) if raw.test is not None else None
+    notes = list(raw.notes)
+    train = _write_set(raw.train, data, set_name, folder / TRAIN, notes) if raw.train else None
+    test = _write_set(raw.test, data, set_name, folder / TEST, notes) if raw.test is not None else None
     num_train, num_test = (0 if hashes is None else len(hashes) for hashes in (train, test))
     logger.info("prepared %d %s of %s in %s", num_train + num_test, kind.plural, set_name, data.store)
-    notes = list(raw.notes)
     if train is not None:
         notes += _repeated(train, kind)
         if test is not None and raw.test is not None:
@@ -139,9 +139,12 @@ def _digest(path: Path, hashes: Hashes) -> str:
     return hashlib.sha256(read_labels(path).astype("<i8").tobytes() + hashes.astype("<u8").tobytes()).hexdigest()
 
 
-def _write_set(chunks: list[Chunk], data: DataConfig, set_name: str, path: Path) -> Hashes:
-    """Encode ``chunks`` on the CPUs of the cluster, write ``path`` here; returns a hash of each example."""
-    total = 0
+def _write_set(chunks: list[Chunk], data: DataConfig, set_name: str, path: Path, notes: list[str]) -> Hashes:
+    """Encode ``chunks`` on the CPUs of the cluster, write ``path`` here; returns a hash of each example.
+
+    Says in ``notes`` how much was cut off.
+    """
+    total = num_cut = amount_cut = 0
     errors: list[tuple[int, str]] = []
     indices: list[Indices] = []
     hashes: list[Hashes] = []
@@ -157,6 +160,8 @@ def _write_set(chunks: list[Chunk], data: DataConfig, set_name: str, path: Path)
                 writer.write_table(table.select(columns.names).cast(columns))
                 indices.append(table["index"].to_numpy())
                 hashes.append(table["hash"].to_numpy())
+                cut = table["cut"].to_numpy()
+                num_cut, amount_cut = num_cut + int(np.count_nonzero(cut)), amount_cut + int(cut.sum())
     if errors:
         shown = "; ".join(text for _, text in sorted(errors)[:_NAMES_SHOWN])
         more = "" if len(errors) <= _NAMES_SHOWN else "; ..."
@@ -166,6 +171,11 @@ def _write_set(chunks: list[Chunk], data: DataConfig, set_name: str, path: Path)
         )
     if total != (expected := sum(chunk.count for chunk in chunks)):
         raise DataError(f"{set_name}: {total} of {expected} {kind.plural} arrived; do not change files meanwhile")
+    if num_cut:
+        notes.append(
+            f"data: {amount_cut} {kind.contents} of {num_cut} of {total} {kind.plural} in {path.name} are beyond "
+            f"{kind.cut_by} and cut off"
+        )
     ordered = np.empty(total, dtype=np.uint64)
     ordered[np.concatenate(indices)] = np.concatenate(hashes)
     return ordered
@@ -196,19 +206,20 @@ def _where(chunks: Sequence[Chunk], index: int) -> str:
 
 
 def _encoded(chunks: list[Chunk], data: DataConfig) -> Iterator[pa.Table]:
-    """Tables of `schema` and columns ``error`` and ``hash``, in no particular order, while the tasks run."""
+    """Tables of `schema` and columns ``error``, ``hash`` and ``cut``, in no particular order, while the tasks run."""
     import ray
     from ray.exceptions import RayTaskError
 
     if not ray.is_initialized():
         raise RuntimeError("data have to be prepared: call ray.init() first")
     quiet_ray_data()
+    encode = kind_of(data).encoder(data)  # made here: the nodes need not have the files that it is made from
     # A block per chunk, so a task per chunk: `_encode_chunks` gets a batch of one row, the pickled chunk, and yields
     # tables of at most _BLOCK_BYTES, which come here while it goes on.
     pickled = [pickle.dumps(chunk) for chunk in chunks]
     try:
         dataset: Dataset = ray.data.from_items(pickled, override_num_blocks=len(chunks)).map_batches(
-            _encode_chunks, fn_args=(data,), batch_size=1, zero_copy_batch=True
+            _encode_chunks, fn_args=(data, encode), batch_size=1, zero_copy_batch=True
         )
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except RayTaskError as error:
@@ -220,9 +231,9 @@ def _encoded(chunks: list[Chunk], data: DataConfig) -> Iterator[pa.Table]:
         ) from error
 
 
-def _encode_chunks(batch: dict[str, np.ndarray], data: DataConfig) -> Iterator[pa.Table]:
+def _encode_chunks(batch: dict[str, np.ndarray], data: DataConfig, encode: Encoder) -> Iterator[pa.Table]:
     kind = kind_of(data)
-    form, encode = kind.form(data), kind.encoder(data)
+    form = kind.form(data)
     block_size = max(1, _BLOCK_BYTES // form.nbytes)
     for pickled in batch["item"]:
         chunk: Chunk = pickle.loads(pickled)  # noqa: S301 (by `_encoded`; Arrow has no column for such objects)
@@ -233,15 +244,14 @@ def _encode_chunks(batch: dict[str, np.ndarray], data: DataConfig) -> Iterator[p
             start += len(block)
 
 
-def _encode_block(
-    block: list[RawExample], start: int, kind: Kind, form: Form, encode: Callable[[Any], npt.NDArray[Any]]
-) -> pa.Table:
-    """A table of `schema`, ``error``, and a ``hash`` of the array.
+def _encode_block(block: list[RawExample], start: int, kind: Kind, form: Form, encode: Encoder) -> pa.Table:
+    """A table of `schema`, ``error``, a ``hash`` of the array, and how much of the value was ``cut`` off.
 
     Where ``error`` says why an example cannot be used, its label and array are 0.
     """
     examples = np.zeros((len(block), *form.shape), dtype=form.dtype)
     labels = np.zeros(len(block), dtype=np.int64)
+    cut = np.zeros(len(block), dtype=np.int64)
     errors: list[str | None] = [None] * len(block)
     for row, raw in enumerate(block):
         try:
@@ -249,7 +259,7 @@ def _encode_block(
                 raise ValueError(f"no {kind.singular}")
             if raw.label is None:
                 raise ValueError("no label")
-            examples[row] = encode(raw.value)
+            examples[row], cut[row] = encode(raw.value)
             labels[row] = raw.label
         except Exception as error:  # an exception here would end the whole execution; the driver raises one for all
             errors[row] = f"{raw.where}: {str(error).partition(' <')[0]}"
@@ -260,6 +270,7 @@ def _encode_block(
             form.column: column_of(examples),
             "error": pa.array(errors, type=pa.string()),
             "hash": np.array([_hash(example) for example in examples], dtype=np.uint64),
+            "cut": cut,
         }
     )
 

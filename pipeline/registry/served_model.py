@@ -83,7 +83,7 @@ class ServedSoup(PythonModel):  # type: ignore[misc]
         except ValueError as error:
             raise MlflowException(str(error)) from error
         self.name, self.names = reader.NAMES
-        self.columns = list(reader.COLUMNS)
+        self.columns = list(reader.columns(self.description))
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         network = Network(self.description, reader)
         weights = load_file(context.artifacts["weights"])

@@ -122,10 +122,10 @@ def test_images_that_cannot_be_read_by_a_task_or_do_not_arrive(store, tmp_path, 
 
     gone = chunks_of(lambda chunk: {"read": dataclasses.replace(chunk.read, path=tmp_path / "elsewhere.parquet")})
     with pytest.raises(DataError, match=r"could not read the images .*elsewhere\.parquet.*; every node must see"):
-        _write_set(gone, data, "source", tmp_path / "out.parquet")
+        _write_set(gone, data, "source", tmp_path / "out.parquet", [])
     short = chunks_of(lambda chunk: {"count": 21})
     with pytest.raises(DataError, match="20 of 21 images arrived"):
-        _write_set(short, data, "source", tmp_path / "out.parquet")
+        _write_set(short, data, "source", tmp_path / "out.parquet", [])
 
 
 def test_parquet_as_hugging_face_writes_it_in_several_files(store, tmp_path):

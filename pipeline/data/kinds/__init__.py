@@ -1,11 +1,12 @@
 """Kinds of input: a file per kind, and the table of their names."""
 
 from pipeline.config import DataConfig
-from pipeline.data.kinds.base import Form, Kind, Listed, ReaderModule
+from pipeline.data.kinds.base import Encoder, Form, Kind, Listed, ReaderModule
 from pipeline.data.kinds.images import IMAGES
+from pipeline.data.kinds.text import TEXT
 from pipeline.data.sources import SOURCES
 
-KINDS: dict[str, Kind] = {"images": IMAGES}
+KINDS: dict[str, Kind] = {"images": IMAGES, "text": TEXT}
 
 
 def kind_of(data: DataConfig) -> Kind:
@@ -13,4 +14,4 @@ def kind_of(data: DataConfig) -> Kind:
     return KINDS[SOURCES[data.source].kind]
 
 
-__all__ = ["KINDS", "Form", "Kind", "Listed", "ReaderModule", "kind_of"]
+__all__ = ["KINDS", "Encoder", "Form", "Kind", "Listed", "ReaderModule", "kind_of"]

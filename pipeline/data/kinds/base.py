@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from pipeline.config import DataConfig
 from pipeline.data.sources.base import RawExamples
 from pipeline.records import Hyperparameters
+
+# From the value of a `RawExample` to an array, and how much of the value (how many tokens) that has no room for.
+Encoder: TypeAlias = Callable[[Any], tuple[npt.NDArray[Any], int]]
 
 
 class Form(NamedTuple):
@@ -49,17 +52,18 @@ class ReaderModule(Protocol):
     """The distributions that it needs beside torch and numpy, by the names that pip knows."""
     NAMES: tuple[str, str]
     """What one example is called, and several: ``("image", "images")``."""
-    COLUMNS: dict[str, str]
-    """What a served soup is asked with: the names of the columns, each with its type in MLflow."""
+
+    def columns(self, inputs: Mapping[str, Any]) -> dict[str, str]:
+        """What a served soup is asked with: the names of the columns, each with its type in MLflow."""
 
     def prepare(self, inputs: Mapping[str, Any]) -> nn.Module:
         """From a batch of encoded examples to what a tower takes; its constants are in no state dict."""
 
     def example(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """A value for each of ``COLUMNS``."""
+        """A value for each of the ``columns``."""
 
     def Reader(self, inputs: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], npt.NDArray[Any]]:
-        """What encodes the values of ``COLUMNS`` in a served soup, in several threads at once.
+        """What encodes the values of the ``columns`` in a served soup, in several threads at once.
 
         It raises ValueError for values that it does not take, and TimeoutError where it has no room for them now.
         """
@@ -71,10 +75,11 @@ class Kind:
 
     ``singular``, ``plural`` and ``contents`` are words: an image, images, and the pixels that two of them share.
     ``needs`` are the settings in `DataConfig` that it must have, whatever the source. ``form`` is what a model takes.
-    ``encoder`` gives the function that turns the value of a `RawExample` into an array of that form, on the CPUs of the
-    cluster; what it raises, of any kind, is told of the example, followed by what values are ``accepted``. ``key`` are
-    plain values that the arrays depend on beside the raw values, and ``version`` is raised when values that a source
-    has encoded (see `Source.encoded`) come out as other arrays: both are part of what identifies a store.
+    ``encoder`` gives the `Encoder` of that form, which is pickled and runs on the CPUs of the cluster; ``cut_by`` is a
+    setting that its room follows from, empty where there always is room. What it raises, of any kind, is told of the
+    example, followed by what values are ``accepted``. ``key`` are plain values that the arrays depend on beside the
+    raw values, and ``version`` is raised when values that a source has encoded (see `Source.encoded`) come out as
+    other arrays: both are part of what identifies a store.
 
     ``batch`` gets encoded examples (B, ...) and targets (B, classes) for a step of training, on the device, and returns
     them augmented and mixed, or as they are. ``inputs`` are plain values by which a served soup reads and prepares
@@ -87,7 +92,7 @@ class Kind:
     contents: str
     needs: tuple[str, ...]
     form: Callable[[DataConfig], Form]
-    encoder: Callable[[DataConfig], Callable[[Any], npt.NDArray[Any]]]
+    encoder: Callable[[DataConfig], Encoder]
     accepted: Callable[[DataConfig], str]
     key: Callable[[DataConfig], Any]
     version: int
@@ -96,3 +101,4 @@ class Kind:
     reader: ReaderModule
     misfit: Callable[[DataConfig, str], str]
     shift: Callable[[DataConfig, str, Sequence[str] | None], Listed]
+    cut_by: str = ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.config import DataConfig
 from pipeline.data import decode
-from pipeline.data.kinds.base import Form, Kind, Listed
+from pipeline.data.kinds.base import Encoder, Form, Kind, Listed
 from pipeline.data.sources import image_folder, parquet
 from pipeline.data.sources.base import RawExamples, located
 from pipeline.errors import DataError
@@ -33,8 +33,14 @@ def _form(data: DataConfig) -> Form:
     return Form("image", (3, _size(data), _size(data)), "uint8")
 
 
-def _encoder(data: DataConfig) -> Callable[[Any], npt.NDArray[np.uint8]]:
-    return partial(decode.decode, size=_size(data), max_pixels=_max_pixels(data))
+def _encoder(data: DataConfig) -> Encoder:
+    return partial(_encode, _size(data), _max_pixels(data))
+
+
+def _encode(
+    size: int, max_pixels: int, image: Path | bytes | npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.uint8], int]:
+    return decode.decode(image, size, max_pixels), 0
 
 
 def _accepted(data: DataConfig) -> str:
