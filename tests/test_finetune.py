@@ -209,7 +209,7 @@ def test_every_image_is_seen_once_per_epoch_in_batches_of_at_most_the_size(theta
         seen.append(images.clone())
         return images
 
-    monkeypatch.setattr("pipeline.finetune.augment", augment)
+    monkeypatch.setattr("pipeline.data.augmentation.augment", augment)
     finetune(fresh(theta0), splits, hyperparameters(epochs=2, batch_size=32), SETTINGS, device="cpu")
     sizes = [len(batch) for batch in seen]
     assert max(sizes) <= 32

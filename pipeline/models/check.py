@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pipeline.config import DataConfig, ModelConfig
-from pipeline.data import kind_of
+from pipeline.data import KINDS, kind_of
 from pipeline.errors import ModelError
 from pipeline.models.backbone import load_backbone
 from pipeline.models.classifier import Classifier
@@ -17,10 +17,15 @@ def check_model(config: ModelConfig, data: DataConfig) -> None:
     """Build the model, with its weights where they are in a file, and show it an example; nothing is downloaded.
 
     Raises ModelError for a name, tag or weight file that cannot be, a head that needs a text tower where there is none,
-    and examples of a form that it does not take.
+    and examples of a kind or form that it does not take.
     """
     in_reach = config.weight_tag is None
-    backbone = load_backbone(config, pretrained=in_reach)
+    backbone, kind, form = load_backbone(config, pretrained=in_reach), kind_of(data), kind_of(data).form(data)
+    if KINDS[backbone.kind] is not kind:
+        raise ModelError(
+            f"model.backbone: '{config.backbone}' takes {KINDS[backbone.kind].plural}, but source '{data.source}' holds "
+            f"{kind.plural}; take another backbone or source"
+        )
     if in_reach and backbone.clip is None:
         if config.contrastive is not None:
             raise ModelError("model.contrastive: the backbone has no text tower; give model.architecture.text_cfg")
@@ -28,7 +33,6 @@ def check_model(config: ModelConfig, data: DataConfig) -> None:
             raise ModelError(
                 "model.head: 'zero_shot' needs a text tower; use 'linear_probe' or an open_clip model with text_cfg"
             )
-    kind, form = kind_of(data), kind_of(data).form(data)
     try:
         Classifier(backbone, 1).eval()(torch.from_numpy(np.zeros((1, *form.shape), dtype=form.dtype)))
     except Exception as error:  # of any kind: an architecture may have anything in its numbers' place

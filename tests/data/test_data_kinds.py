@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from data_samples import data_config, encoded, flat_image
+from text_samples import write_tokenizer
 
 from pipeline.data import KINDS
 from pipeline.testing import check_kind
@@ -13,12 +14,19 @@ SAMPLES = {
         [encoded(flat_image(7)), encoded(flat_image(200), "BMP"), np.zeros((9, 12, 3), dtype=np.uint8)],
         {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]},
     ),
+    "text": (
+        {"source": "text_table", "train": "/a.csv", "test": "/b.csv", "max_length": 6},
+        [("the film",), ("a very good play",), ("so bad", "not so")],
+        {},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_keeps_its_contract(name, tmp_path):
+def test_every_kind_keeps_its_contract(name, tmp_path, tmp_path_factory):
     settings, values, constants = SAMPLES[name]
+    if "tokenizer" in KINDS[name].needs:
+        settings = {**settings, "tokenizer": str(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))}
     check_kind(KINDS[name], data_config(**settings), values, constants, tmp_path)
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_samples import data_config, encoded, flat_image, write_folders, write_parquet
 from PIL import Image
+from text_samples import write_table, write_tokenizer
 
 from pipeline.data import KINDS, SOURCES, load_splits, prepare
 from pipeline.data.decode import decode
@@ -270,6 +271,10 @@ def test_every_source_keeps_its_contract(name, store, tmp_path, monkeypatch):
             for part in ("train", "val"):
                 write_folders(tmp_path / "root" / part, {"n00": 2, "n01": 2})
             settings = {"root": tmp_path / "root"}
+        case "text_table":
+            tables = {part: path.with_suffix(".csv") for part, path in folders.items()}
+            settings = {part: write_table(path, text=["good", "bad"], label=[1, 0]) for part, path in tables.items()}
+            settings["tokenizer"] = str(write_tokenizer(tmp_path / "tokenizer"))
         case _:
             settings = {}
     check_source(SOURCES[name], data_config(source=name, store=store, image_size=8, **settings))

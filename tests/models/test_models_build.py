@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from samples import CLIP, DIGIT_NAMES, TEXT, TOWER, VISION, digit_images, digits_data, model_config
 from torch import nn
 
+from pipeline.config import DataConfig
 from pipeline.errors import ModelError, PipelineError
 from pipeline.models import build_classifier, check_model, make_theta0
 from pipeline.models.backbone import load_backbone
@@ -303,3 +304,10 @@ def test_a_timm_network_without_its_classifier(tmp_path):
 )
 def test_timm_errors(settings, said):
     assert said in refused(backbone="timm", **settings)
+
+
+def test_a_model_of_images_takes_no_texts():
+    data = DataConfig.model_construct(source="text_table", max_length=8)
+    said = "model.backbone: 'open_clip' takes images, but source 'text_table' holds texts; take another"
+    with pytest.raises(ModelError, match=f"^{re.escape(said)}"):
+        check_model(model_config(), data)

@@ -101,7 +101,7 @@ def test_training_starts_at_the_loss_that_evaluation_finds(settings, count, monk
     images, labels = splits.train.tensors()
     evaluated = F.cross_entropy(predict(model, images, "cpu"), labels).item()
     assert evaluated < math.log(10) - 0.2
-    monkeypatch.setattr("pipeline.finetune.augment", lambda images, hyper, generator: images)
+    monkeypatch.setattr("pipeline.data.augmentation.augment", lambda images, hyper, generator: images)
     losses = []  # of the first epoch, with steps that change nothing
     finetune(
         model,
