@@ -23,8 +23,8 @@ def check_model(config: ModelConfig, data: DataConfig) -> None:
     backbone, kind, form = load_backbone(config, pretrained=in_reach), kind_of(data), kind_of(data).form(data)
     if KINDS[backbone.kind] is not kind:
         raise ModelError(
-            f"model.backbone: '{config.backbone}' takes {KINDS[backbone.kind].plural}, but source '{data.source}' holds "
-            f"{kind.plural}; take another backbone or source"
+            f"model.backbone: '{config.backbone}' takes {KINDS[backbone.kind].plural}, but source '{data.source}' "
+            f"holds {kind.plural}; take another backbone or source"
         )
     if in_reach and backbone.clip is None:
         if config.contrastive is not None:
