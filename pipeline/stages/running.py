@@ -126,6 +126,7 @@ def _check_same_data(folder: RunFolder, splits: Splits) -> None:
         if earlier.indices_sha256 != record.indices_sha256 or (known and earlier.images_sha256 != record.images_sha256):
             raise DataError(
                 f"data: the {record.size} {KINDS[splits.kind].plural} of split '{record.name}' are not the "
-                f"{earlier.size} that the run in {folder.root} was begun with (files changed, or this version reads more of them or reads them "
-                "otherwise); restore them, give another `output`, or --fresh to start over (the old run is kept)"
+                f"{earlier.size} that the run in {folder.root} was begun with (files changed, or this version reads "
+                "more of them or reads them otherwise); restore them, give another `output`, or --fresh to start over "
+                "(the old run is kept)"
             )
