@@ -328,7 +328,7 @@ def check_kind(kind: Kind, data: DataConfig, values: Sequence[Any], constants: M
     for words in (kind.singular, kind.plural, kind.contents, kind.accepted(data)):
         assert words, "messages are made of these words"
     assert (kind.singular, kind.plural) == kind.reader.NAMES
-    assert "because" in kind.misfit(data, "because")
+    assert all("{reason}" in said for _, said in kind.probes(data)), "probes say what the model raised"
     form, encode = kind.form(data), kind.encoder(data)
     examples = [encode(value)[0] for value in values]
     for example in (*examples, _read_example(kind.reader, kind.inputs(data))):

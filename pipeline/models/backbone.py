@@ -77,6 +77,7 @@ BACKBONES = {
     "open_clip": "pipeline.models.open_clip_backbone",
     "timm": "pipeline.models.timm_backbone",
     "torchvision": "pipeline.models.torchvision_backbone",
+    "transformers": "pipeline.models.transformers_backbone",
 }
 """Names to modules, given as text: a library is imported only where it is used."""
 

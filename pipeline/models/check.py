@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from pipeline.config import DataConfig, ModelConfig
@@ -20,7 +19,7 @@ def check_model(config: ModelConfig, data: DataConfig) -> None:
     and examples of a kind or form that it does not take.
     """
     in_reach = config.weight_tag is None
-    backbone, kind, form = load_backbone(config, pretrained=in_reach), kind_of(data), kind_of(data).form(data)
+    backbone, kind = load_backbone(config, pretrained=in_reach), kind_of(data)
     if KINDS[backbone.kind] is not kind:
         raise ModelError(
             f"model.backbone: '{config.backbone}' takes {KINDS[backbone.kind].plural}, but source '{data.source}' "
@@ -33,8 +32,9 @@ def check_model(config: ModelConfig, data: DataConfig) -> None:
             raise ModelError(
                 "model.head: 'zero_shot' needs a text tower; use 'linear_probe' or an open_clip model with text_cfg"
             )
-    try:
-        Classifier(backbone, 1).eval()(torch.from_numpy(np.zeros((1, *form.shape), dtype=form.dtype)))
-    except Exception as error:  # of any kind: an architecture may have anything in its numbers' place
-        reason = str(error).partition("\n")[0]
-        raise ModelError(kind.misfit(data, reason)) from error
+    model = Classifier(backbone, 1).eval()
+    for example, misfit in kind.probes(data):
+        try:
+            model(torch.from_numpy(example)[None])
+        except Exception as error:  # of any kind: an architecture may have anything in its numbers' place
+            raise ModelError(misfit.replace("{reason}", str(error).partition("\n")[0])) from error

@@ -83,7 +83,8 @@ class Kind:
 
     ``batch`` gets encoded examples (B, ...) and targets (B, classes) for a step of training, on the device, and returns
     them augmented and mixed, or as they are. ``inputs`` are plain values by which a served soup reads and prepares
-    examples with ``reader``. ``misfit`` says in a line, given the reason, that a model does not take this form.
+    examples with ``reader``. ``probes`` are examples that a model has to take, each with what is wrong where it
+    does not (``{reason}`` stands for what it raised).
     ``shift`` lists a test set that is no source's: its name among ``data.shifts``, and the folder names of the classes.
     """
 
@@ -99,6 +100,6 @@ class Kind:
     batch: Callable[[Tensor, Tensor, Hyperparameters, torch.Generator], tuple[Tensor, Tensor]]
     inputs: Callable[[DataConfig], dict[str, Any]]
     reader: ReaderModule
-    misfit: Callable[[DataConfig, str], str]
+    probes: Callable[[DataConfig], Sequence[tuple[npt.NDArray[Any], str]]]
     shift: Callable[[DataConfig, str, Sequence[str] | None], Listed]
     cut_by: str = ""

@@ -55,12 +55,13 @@ def _batch(
     return mix(augment(images, hyper, generator).float() / 255, targets, hyper, generator)
 
 
-def _misfit(data: DataConfig, reason: str) -> str:
+def _probes(data: DataConfig) -> list[tuple[npt.NDArray[np.uint8], str]]:
     size = _size(data)
-    return (
-        f"data.image_size: the model takes no images of {size} x {size} pixels ({reason}); "
+    said = (
+        f"data.image_size: the model takes no images of {size} x {size} pixels ({{reason}}); "
         "set it to the size that the model was made for"
     )
+    return [(np.zeros(_form(data).shape, dtype=np.uint8), said)]
 
 
 def _shift(data: DataConfig, name: str, folder_names: Sequence[str] | None) -> Listed:
@@ -103,6 +104,6 @@ IMAGES = Kind(
     batch=_batch,
     inputs=lambda data: {"image_size": _size(data)},
     reader=decode,
-    misfit=_misfit,
+    probes=_probes,
     shift=_shift,
 )

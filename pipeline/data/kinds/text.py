@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline.config import DataConfig
@@ -69,11 +72,22 @@ def _batch(texts: Tensor, targets: Tensor, hyper: Hyperparameters, generator: to
     return texts, targets
 
 
-def _misfit(data: DataConfig, reason: str) -> str:
-    return (
-        f"data.max_length: the model takes no texts of {_length(data)} tokens ({reason}); lower it, or take the "
-        "tokenizer that the model was made with as data.tokenizer"
-    )
+def _probes(data: DataConfig) -> list[tuple[npt.NDArray[np.int32], str]]:
+    """A text of the last token of the vocabulary alone, and one as long as they may be."""
+    size = Tokenizer.from_str(serialized_tokenizer(data)).get_vocab_size()
+    last, longest = np.zeros(_length(data), dtype=np.int32), np.ones(_length(data), dtype=np.int32)
+    last[0] = size  # an id and 1
+    return [
+        (
+            last[:1],
+            f"data.tokenizer: its {size} tokens do not fit the vocabulary of the model ({{reason}}); take the "
+            "tokenizer that the model was made with",
+        ),
+        (
+            longest,
+            f"data.max_length: the model takes no texts of {_length(data)} tokens ({{reason}}); lower it",
+        ),
+    ]
 
 
 def _shift(data: DataConfig, name: str, folder_names: Sequence[str] | None) -> Listed:
@@ -100,7 +114,7 @@ TEXT = Kind(
     batch=_batch,
     inputs=_inputs,
     reader=tokens,
-    misfit=_misfit,
+    probes=_probes,
     shift=_shift,
     cut_by="data.max_length",
 )
