@@ -39,6 +39,7 @@ def known_names() -> Known:
         trainers={name: trainer.hyperparameters for name, trainer in TRAINERS.items()},
         methods={name: method.defaults for name, method in METHODS.items()},
         studies=STUDIES,
+        meaningless={name: KINDS[source.kind].meaningless for name, source in SOURCES.items()},
     )
 
 

@@ -405,6 +405,16 @@ class Config(Section):
         return {**values, "soup": soup}
 
     @model_validator(mode="after")
+    def _meaningful(self, info: ValidationInfo) -> Config:
+        meaningless = context(info).meaningless.get(self.data.source, ())
+        if found := [name for name in self.search.distributions if name in meaningless]:
+            raise ValueError(
+                f"search.distributions: {', '.join(found)}: without a meaning for what source '{self.data.source}' "
+                "holds; leave out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _resolve_studies(self, info: ValidationInfo) -> Config:
         known_names, problems, resolved = context(info), [], {}
         for name, study in known_names.studies.items():

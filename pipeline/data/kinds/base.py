@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -85,6 +85,7 @@ class Kind:
     them augmented and mixed, or as they are. ``inputs`` are plain values by which a served soup reads and prepares
     examples with ``reader``. ``probes`` are examples that a model has to take, each with what is wrong where it
     does not (``{reason}`` stands for what it raised).
+    ``meaningless`` are the hyperparameters that ``batch`` has no use for, with the values that stand in their place.
     ``shift`` lists a test set that is no source's: its name among ``data.shifts``, and the folder names of the classes.
     """
 
@@ -103,3 +104,4 @@ class Kind:
     probes: Callable[[DataConfig], Sequence[tuple[npt.NDArray[Any], str]]]
     shift: Callable[[DataConfig, str, Sequence[str] | None], Listed]
     cut_by: str = ""
+    meaningless: Mapping[str, Any] = field(default_factory=dict)

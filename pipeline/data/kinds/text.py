@@ -117,4 +117,5 @@ TEXT = Kind(
     probes=_probes,
     shift=_shift,
     cut_by="data.max_length",
+    meaningless={"augmentation": "minimal", "randaugment_m": 0, "randaugment_n": 0, "mixup": 0.0, "cutmix": 0.0},
 )
