@@ -50,7 +50,7 @@ def dry_run(config: Config) -> None:
     from pipeline.search.advice import about_splits, about_trials, fit_batches, resolution
     from pipeline.search.sampling import sample_trials
 
-    trials = sample_trials(config.search, config.seed)
+    trials = sample_trials(config.search, config.seed, kind_of(config.data).meaningless)
     sizes = split_sizes(config.data, config.seed)
     print(trials_table(fit_batches(trials, sizes["train"])))
     print(f"data: {', '.join(f'{size} {name}' for name, size in sizes.items())}; {resolution(sizes)}")
