@@ -247,7 +247,7 @@ from safetensors.torch import load_file
 description = json.loads(sys.argv[2])
 network, reader = (importlib.import_module(description[name]) for name in ("network_module", "reader_module"))
 tower = network.build(description["architecture"], description["head_name"]).eval()
-tower.load_state_dict(load_file(sys.argv[3]), strict=False)
+tower.load_state_dict(load_file(sys.argv[3]))
 inputs = torch.from_numpy(reader.Reader(description)(reader.example(description)))[None]
 print(json.dumps(tower(reader.prepare(description)(inputs)).flatten().tolist()))
 """

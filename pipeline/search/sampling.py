@@ -31,8 +31,8 @@ def sample_trials(config: SearchConfig, seed: int, meaningless: Mapping[str, Any
 
     A trial depends on ``seed`` and its index alone, so a larger sweep begins with the trials of a smaller one, whatever
     the concurrency. Grids are gone through in a random order, so that the first trials of a sweep are like the others;
-    when all combinations have been, they come again in another order. What is ``meaningless`` for the kind of input (see
-    `Kind`) is not drawn, and has the value that is given.
+    when all combinations have been, they come again in another order. What is ``meaningless`` for the kind of input
+    (see `Kind`) is not drawn, and has the value that is given.
     """
     fixed = dict(meaningless or {})
     drawn_otherwise = {**SPACES[config.space].distributions, **config.distributions}
