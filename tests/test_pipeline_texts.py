@@ -87,9 +87,7 @@ def test_the_champion_answers_as_it_was_measured(finished, folder):
 
 def test_what_means_nothing_for_texts_is_refused_by_name(folder):
     overrides = ["search.distributions.mixup=0.5", "search.distributions.augmentation=medium"]
-    with pytest.raises(
-        ConfigError, match=r"search\.distributions: .*mixup.*: without a meaning for what source '"
-    ):
+    with pytest.raises(ConfigError, match=r"search\.distributions: .*mixup.*: without a meaning for what source '"):
         load_config(folder / "config.yaml", overrides, known_names)
 
 
