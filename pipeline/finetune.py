@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.config import SearchConfig
-from pipeline.data import Splits, TrainingImages
-from pipeline.data.augmentation import Draws, augment, draw, mix
+from pipeline.data import KINDS, Splits
 from pipeline.errors import TrialRejected
 from pipeline.evaluation import split_figures
 from pipeline.precision import arithmetic
@@ -58,7 +57,7 @@ def finetune(
 ) -> Finetuned:
     """Fine-tune ``model`` (theta0's weights, changed in place) on ``splits.train`` with AdamW, then evaluate it.
 
-    Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix drawn per image, label
+    Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix (see `Kind.batch`), label
     smoothing, channels-last convolutions on GPUs. Steps compute in ``settings.precision``; where none is set in
     ``splits.precision``, in which the model is evaluated. With ``hyper.ema_decay`` the moving average of the weights is
     what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume`` from, with which the result is the
@@ -112,16 +111,17 @@ def _train_epoch(
     seed = hyper.seed * 1_000_003 + epoch
     torch.manual_seed(seed)  # dropout and the like
     model.train()
+    kind = KINDS[splits.kind]
     losses = torch.zeros((), device=device)
-    feed = Feed(_drawn(splits.train, hyper, seed), device)
+    feed = Feed(_drawn(splits, hyper, seed), device)
     with closing(iter(feed)) as batches:
-        for step, (images, labels, draws) in enumerate(batches):
+        for step, (inputs, labels, draws) in enumerate(batches):
             done, steps = epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch
             rate = learning_rate(hyper.lr, done, steps, warmup=settings.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = augment(images, hyper, draws).float() / 255
-            batch, target = mix(batch, F.one_hot(labels, len(splits.class_names)).float(), draws)
+            target = F.one_hot(labels, len(splits.class_names)).float()
+            batch, target = kind.batch(inputs, target, hyper, draws)
             with arithmetic(device, settings.precision or splits.precision):
                 logits = forward(batch)
             loss = F.cross_entropy(logits.float(), target, label_smoothing=hyper.label_smoothing)
@@ -147,12 +147,12 @@ def _train_epoch(
 
 
 def _drawn(
-    train: TrainingImages, hyper: Hyperparameters, seed: int
-) -> Iterator[tuple[torch.Tensor | Rows, torch.Tensor | Rows, Draws]]:
+    splits: Splits, hyper: Hyperparameters, seed: int
+) -> Iterator[tuple[torch.Tensor | Rows, torch.Tensor | Rows, Any]]:
     """The batches of an epoch and what is random about each, as a `Feed` takes them."""
-    generator = torch.Generator().manual_seed(seed)
-    for images, labels in train.epoch(hyper.batch_size, seed, Rows):
-        yield images, labels, draw(images.shape, hyper, generator)
+    generator, draw = torch.Generator().manual_seed(seed), KINDS[splits.kind].draw
+    for inputs, labels in splits.train.epoch(hyper.batch_size, seed, Rows):
+        yield inputs, labels, draw(inputs.shape, hyper, generator)
 
 
 @torch.no_grad()

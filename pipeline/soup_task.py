@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.cluster import as_they_come, only_result
-from pipeline.data import decode
+from pipeline.data import KINDS
 from pipeline.errors import IngredientError, RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, figures, recalibration
 from pipeline.files import scratch
@@ -343,6 +343,14 @@ def register(
     if weights is None:
         return register_soup(sweep, record, lineage, None)
     name = description.backbone
-    requirements, decode_file = backbone_module(name).REQUIREMENTS, Path(decode.__file__)
-    model = SoupModel(weights, description, backbone_file(name), requirements, decode_file)
+    reader = KINDS[description.kind].reader
+    model = SoupModel(
+        weights=weights,
+        description=description,
+        network_file=backbone_file(name),
+        reader_file=Path(str(reader.__file__)),
+        requirements=(*backbone_module(name).REQUIREMENTS, *reader.REQUIREMENTS),
+        columns=reader.columns(description.inputs),
+        example=reader.example(description.inputs),
+    )
     return register_soup(sweep, record, lineage, model)

@@ -1,4 +1,4 @@
-"""What every line of METHODS, BACKBONES, SOURCES, METRICS and TRAINERS owes to the rest: tests that take the object.
+"""What every line of METHODS, BACKBONES, KINDS, SOURCES, METRICS and TRAINERS owes to the rest: tests of objects.
 
 For our lines and for those of others. In a test of one's own:
 
@@ -22,25 +22,26 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pipeline.config import DataConfig, ModelConfig, SearchConfig
-from pipeline.data import ImageSet, Splits
-from pipeline.data.decode import decode
-from pipeline.data.sources import Chunk, Source
+from pipeline.data import KINDS, ExampleSet, Splits, kind_of
+from pipeline.data.kinds import Kind, ReaderModule
+from pipeline.data.sources import SOURCES, Chunk, Source
 from pipeline.errors import TrialRejected
 from pipeline.finetune import Finetuned, Trainer
 from pipeline.metrics import METRICS, Metric
 from pipeline.models import build_classifier, describe_model
 from pipeline.models.backbone import backbone_file, backbone_module, load_backbone
-from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
+from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord, ModelDescription
 from pipeline.records.tables import read_table, write_table
 from pipeline.soups import IngredientSet, Method, Soup, SoupInputs, soup_from_coefficients
 from pipeline.weights import save_weights, unique_state
@@ -254,45 +255,48 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from safetensors.torch import load_file
 description = json.loads(sys.argv[2])
-module = importlib.import_module(sys.argv[3])
-tower = module.build(description["architecture"], description["head_name"]).eval()
-tower.load_state_dict(load_file(sys.argv[4]))
-size = description["image_size"]
-images = torch.linspace(0, 1, 2 * 3 * size * size).view(2, 3, size, size)
-print(json.dumps(tower(images).flatten().tolist()))
+network, reader = (importlib.import_module(description[name]) for name in ("network_module", "reader_module"))
+tower = network.build(description["architecture"], description["head_name"]).eval()
+tower.load_state_dict(load_file(sys.argv[3]))
+inputs = torch.from_numpy(reader.Reader(description)(reader.example(description)))[None]
+print(json.dumps(tower(reader.prepare(description)(inputs)).flatten().tolist()))
 """
 
 
-def check_backbone(config: ModelConfig, image_size: int, folder: Path) -> None:
+def check_backbone(config: ModelConfig, data: DataConfig, folder: Path) -> None:
     """A backbone by the settings of a small model of it: what it brings fits together, and its file stands alone.
 
-    ``image_size`` is one that the model takes, ``folder`` an empty one to write to.
+    ``data`` are settings of examples that the model takes, ``folder`` is an empty one to write to.
     """
     module = backbone_module(config.backbone)
     backbone = load_backbone(config, pretrained=False)
-    images = torch.linspace(0, 1, 2 * 3 * image_size * image_size).view(2, 3, image_size, image_size)
+    kind = kind_of(data)
+    assert KINDS[backbone.kind] is kind, "a backbone takes examples of its `kind`"
+    description = describe_model(config, data, _CLASS_NAMES)
+    example = torch.from_numpy(_read_example(kind.reader, description.inputs))[None]
     tower = backbone.tower.eval()
     with torch.no_grad():
-        features = tower(images)
-    assert features.shape == (2, backbone.feature_dim), "the tower maps (B, 3, S, S) to (B, feature_dim)"
-    assert len(backbone.mean) == len(backbone.std) == 3
+        features = tower(kind.reader.prepare(backbone.constants)(example))
+    assert features.shape == (1, backbone.feature_dim), "the tower maps (B, ...) to (B, feature_dim)"
     for requirement in module.REQUIREMENTS:
         assert importlib.metadata.version(requirement), f"REQUIREMENTS: '{requirement}' is no installed distribution"
-    _check_stands_alone(config, image_size, tower, features, folder)
-    _check_export(config, image_size, folder / "exported")
+    _check_stands_alone(config, description, tower, features, folder)
+    _check_export(config, description, folder / "exported")
 
 
-def _check_stands_alone(config: ModelConfig, image_size: int, tower: nn.Module, features: Tensor, folder: Path) -> None:
+def _check_stands_alone(
+    config: ModelConfig, description: ModelDescription, tower: nn.Module, features: Tensor, folder: Path
+) -> None:
     """`build` makes the same network in a process without this package, from the file and plain values alone."""
     file = backbone_file(config.backbone)
     alone = folder / "alone"
     alone.mkdir(parents=True)
-    (alone / file.name).write_bytes(file.read_bytes())
+    for shipped in (file, Path(str(KINDS[description.kind].reader.__file__))):
+        (alone / shipped.name).write_bytes(shipped.read_bytes())
     weights = folder / "tower.safetensors"
     save_weights({name: value.clone() for name, value in tower.state_dict().items()}, weights, {})
-    description = describe_model(config, image_size, _CLASS_NAMES).model_dump_json()
     done = subprocess.run(
-        [sys.executable, "-c", _ALONE, str(alone), description, file.stem, str(weights)],
+        [sys.executable, "-c", _ALONE, str(alone), description.model_dump_json(), str(weights)],
         capture_output=True,
         text=True,
         cwd=alone,
@@ -303,14 +307,83 @@ def _check_stands_alone(config: ModelConfig, image_size: int, tower: nn.Module, 
     torch.testing.assert_close(answer, features, rtol=1e-4, atol=1e-5)
 
 
-def _check_export(config: ModelConfig, image_size: int, folder: Path) -> None:
+def _check_export(config: ModelConfig, description: ModelDescription, folder: Path) -> None:
     """`export` writes files, and says how to load them."""
     folder.mkdir(parents=True)
     model = build_classifier(config, len(_CLASS_NAMES)).eval()
-    description = describe_model(config, image_size, _CLASS_NAMES)
     code = backbone_module(config.backbone).export(model, description, folder)
     assert any(folder.iterdir()), "export writes the files of the model"
     assert "{folder}" in code, "export returns the code that loads them, with {folder} where the folder stands"
+
+
+# --- Kinds of input -------------------------------------------------------------------------------------------------
+
+# Runs in a process that cannot import this package.
+_READ_ALONE = """
+import importlib, json, sys
+sys.modules["pipeline"] = None
+sys.path.insert(0, sys.argv[1])
+reader, inputs = importlib.import_module(sys.argv[2]), json.loads(sys.argv[3])
+print(json.dumps(reader.Reader(inputs)(reader.example(inputs)).tolist()))
+"""
+
+
+def check_kind(kind: Kind, data: DataConfig, values: Sequence[Any], constants: Mapping[str, Any], folder: Path) -> None:
+    """A kind of input by settings and some different raw ``values`` of it: what it brings fits together.
+
+    ``constants`` are those of a backbone that takes it, ``folder`` is an empty one to write to.
+    """
+    for key in kind.needs:
+        assert key in DataConfig.model_fields, f"needs: '{key}' is no setting of `data`"
+    for words in (kind.singular, kind.plural, kind.contents, kind.accepted(data)):
+        assert words, "messages are made of these words"
+    assert (kind.singular, kind.plural) == kind.reader.NAMES
+    assert all("{reason}" in said for _, said in kind.probes(data)), "probes say what the model raised"
+    form, encode = kind.form(data), kind.encoder(data)
+    examples = [encode(value)[0] for value in values]
+    for example in (*examples, _read_example(kind.reader, kind.inputs(data))):
+        assert (example.shape, example.dtype) == (form.shape, np.dtype(form.dtype)), "examples have the `form`"
+    assert len({example.tobytes() for example in examples}) == len(values), "what differs is encoded otherwise"
+    assert np.array_equal(pickle.loads(pickle.dumps(encode))(values[0])[0], examples[0])
+    assert json.loads(json.dumps(kind.key(data))) == kind.key(data), "key: plain values"
+    assert json.loads(json.dumps(kind.inputs(data))) == kind.inputs(data), "inputs: plain values"
+    _check_batch(kind, torch.from_numpy(np.stack(examples)), kind.reader.prepare(constants))
+    _check_read_alone(kind, data, folder)
+
+
+def _read_example(reader: ReaderModule, inputs: Mapping[str, Any]) -> npt.NDArray[Any]:
+    example = reader.example(inputs)
+    assert example.keys() == reader.columns(inputs).keys(), "example has a value for each of the columns"
+    return reader.Reader(inputs)(example)
+
+
+def _check_batch(kind: Kind, examples: Tensor, prepare: nn.Module) -> None:
+    """What a step of training gets can be prepared as the examples are, and repeats."""
+    assert not prepare.state_dict(), "prepare has no weights that could be souped"
+    targets = torch.eye(_CLASSES)[torch.arange(len(examples)) % _CLASSES]
+    hyper = _hyperparameters(Hyperparameters)
+    drawn = [kind.draw(examples.shape, hyper, torch.Generator().manual_seed(1)) for _ in range(2)]
+    (batch, mixed), again = (kind.batch(examples, targets, hyper, draws) for draws in drawn)
+    assert torch.equal(batch, again[0]), "draw takes what is random from the generator alone, batch takes it from draw"
+    assert mixed.shape == targets.shape
+    torch.testing.assert_close(mixed.sum(1), torch.ones(len(examples)))
+    ready, trained = prepare(examples), prepare(batch)
+    assert (ready.shape, ready.dtype) == (trained.shape, trained.dtype)
+
+
+def _check_read_alone(kind: Kind, data: DataConfig, folder: Path) -> None:
+    """The reader needs its own file alone."""
+    file, inputs = Path(str(kind.reader.__file__)), kind.inputs(data)
+    (folder / file.name).write_bytes(file.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_ALONE, str(folder), file.stem, json.dumps(inputs)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 0, f"{file.name} does not read without this package:\n{done.stderr}"
+    assert json.loads(done.stdout.splitlines()[-1]) == _read_example(kind.reader, inputs).tolist()
 
 
 # --- Data sources ---------------------------------------------------------------------------------------------------
@@ -318,6 +391,7 @@ def _check_export(config: ModelConfig, image_size: int, folder: Path) -> None:
 
 def check_source(source: Source, data: DataConfig) -> None:
     """A source by settings that lead to a small set of it: what it lists can be read, by any process."""
+    assert SOURCES[data.source] is source
     for key in source.needs:
         assert key in DataConfig.model_fields, f"needs: '{key}' is no setting of `data`"
     identity = source.identity(data)
@@ -329,10 +403,10 @@ def check_source(source: Source, data: DataConfig) -> None:
     names = raw.class_names
     assert names is None or len(set(names)) == len(names), "class names differ"
     for chunks in filter(None, (raw.train, raw.test)):
-        _check_chunks(chunks, None if names is None else len(names))
+        _check_chunks(chunks, data, None if names is None else len(names))
 
 
-def _check_chunks(chunks: list[Chunk], num_classes: int | None) -> None:
+def _check_chunks(chunks: list[Chunk], data: DataConfig, num_classes: int | None) -> None:
     start = 0
     for chunk in chunks:
         assert chunk.start == start, "chunks follow each other: `start` is the index of their first image"
@@ -343,8 +417,9 @@ def _check_chunks(chunks: list[Chunk], num_classes: int | None) -> None:
         if chunk.labels is not None:
             assert chunk.labels.tolist() == [image.label for image in images], "labels are those of the images"
         first = images[0]
-        assert first.pixels is not None
-        assert decode(first.pixels, 8).shape == (3, 8, 8)
+        assert first.value is not None
+        kind = kind_of(data)
+        assert kind.encoder(data)(first.value)[0].shape == kind.form(data).shape, "values are such as the kind encodes"
         assert first.label is not None
         assert first.label >= 0
         assert num_classes is None or first.label < num_classes
@@ -383,12 +458,12 @@ def check_metric(metric: Metric) -> None:
 def small_splits() -> Splits:
     """Images of 8 x 8 pixels, four classes of noise of different brightness: 64 train, 32 fit, 16 select, 32 test."""
     generator = np.random.default_rng(0)
-    sets: list[ImageSet] = []
+    sets: list[ExampleSet] = []
     for size in (64, 32, 16, 32):
         labels = generator.integers(_CLASSES, size=size)
         brightness = (30 + 60 * labels)[:, None, None, None]
         images = np.clip(generator.normal(brightness, 20, (size, 3, 8, 8)), 0, 255).astype(np.uint8)
-        sets.append(ImageSet(images, labels.astype(np.int64)))
+        sets.append(ExampleSet(images, labels.astype(np.int64)))
     train, fit, select, test = sets
     return Splits(None, train, fit, select, test, class_names=_CLASS_NAMES, records=())
 
@@ -416,13 +491,7 @@ def check_trainer(trainer: Trainer, folder: Path, **own: Any) -> None:
     settings = SearchConfig.model_construct()
     assert issubclass(trainer.hyperparameters, Hyperparameters)
     splits = small_splits()
-    hyper = trainer.hyperparameters(
-        **{
-            **{"lr": 0.01, "weight_decay": 0.01, "epochs": 3, "batch_size": 16, "label_smoothing": 0.0, "mixup": 0.0},
-            **{"augmentation": "minimal", "randaugment_m": 0, "randaugment_n": 0, "seed": 7},
-            **own,
-        }
-    )
+    hyper = _hyperparameters(trainer.hyperparameters, **own)
     whole, records, states = _trained(trainer, splits, hyper, settings)
     assert [record.epoch for record in records] == [1, 2, 3], "on_epoch is called after every epoch"
     assert whole[0].images_seen > 0
@@ -442,6 +511,16 @@ def check_trainer(trainer: Trainer, folder: Path, **own: Any) -> None:
     with pytest.raises(TrialRejected):
         _trained(trainer, splits, hyper.model_copy(update={"lr": 1e30}), settings)
     _check_table(hyper, folder / "ingredients.parquet")
+
+
+def _hyperparameters(kind: type[Hyperparameters], **own: Any) -> Any:
+    return kind(
+        **{
+            **{"lr": 0.01, "weight_decay": 0.01, "epochs": 3, "batch_size": 16, "label_smoothing": 0.0, "mixup": 0.0},
+            **{"augmentation": "minimal", "randaugment_m": 0, "randaugment_n": 0, "seed": 7},
+            **own,
+        }
+    )
 
 
 def _trained(
@@ -484,6 +563,7 @@ def _check_table(hyper: Hyperparameters, path: Path) -> None:
 __all__ = [
     "METHOD_CHECKS",
     "check_backbone",
+    "check_kind",
     "check_metric",
     "check_source",
     "check_trainer",

@@ -16,7 +16,9 @@ def load(config, *, pretrained, local):
     if local is not None:
         load_weights(tower, local, source=str(config.pretrained))
     width = config.architecture["width"]
-    return Backbone(tower, width, False, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), dict(config.architecture))
+    return Backbone(
+        tower, width, False, {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}, dict(config.architecture)
+    )
 
 
 def build(architecture, head_name):

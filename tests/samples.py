@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pipeline.commands.common import known_names
-from pipeline.config import Config, ModelConfig, SearchConfig, config_type
+from pipeline.config import Config, DataConfig, ModelConfig, SearchConfig, config_type
 from pipeline.records import RECORDS_VERSION, Hyperparameters, IngredientRecord, RunRecord
 
 VISION = {"image_size": 8, "patch_size": 2, "width": 16, "layers": 1, "head_width": 8, "mlp_ratio": 2.0}
@@ -117,15 +117,21 @@ def add_outside_backbone(monkeypatch, folder: Path, package: str = "mine", chang
         sys.modules.pop(name, None)
 
 
+def digits_data(image_size: int) -> DataConfig:
+    return DataConfig.model_construct(source="digits", image_size=image_size)
+
+
 def served_soup(weights: Path, config: ModelConfig, image_size: int, class_names=DIGIT_NAMES):
     """What the registry needs to serve ``weights``, as the soup task puts it together."""
-    from pipeline.data import decode
+    from pipeline.data import KINDS
     from pipeline.models import backbone_file, backbone_module, describe_model
     from pipeline.registry import SoupModel
 
-    name, description = config.backbone, describe_model(config, image_size, class_names)
-    requirements = backbone_module(name).REQUIREMENTS
-    return SoupModel(weights, description, backbone_file(name), requirements, Path(decode.__file__))
+    name, description = config.backbone, describe_model(config, digits_data(image_size), class_names)
+    reader = KINDS["images"].reader
+    requirements = (*backbone_module(name).REQUIREMENTS, *reader.REQUIREMENTS)
+    columns, example = reader.columns(description.inputs), reader.example(description.inputs)
+    return SoupModel(weights, description, backbone_file(name), Path(reader.__file__), requirements, columns, example)
 
 
 def digit_images(start: int, stop: int):
@@ -133,12 +139,12 @@ def digit_images(start: int, stop: int):
     import numpy as np
     from sklearn.datasets import load_digits
 
-    from pipeline.data import ImageSet
+    from pipeline.data import ExampleSet
 
     digits = load_digits()
     grey = np.round(digits.images[start:stop] * (255 / 16)).astype(np.uint8)
     images = np.ascontiguousarray(np.repeat(grey[:, None], 3, axis=1))
-    return ImageSet(images, digits.target[start:stop].astype(np.int64))
+    return ExampleSet(images, digits.target[start:stop].astype(np.int64))
 
 
 def digit_splits(train: int = 192, fit: int = 100, select: int = 40, test: int = 100):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from samples import ingredient, model_config, run_record
+from samples import digits_data, ingredient, model_config, run_record
 
 README = Path(__file__).resolve().parents[1] / "pipeline" / "README.md"
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", README.read_text(), re.DOTALL))
@@ -69,7 +69,7 @@ def test_the_source(examples):
 def test_the_backbone(examples, tmp_path):
     from pipeline.testing import check_backbone
 
-    check_backbone(model_config(backbone="mine", architecture={"width": 6}), 8, tmp_path)
+    check_backbone(model_config(backbone="mine", architecture={"width": 6}), digits_data(8), tmp_path)
 
 
 def test_the_metric(examples):

@@ -209,14 +209,14 @@ def test_every_image_is_seen_once_per_epoch_in_batches_of_at_most_the_size(theta
         seen.append(images.clone())
         return images
 
-    monkeypatch.setattr("pipeline.finetune.augment", augment)
+    monkeypatch.setattr("pipeline.data.augmentation.augment", augment)
     finetune(fresh(theta0), splits, hyperparameters(epochs=2, batch_size=32), SETTINGS, device="cpu")
     sizes = [len(batch) for batch in seen]
     assert max(sizes) <= 32
     assert sum(sizes) == 140
     for epoch in (seen[:3], seen[3:]):
         rows = sorted(image.numpy().tobytes() for image in torch.cat(epoch))
-        assert rows == sorted(image.tobytes() for image in splits.train.images)
+        assert rows == sorted(image.tobytes() for image in splits.train.inputs)
     assert not torch.equal(torch.cat(seen[:3]), torch.cat(seen[3:]))
 
 
@@ -229,10 +229,10 @@ def test_an_empty_select_split_has_no_accuracy(theta0):
 def test_images_are_only_read(theta0):
     # Those of Ray's object store are read-only: writing to them would end the process.
     splits = digit_splits()
-    before = copy.deepcopy(splits.train.images)
-    splits.train.images.flags.writeable = False
+    before = copy.deepcopy(splits.train.inputs)
+    splits.train.inputs.flags.writeable = False
     finetune(fresh(theta0), splits, hyperparameters(epochs=1, mixup=0.5), SETTINGS, device="cpu")
-    assert (splits.train.images == before).all()
+    assert (splits.train.inputs == before).all()
 
 
 @pytest.mark.parametrize(
@@ -250,5 +250,5 @@ def test_importing_a_part_pulls_in_no_more_than_it_needs(packages, foreign):
 
 def test_digits_of_the_samples_are_the_images_they_claim_to_be():
     images = digit_images(0, 3)
-    assert images.images.shape == (3, 3, 8, 8)
+    assert images.inputs.shape == (3, 3, 8, 8)
     assert images.labels.tolist() == [0, 1, 2]

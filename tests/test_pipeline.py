@@ -685,7 +685,7 @@ def test_the_champion_is_served_from_the_registry(finished, splits):
     mlflow.set_tracking_uri(str(finished.config().registry.tracking_uri))
     soup = mlflow.pyfunc.load_model("models:/digits-tiny-soup@champion")
     files = []
-    for image in splits.test.images:
+    for image in splits.test.inputs:
         Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(file := io.BytesIO(), "png")
         files.append(file.getvalue())
     answered = soup.predict(pd.DataFrame({"image": files}))["label"]

@@ -27,20 +27,21 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE
 
 def known_names() -> Known:
     """The tables of names that `load_config` checks settings against, as they are now."""
-    from pipeline.data.sources import SOURCES  # these are slow to import, and `--help` does without
+    from pipeline.data import KINDS, SOURCES  # these are slow to import, and `--help` does without
     from pipeline.finetune import TRAINERS
     from pipeline.metrics import METRICS
     from pipeline.models.backbone import BACKBONES
     from pipeline.soups import METHODS
 
     return Known(
-        sources={name: source.needs for name, source in SOURCES.items()},
+        sources={name: (*KINDS[source.kind].needs, *source.needs) for name, source in SOURCES.items()},
         backbones=BACKBONES,
         spaces=SPACES,
         trainers={name: trainer.hyperparameters for name, trainer in TRAINERS.items()},
         methods={name: method.defaults for name, method in METHODS.items()},
         studies=STUDIES,
         metrics=METRICS,
+        meaningless={name: KINDS[source.kind].meaningless for name, source in SOURCES.items()},
     )
 
 

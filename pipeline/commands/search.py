@@ -45,18 +45,21 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def dry_run(config: Config) -> None:
     """Print the trials, and what can be known of data and model before anything is made. Raises PipelineError."""
-    from pipeline.data import split_sizes  # these are slow to import
+    from pipeline.data import kind_of, split_sizes  # these are slow to import
     from pipeline.models import check_model
     from pipeline.search.advice import about_splits, about_trials, fit_batches, resolution
     from pipeline.search.sampling import sample_trials
 
-    trials = sample_trials(config.search, config.seed)
+    trials = sample_trials(config.search, config.seed, kind_of(config.data).meaningless)
     sizes = split_sizes(config.data, config.seed)
     print(trials_table(fit_batches(trials, sizes["train"])))
     print(f"data: {', '.join(f'{size} {name}' for name, size in sizes.items())}; {resolution(sizes)}")
-    for warning in (*about_splits(sizes), *about_trials(trials, sizes["train"], config.model)):
+    for warning in (
+        *about_splits(sizes, kind_of(config.data).plural),
+        *about_trials(trials, sizes["train"], config.model),
+    ):
         logger.warning("%s", warning)
-    check_model(config.model, config.data.image_size)
+    check_model(config.model, config.data)
 
 
 def trials_table(trials: Sequence[Trial]) -> str:

@@ -47,7 +47,8 @@ class Known:
     """The names that settings may take, handed in by the caller so that each table has one home.
 
     ``sources`` maps a data source to the settings it needs, ``methods`` a soup method to its default settings (a frozen
-    dataclass, or None), ``trainers`` a training function to the hyperparameters that it takes.
+    dataclass, or None), ``trainers`` a training function to the hyperparameters that it takes,
+    ``meaningless`` a data source to those that mean nothing for what it holds.
     """
 
     sources: Mapping[str, Collection[str]]
@@ -57,6 +58,7 @@ class Known:
     methods: Mapping[str, Any]
     studies: Mapping[str, HasSettings]
     metrics: Collection[str]
+    meaningless: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
 
 
 class HasSettings(Protocol):

@@ -64,19 +64,24 @@ def _size(value: Any) -> int | float:
     return value
 
 
+def _name_or_folder(value: str) -> str:
+    is_folder = value.startswith(("/", ".", "~")) or ("/" in value and absolute_path(value).is_dir())
+    return str(absolute_path(value)) if is_folder else value
+
+
 Size = Annotated[int | float, PlainValidator(_size)]
 
 
 class DataConfig(Section):
-    """Which images, and how they are split. A size is a count (500) or a fraction (0.1)."""
+    """Which data, and how they are split. A size is a count (500) or a fraction (0.1)."""
 
     source: Annotated[str, known("sources")]
-    """`digits`, `cifar10`, `cifar100`, `imagenet`, `image_folder` or `parquet`."""
+    """`digits`, `cifar10`, `cifar100`, `imagenet`, `image_folder` or `parquet`; of texts `text_table`."""
     train: Paths | None = None
-    """Training images: a Parquet file or a folder of them (`parquet`), a folder with one folder per class
-    (`image_folder`); a list or a glob (`/data/part-*.parquet`) of such."""
+    """Training data: a Parquet file or a folder of them (`parquet`; `text_table` takes CSV and TSV too), a folder with
+    one folder per class (`image_folder`); a list or a glob (`/data/part-*.parquet`) of such."""
     test: Paths | None = None
-    """Test images, in the same form as `train`."""
+    """Test data, in the same form as `train`."""
     shifts: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)], Paths] = Field({})
     """Other test sets of the same classes by name, each in a form that `train` may have: every soup is measured on them
     too (`<name>_accuracy`), nothing is chosen by them."""
@@ -85,17 +90,27 @@ class DataConfig(Section):
     classes that are there), `matthews` (correlation) or `accuracy_and_f1` (their mean)."""
     image_column: str | None = None
     """Column of Parquet files with the images, encoded (JPEG, PNG, ...) bytes; default: `image`."""
+    text_column: str | None = None
+    """Column of tables with the texts; default: `text`."""
+    text_pair_column: str | None = None
+    """Column with the second text of each example, where there are two."""
+    tokenizer: Annotated[str, AfterValidator(_name_or_folder)] | None = None
+    """Tokenizer of texts: that of the model, a folder or a name on the Hugging Face hub; every source of texts needs
+    it."""
+    max_length: Count | None = Field(None, ge=2, le=2**17)
+    """Tokens of a text, or of two together; longer ones are cut off; default: 128."""
     label_column: str | None = None
-    """Column of Parquet files with the classes, numbers from 0 or names; default: `label`."""
+    """Column of tables with the classes, numbers from 0 or names; default: `label`."""
     root: AbsolutePath | None = None
     """Where torchvision keeps (or downloads) `cifar10` and `cifar100`; the folder of `imagenet` with `train`, `val`."""
     store: AbsolutePath | None = None
-    """Where decoded, resized images are kept, shared by all runs; default: `prepared-data` beside the output folder."""
+    """Where decoded, resized images and tokenised texts are kept, shared by all runs; default: `prepared-data` beside
+    the output folder."""
     memory_gib: float | None = Field(None, gt=0, le=MOST)
-    """Training images that take more, decoded, are streamed from `store`, which all nodes must then see; default: half
+    """Training data that take more, decoded, are streamed from `store`, which all nodes must then see; default: half
     of Ray's object store on the smallest node."""
-    image_size: Count = Field(gt=0, le=2048)
-    """Height and width of the prepared images in pixels."""
+    image_size: Count | None = Field(None, gt=0, le=2048)
+    """Height and width of the prepared images in pixels; every source of images needs it."""
     max_pixels: Count | None = Field(None, gt=0)
     """Images with more pixels are not decoded: one takes up to 16 bytes for each, on every core at once; default:
     178956970."""
@@ -141,9 +156,12 @@ class ModelConfig(Section):
     """The backbone, its starting weights and the classification head."""
 
     backbone: Annotated[str, known("backbones")]
-    """`open_clip`, `torchvision` or `timm`."""
-    name: str | None = None
-    """Name of a model of that library, e.g. `ViT-B-32` or `resnet101`."""
+    """`open_clip`, `torchvision` or `timm` for images, `transformers` for texts."""
+    name: Annotated[str, AfterValidator(_name_or_folder)] | None = None
+    """Name of a model of that library, e.g. `ViT-B-32` or `resnet101`; of `transformers` also its folder."""
+    pooling: Literal["cls", "mean"] | None = None
+    """What a text encoder's features are: the first token's, or the mean of all; default: what its folder says, else
+    `cls`."""
     architecture: dict[str, Any] | None = None
     """A small open_clip model instead of a name: `embed_dim`, `vision_cfg` and, for zero-shot heads, `text_cfg`."""
     pretrained: str | None = None
@@ -388,6 +406,16 @@ class Config(Section):
             space = _space(search, info)
             soup = {**soup, "include_initialization": space is not None and space.include_initialization}
         return {**values, "soup": soup}
+
+    @model_validator(mode="after")
+    def _meaningful(self, info: ValidationInfo) -> Config:
+        meaningless = context(info).meaningless.get(self.data.source, ())
+        if found := [name for name in self.search.distributions if name in meaningless]:
+            raise ValueError(
+                f"search.distributions: {', '.join(found)}: without a meaning for what source '{self.data.source}' "
+                "holds; leave out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _resolve_studies(self, info: ValidationInfo) -> Config:

@@ -1,17 +1,31 @@
 """From an image as its source has it to the pixels that models see.
 
-A served soup has a copy of this file, so that it reads images as they were read for training: it imports nothing of
-this package.
+A served soup has a copy of this file (see `ReaderModule`), so that it reads images as they were read for training: it
+imports nothing of this package.
+
+Whoever asks a served soup may send anything. So an image may have at most ``SOUP_MAX_PIXELS`` pixels (an environment
+variable of the server), known before it is decoded. All images that are decoded at a time, by all requests together,
+have no more either: an image waits until there is room for it, and is refused if there is none in `_PATIENCE` seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from torch import Tensor, nn
+
+REQUIREMENTS: tuple[str, ...] = ("pillow",)
+NAMES = ("image", "images")
 
 # What is read, by Pillow's name, with the names that such files have. Of a file with several images (an animation, a
 # TIFF of several pages) the first is read. Pillow opens more, some of them by starting other programs.
@@ -31,6 +45,10 @@ VERSION = 2
 # hundreds of millions, which take gigabytes once they are decoded.
 MAX_PIXELS = 178_956_970
 
+_LIMIT = "SOUP_MAX_PIXELS"
+_MAX_SERVED = 2**26  # photos of 60 megapixels have fewer; decoded they take up to 16 bytes each, 1 GiB together
+_PATIENCE = 5.0  # seconds
+_PILLOW_BLOCK = 2**26  # bytes; of smaller ones, 2**24 by itself, malloc would keep some for every thread that decoded
 _BAND = 2**20  # pixels that are turned into RGB at a time
 _BACKGROUND = 255  # white, on which what is transparent is laid
 _TURNS = {
@@ -146,3 +164,86 @@ def _resize(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     return np.asarray(image).transpose(2, 0, 1)
+
+
+class _Normalize(nn.Module):
+    """Images (B, 3, H, W), uint8 or with values in [0, 1], less a mean, by a standard deviation, of each channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What towers take."""
+        pixels = images.to(self.mean.dtype)
+        if not images.is_floating_point():
+            pixels = pixels / 255
+        return (pixels - self.mean) / self.std
+
+
+def prepare(inputs: Mapping[str, Any]) -> nn.Module:
+    """The normalisation that a model with ``mean`` and ``std`` begins with; see `ReaderModule`."""
+    return _Normalize(inputs["mean"], inputs["std"])
+
+
+def columns(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """What a served soup is asked with: the bytes of a JPEG, PNG, ... file."""
+    return {"image": "binary"}
+
+
+def example(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A PNG file with a grey ramp."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((inputs["image_size"],) * 2).save(file, "png")
+    return {"image": file.getvalue()}
+
+
+class _Room:
+    """The pixels that may be decoded at a time."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Take this many for the time of the block; raises TimeoutError where others have them for too long."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: pixels <= self._free, _PATIENCE):
+                raise TimeoutError("busy with the images of others; ask again later")
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+class Reader:
+    """From the bytes of an image to uint8 (3, S, S) within the limits above; see `ReaderModule`."""
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        text = os.environ.get(_LIMIT, str(_MAX_SERVED))
+        if not text.isdecimal() or int(text) == 0:
+            raise ValueError(f"{_LIMIT}: must be a number of pixels ({_MAX_SERVED}), got '{text}'")
+        self.size: int = inputs["image_size"]
+        self.room = _Room(int(text))
+        Image.core.set_block_size(_PILLOW_BLOCK)  # type: ignore[attr-defined]
+
+    def __call__(self, values: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+        """The image as the network was trained on."""
+        try:
+            with open_image(values["image"], self.room.pixels) as image, self.room.taken(num_pixels(image)):
+                return read_image(image, self.size)
+        except TimeoutError:
+            raise
+        except Exception as error:  # of any kind, as Pillow raises them
+            raise ValueError(
+                f"cannot be read ({error}); give the bytes of a JPEG, PNG, ... file in base64, of at most "
+                f"{self.room.pixels} pixels"
+            ) from error

@@ -1,4 +1,4 @@
-"""The splits of a run, cut from the prepared images by a seed.
+"""The splits of a run, cut from the prepared data by a seed.
 
 ``train`` fine-tunes, ``pretrain`` makes a small starting point. ``fit`` and ``select`` are the two parts of the
 validation set: soups learn from ``fit`` only, the champion is chosen on ``select``. ``test`` is reported, never used;
@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import DataConfig
-from pipeline.data.images import ImageSet, Splits
+from pipeline.data.examples import ExampleSet, Splits
+from pipeline.data.kinds import kind_of
 from pipeline.data.preparation import prepare, prepare_shift
-from pipeline.data.sources import SOURCES, Chunk, RawImages
+from pipeline.data.sources import SOURCES, Chunk, RawExamples
 from pipeline.data.sources.base import moved
-from pipeline.data.store import TEST, TRAIN, Indices, read_images, read_labels, read_marker
-from pipeline.data.streaming import StreamedImages
+from pipeline.data.store import TEST, TRAIN, Indices, read_labels, read_marker, read_rows
+from pipeline.data.streaming import StreamedExamples
 from pipeline.errors import DataError
 from pipeline.metrics import METRICS
 from pipeline.records import SplitRecord
@@ -34,34 +35,35 @@ _NAMES = ("pretrain", "train", "fit", "select", "test")
 
 
 def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> Splits:
-    """Prepare the images if need be (see `prepare`), read the splits.
+    """Prepare the data if need be (see `prepare`), read the splits.
 
-    Training images that take more than ``memory_bytes`` (``data.memory_gib``, where it is set) are not read, but
-    streamed from the store in every epoch. Which images a split holds follows from ``seed``, the sizes and the number
-    of images. The images of a split are in random order, save those of a whole test set, which keep its order. What is
-    odd about the images is logged. Raises DataError, if it can be told before the images are prepared.
+    Training examples that take more than ``memory_bytes`` (``data.memory_gib``, where it is set) are not read, but
+    streamed from the store in every epoch. Which examples a split holds follows from ``seed``, the sizes and the
+    number of examples. Those of a split are in random order, save those of a whole test set, which keep its order. What
+    is odd about the data is logged. Raises DataError, if it can be told before anything is prepared.
     """
     said: set[str] = set()
-    store = prepare(data, lambda raw: _check(data, seed, raw, said))  # before anything is decoded
+    store = prepare(data, lambda raw: _check(data, seed, raw, said))  # before anything is encoded
     prepared = read_marker(store)
     labels = {"train": read_labels(store / TRAIN)}
     if prepared.num_test is not None:
         labels["test"] = read_labels(store / TEST)
     class_names = _class_names(data, prepared.class_names, prepared.folder_names, labels)
-    _say([*prepared.notes, *_missing_classes(class_names, labels)], said)
+    _say([*prepared.notes, *_missing_classes(data, class_names, labels)], said)
     indices = cut(data, prepared.num_train, prepared.num_test, seed)
     if data.memory_gib is not None:
         memory_bytes = data.memory_gib * 2**30
-    streamed = len(indices["train"]) * 3 * data.image_size**2 > memory_bytes
+    form = kind_of(data).form(data)
+    streamed = len(indices["train"]) * form.nbytes > memory_bytes
     # All splits that lie in train.parquet are read in one pass over it, without a training set that is streamed.
     not_from_train = {"train"} if streamed else set()
     if prepared.num_test is not None:
         not_from_train.add("test")
     from_train = {name: rows for name, rows in indices.items() if name not in not_from_train}
-    sets = dict(zip(from_train, read_images(store / TRAIN, data.image_size, list(from_train.values())), strict=True))
+    sets = dict(zip(from_train, read_rows(store / TRAIN, form, list(from_train.values())), strict=True))
     if prepared.num_test is not None:
-        (sets["test"],) = read_images(store / TEST, data.image_size, [indices["test"]])
-    train = StreamedImages(store / TRAIN, data.image_size, indices["train"]) if streamed else sets["train"]
+        (sets["test"],) = read_rows(store / TEST, form, [indices["test"]])
+    train = StreamedExamples(store / TRAIN, form, indices["train"]) if streamed else sets["train"]
     test_sha256 = prepared.train_sha256 if prepared.num_test is None else prepared.test_sha256
     records = [
         _record(name, indices[name], test_sha256 if name == "test" else prepared.train_sha256)
@@ -83,38 +85,39 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
         tuple(records),
         shifts,
         metric=data.metric,
+        kind=SOURCES[data.source].kind,
     )
 
 
 def split_sizes(data: DataConfig, seed: int) -> dict[str, int]:
-    """How many images each split will have, and what is odd about them, from the lists of the source alone.
+    """How many examples each split will have, and what is odd about them, from the lists of the source alone.
 
-    Nothing is decoded or written, and Ray is not needed. Raises DataError.
+    Nothing is encoded or written, and Ray is not needed. Raises DataError.
     """
     return _check(data, seed, SOURCES[data.source].open(data), set())
 
 
-def _check(data: DataConfig, seed: int, raw: RawImages, said: set[str]) -> dict[str, int]:
+def _check(data: DataConfig, seed: int, raw: RawExamples, said: set[str]) -> dict[str, int]:
     """Everything that can be told from what a source lists: returns the sizes of the splits, or raises DataError."""
     chunks = {"train": raw.train, **({"test": raw.test} if raw.test is not None else {})}
     labels = {name: known for name, part in chunks.items() if (known := _known_labels(part)) is not None}
     if labels.keys() == chunks.keys():
         names = _class_names(data, raw.class_names, raw.folder_names, labels)
-        _say([*raw.notes, *_missing_classes(names, labels)], said)
+        _say([*raw.notes, *_missing_classes(data, names, labels)], said)
     rows = cut(data, _number(raw.train), None if raw.test is None else _number(raw.test), seed)
     return {name: len(rows[name]) for name in _NAMES if name in rows}
 
 
 def _shift(
     data: DataConfig, name: str, folder_names: Sequence[str] | None, num_classes: int
-) -> tuple[ImageSet, str | None]:
+) -> tuple[ExampleSet, str | None]:
     """Another test set, whole and in its own order, and its digest."""
     store = prepare_shift(data, name, folder_names)
     prepared = read_marker(store)
     _say(prepared.notes, set())
-    (images,) = read_images(store / TEST, data.image_size, [np.arange(prepared.num_test or 0)])
-    _check_range(f"shifts.{name}", _shown(data.shifts[name]), images.labels, num_classes)
-    return images, prepared.test_sha256
+    (examples,) = read_rows(store / TEST, kind_of(data).form(data), [np.arange(prepared.num_test or 0)])
+    _check_range(f"shifts.{name}", _shown(data.shifts[name]), examples.labels, num_classes)
+    return examples, prepared.test_sha256
 
 
 def _number(chunks: Sequence[Chunk]) -> int:
@@ -134,13 +137,15 @@ def _say(notes: Iterable[str], said: set[str]) -> None:
             said.add(note)
 
 
-def _missing_classes(names: Sequence[str], labels: Mapping[str, npt.NDArray[np.int64]]) -> Iterator[str]:
+def _missing_classes(
+    data: DataConfig, names: Sequence[str], labels: Mapping[str, npt.NDArray[np.int64]]
+) -> Iterator[str]:
     for part, values in labels.items():
         present = np.bincount(values, minlength=len(names)) > 0
         missing = [name for name, there in zip(names, present, strict=True) if not there]
         if missing:
-            kind = {"train": "training"}.get(part, part)
-            yield f"data: no {kind} images of {len(missing)} of {len(names)} classes ({_listed(missing)})"
+            what = f"{'training' if part == 'train' else part} {kind_of(data).plural}"
+            yield f"data: no {what} of {len(missing)} of {len(names)} classes ({_listed(missing)})"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -152,18 +157,19 @@ def _shown(paths: Path | Sequence[Path]) -> str:
 
 
 def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> dict[str, Indices]:
-    """Source indices of each split of a source with ``num_train`` training images (and ``num_test`` test images).
+    """Source indices of each split of a source with ``num_train`` training examples (and ``num_test`` of a test set).
 
     Sizes in ``data`` that are fractions refer to the set that the split is cut from.
     """
-    # The sizes first; then the training images, in one random order, are dealt out in the order of `size_of_split`:
+    # The sizes first; then the training examples, in one random order, are dealt out in the order of `size_of_split`:
     # the first to `test` (where the source has none), then to `pretrain`, `select`, `fit` and last to `train`.
+    plural = kind_of(data).plural
     order = np.random.default_rng([seed, 0]).permutation(num_train)
     size_of_split: dict[str, int] = {}
     if num_test is None:
         if data.test_size is None:
             raise DataError(
-                f"data.test_size: source '{data.source}' has no test set; say how many images to cut for it"
+                f"data.test_size: source '{data.source}' has no test set; say how many {plural} to cut for it"
             )
         size_of_split["test"] = _count(data.test_size, num_train)
     if data.pretrain_size is not None:
@@ -179,7 +185,7 @@ def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> di
     to_lower = f"lower {' or '.join(f'data.{key} ({getattr(data, key)})' for key in keys)}"
     if remaining < size_of_split["train"] or remaining < 0:
         raise DataError(
-            f"data: the splits ask for more than the {num_train} images there are to cut from ({sizes}); {to_lower}"
+            f"data: the splits ask for more than the {num_train} {plural} there are to cut from ({sizes}); {to_lower}"
         )
     # `train` is last: another train_size leaves the other splits as they are.
     indices: dict[str, Indices] = {}
@@ -201,17 +207,17 @@ def cut(data: DataConfig, num_train: int, num_test: int | None, seed: int) -> di
     may_be_empty = {"select"} if data.select_fraction == 0 else set()
     for name, rows in indices.items():
         if not len(rows) and name not in may_be_empty:
-            raise DataError(f"data: split '{name}' is empty ({sizes} of {num_train} images); {remedies[name]}")
+            raise DataError(f"data: split '{name}' is empty ({sizes} of {num_train} {plural}); {remedies[name]}")
     return indices
 
 
 def _count(size: float, total: int) -> int:
-    """A size in images: an int is one already, a float is a fraction of ``total``."""
+    """A size in examples: an int is one already, a float is a fraction of ``total``."""
     return size if isinstance(size, int) else round(size * total)
 
 
 def _record(name: str, rows: Indices, images_sha256: str | None) -> SplitRecord:
-    # Sorted, little-endian int64: the digest is of the set of images, on every machine.
+    # Sorted, little-endian int64: the digest is of the set of examples, on every machine.
     digest = hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
     return SplitRecord(name=name, size=len(rows), indices_sha256=digest, images_sha256=images_sha256)
 
@@ -224,24 +230,24 @@ def _class_names(
 ) -> tuple[str, ...]:
     """Names of the classes, after a check that all labels are among them and the metric is defined for so many.
 
-    ``names`` and ``folder_names`` are the source's, as in `RawImages`.
+    ``names`` and ``folder_names`` are the source's, as in `RawExamples`.
     """
-    given = data.class_names
+    given, plural = data.class_names, kind_of(data).plural
     if given is not None:
         if names is not None and len(names) != len(given):
             raise DataError(
-                f"data.class_names: {len(given)} names, but the images have {len(names)} classes; "
+                f"data.class_names: {len(given)} names, but the {plural} have {len(names)} classes; "
                 "name each class once, in label order"
             )
         for own in (names, folder_names):
             if own is not None and (found := moved(given, own)) is not None:
                 raise DataError(
                     f"data.class_names: '{found.name}' is class {found.number} there, but class {found.there} of the "
-                    f"images; name the classes in the order {_listed(own)}"
+                    f"{plural}; name the classes in the order {_listed(own)}"
                 )
         names = given
     if names is None:
-        # Without names the training images say which classes there are.
+        # Without names the training set says which classes there are.
         train = labels["train"]
         _check_range("train", _where(data, "train"), train, len(train))
         names = tuple(str(label) for label in range(int(train.max()) + 1))
@@ -257,8 +263,8 @@ def _class_names(
         _check_range(part, _where(data, part), values, len(names))
     if len(present := np.unique(labels["train"])) == 1:
         raise DataError(
-            f"data.train: all images of {_where(data, 'train')} are of one class ('{names[present[0]]}'); "
-            "give images of two classes or more"
+            f"data.train: all {plural} of {_where(data, 'train')} are of one class ('{names[present[0]]}'); "
+            f"give {plural} of two classes or more"
         )
     if (problem := METRICS[data.metric].unfit(len(names))) is not None:
         raise DataError(f"data.metric: {problem}")

@@ -22,24 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backbone:
-    """An image tower and what is needed to train a classifier on it.
+    """A tower and what is needed to train a classifier on it.
 
-    ``tower`` maps normalised float images (B, 3, H, W) to features (B, ``feature_dim``). ``normalize_features`` tells
-    that the head sees unit vectors, as in CLIP. ``architecture`` are plain values, as JSON has them, from which `build`
-    makes the tower again; ``head_name`` is the layer of the library's network in whose place the tower has none (None
-    for CLIP). ``clip`` is the whole image-text model where there is one, and ``tokenize`` turns captions into its token
-    ids (B, context).
+    ``tower`` maps examples as its ``kind`` prepares them (images: normalised float (B, 3, H, W)) to features (B,
+    ``feature_dim``). ``normalize_features`` tells that the head sees unit vectors, as in CLIP. ``constants`` are
+    plain values that the kind prepares them by (images: ``mean`` and ``std`` of the three channels); ``architecture``
+    are such too, from which `build` makes the tower again; ``head_name`` is the layer of the library's network in
+    whose place the tower has none (None for CLIP). ``clip`` is the whole image-text model where there is one, and
+    ``tokenize`` turns captions into its token ids (B, context).
     """
 
     tower: nn.Module
     feature_dim: int
     normalize_features: bool
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    constants: Mapping[str, Any]
     architecture: Mapping[str, Any]
     head_name: str | None = None
     clip: nn.Module | None = None
     tokenize: Callable[[Sequence[str]], Tensor] | None = None
+    kind: str = "images"
 
 
 class BackboneModule(Protocol):
@@ -76,6 +77,7 @@ BACKBONES = {
     "open_clip": "pipeline.models.open_clip_backbone",
     "timm": "pipeline.models.timm_backbone",
     "torchvision": "pipeline.models.torchvision_backbone",
+    "transformers": "pipeline.models.transformers_backbone",
 }
 """Names to modules, given as text: a library is imported only where it is used."""
 

@@ -41,11 +41,11 @@ def export_weights(model: Classifier, description: ModelDescription, folder: Pat
 
 
 def export_program(model: Classifier, description: ModelDescription, path: Path) -> None:
-    """Write ``model`` by torch.export: float images (B, 3, H, W) in [0, 1] to logits, for any B.
+    """Write ``model`` by torch.export: examples (B, ...) to logits, for any B; images float with values in [0, 1].
 
     Raises ModelError for a network that torch.export cannot trace.
     """
-    size = description.image_size
+    size = description.inputs["image_size"]
     try:
         # torch takes a batch of one for a constant.
         program = torch.export.export(

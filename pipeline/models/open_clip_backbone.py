@@ -64,8 +64,10 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
         tower=clip.get_submodule("visual"),
         feature_dim=int(architecture["embed_dim"]),
         normalize_features=True,
-        mean=config.mean or tuple(trained_with.get("mean") or OPENAI_DATASET_MEAN),
-        std=config.std or tuple(trained_with.get("std") or OPENAI_DATASET_STD),
+        constants={
+            "mean": config.mean or tuple(trained_with.get("mean") or OPENAI_DATASET_MEAN),
+            "std": config.std or tuple(trained_with.get("std") or OPENAI_DATASET_STD),
+        },
         architecture=image_tower,
         clip=clip if has_text and pretrained else None,
         # Only theta0 reads captions, and some tokenizers have to be downloaded.
@@ -89,9 +91,9 @@ def export(model: Classifier, description: ModelDescription, folder: Path) -> st
     config = {
         "model_cfg": description.architecture,
         "preprocess_cfg": {
-            "mean": description.mean,
-            "std": description.std,
-            "size": description.image_size,
+            "mean": description.inputs["mean"],
+            "std": description.inputs["std"],
+            "size": description.inputs["image_size"],
             "interpolation": "bicubic",
             "resize_mode": "shortest",
         },

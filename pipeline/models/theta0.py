@@ -20,13 +20,13 @@ from pipeline.models.linear_probe import linear_probe
 from pipeline.precision import Precision, arithmetic
 
 if TYPE_CHECKING:
-    from pipeline.data import TrainingImages
+    from pipeline.data import TrainingExamples
 
 
 def make_theta0(
     config: ModelConfig,
     class_names: Sequence[str],
-    train: TrainingImages,
+    train: TrainingExamples,
     pretrain: tuple[Tensor, Tensor] | None,
     *,
     device: str,
@@ -138,7 +138,7 @@ def _zero_shot_head(
 
 @torch.no_grad()
 def _linear_probe_head(
-    model: Classifier, train: TrainingImages, device: str, seed: int, precision: Precision | None
+    model: Classifier, train: TrainingExamples, device: str, seed: int, precision: Precision | None
 ) -> None:
     """`linear_probe` on the features of all training images, as evaluation computes them."""
     with arithmetic(device, precision):

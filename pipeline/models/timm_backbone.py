@@ -57,8 +57,10 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
         tower=network,
         feature_dim=linear.in_features,
         normalize_features=False,
-        mean=config.mean or tuple(about["mean"]),
-        std=config.std or tuple(about["std"]),
+        constants={
+            "mean": config.mean or tuple(about["mean"]),
+            "std": config.std or tuple(about["std"]),
+        },
         architecture={"model_name": config.name},
         head_name=head,
     )
@@ -77,15 +79,16 @@ def export(model: Classifier, description: ModelDescription, folder: Path) -> st
 
     write_tensors(state_with_head(model, description), folder / "model.safetensors")
     about = vars(model.tower)["pretrained_cfg"]
+    size = description.inputs["image_size"]
     config = {
         "architecture": description.architecture["model_name"],
         "num_classes": len(description.class_names),
         "label_names": description.class_names,
         "pretrained_cfg": {
-            "input_size": [3, description.image_size, description.image_size],
+            "input_size": [3, size, size],
             "fixed_input_size": about.get("fixed_input_size", False),
-            "mean": description.mean,
-            "std": description.std,
+            "mean": description.inputs["mean"],
+            "std": description.inputs["std"],
             "interpolation": "bicubic",
             "crop_pct": 1.0,
             "classifier": description.head_name,

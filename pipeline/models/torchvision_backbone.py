@@ -62,8 +62,10 @@ def load(config: ModelConfig, *, pretrained: bool, local: Mapping[str, Tensor] |
         tower=network,
         feature_dim=int(feature_dim),
         normalize_features=False,
-        mean=config.mean or tuple(transforms.mean if transforms else _IMAGENET_MEAN),
-        std=config.std or tuple(transforms.std if transforms else _IMAGENET_STD),
+        constants={
+            "mean": config.mean or tuple(transforms.mean if transforms else _IMAGENET_MEAN),
+            "std": config.std or tuple(transforms.std if transforms else _IMAGENET_STD),
+        },
         architecture={"name": config.name},
         head_name=last,
     )

@@ -312,15 +312,21 @@ DESCRIPTION_FILE = "description.json"  # of a `ModelDescription`, beside the wei
 
 
 class ModelDescription(Record):
-    """How to build the network of an ingredient or soup without this package, and what images it takes.
+    """How to build the network of an ingredient or soup without this package, and what examples it takes.
 
     ``architecture`` are the arguments of open_clip's ``CLIP``, torchvision's ``get_model`` or timm's ``create_model``,
     or what another backbone builds its network from; ``head_name`` is the layer of that network whose place the
     classification head has (None for CLIP: the head follows the image tower, whose features are made unit vectors if
     ``normalize_features``). ``network_module`` is the module, shipped with a soup, that has ``build(architecture,
-    head_name)``; it is empty in soups from before there was one. Images are ``image_size`` pixels high and wide, their
-    values in [0, 1] normalised by ``mean`` and ``std``; ``class_names`` are in label order.
+    head_name)``; it is empty in soups from before there was one. ``class_names`` are in label order.
+
+    ``kind`` is what an example is. What else it has, flat, are `inputs`: plain values by which the ``reader_module``,
+    shipped with a soup too, reads and prepares examples. Images are ``image_size`` pixels high and wide, their values
+    in [0, 1] normalised by ``mean`` and ``std``.
     """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Any]
 
     backbone: str
     architecture: dict[str, Any]
@@ -328,10 +334,14 @@ class ModelDescription(Record):
     network_module: str = ""
     feature_dim: int
     normalize_features: bool
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    kind: str = "images"
+    reader_module: str = "decode"
     class_names: list[str]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """By name what the kind of input says of its examples."""
+        return dict(self.__pydantic_extra__)
 
 
 class CostRecord(Measured):

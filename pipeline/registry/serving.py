@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -15,23 +15,19 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
-from PIL import Image
 
 from pipeline.files import file_sha256, scratch
 from pipeline.records import DESCRIPTION_FILE, ModelDescription
 from pipeline.registry.client import MlflowException
 
 _SERVED = Path(__file__).with_name("served_model.py")
-_REQUIREMENTS = ("mlflow", "torch", "pillow", "safetensors", "numpy", "pandas")
-_SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.binary, "image")]),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "label"),
-            ColSpec(DataType.double, "probability"),
-            ColSpec(Array(DataType.double), "logits"),
-        ]
-    ),
+_REQUIREMENTS = ("mlflow", "torch", "safetensors", "numpy", "pandas")
+_OUTPUTS = Schema(
+    [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Array(DataType.double), "logits"),
+    ]
 )
 
 
@@ -39,15 +35,18 @@ _SIGNATURE = ModelSignature(
 class SoupModel:
     """A soup's safetensors file and the network that its tensors belong to.
 
-    ``network_file`` is the Python file that builds the network; it imports nothing but ``requirements``, the names of
-    distributions, and torch. ``decode_file``, decode.py, is the one that decodes images; it needs Pillow and numpy.
+    ``network_file`` is the Python file that builds the network, ``reader_file`` the one that encodes what is asked;
+    they import nothing but ``requirements``, the names of distributions, torch and numpy. ``columns`` are those of a
+    request, each with its type in MLflow, ``example`` has a value for each.
     """
 
     weights: Path
     description: ModelDescription
     network_file: Path
+    reader_file: Path
     requirements: tuple[str, ...]
-    decode_file: Path
+    columns: Mapping[str, str]
+    example: Mapping[str, Any]
 
 
 def save_served_model(folder: Path, model: SoupModel) -> None:
@@ -58,10 +57,10 @@ def save_served_model(folder: Path, model: SoupModel) -> None:
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(_SERVED),
-        code_paths=[str(model.network_file), str(model.decode_file)],
+        code_paths=[str(model.network_file), str(model.reader_file)],
         artifacts={"weights": model.weights.absolute().as_uri(), "description": description.absolute().as_uri()},
-        signature=_SIGNATURE,
-        input_example=pd.DataFrame({"image": [_example(model.description.image_size)]}),
+        signature=ModelSignature(_inputs(model.columns), _OUTPUTS),
+        input_example=pd.DataFrame([model.example]),
         # Of a local version (2.13.0+cpu) no registry knows the last part.
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in requirements],
     )
@@ -109,8 +108,5 @@ def _files(repository: ArtifactRepository, folder: str | None) -> Iterator[str]:
             yield item.path
 
 
-def _example(size: int) -> bytes:
-    """A PNG file with a grey ramp."""
-    file = io.BytesIO()
-    Image.linear_gradient("L").resize((size, size)).save(file, "png")
-    return file.getvalue()
+def _inputs(columns: Mapping[str, str]) -> Schema:
+    return Schema([ColSpec(DataType[kind], name) for name, kind in columns.items()])

@@ -27,21 +27,21 @@ def resolution(sizes: Mapping[str, int]) -> str:
     return f"an accuracy is known to within {' and '.join(known)} (95 %; less far from 50 %)"
 
 
-def about_splits(sizes: Mapping[str, int]) -> Iterator[str]:
-    """Warnings about splits of these ``sizes``."""
+def about_splits(sizes: Mapping[str, int], plural: str) -> Iterator[str]:
+    """Warnings about splits of these ``sizes``; ``plural`` is what examples are called."""
     name = "select" if sizes.get("select") else "fit"
     if half_width(sizes[name]) > _COARSE:
         yield (
-            f"data.validation_size: the champion is chosen on the {sizes[name]} images of {name}, which tell apart "
+            f"data.validation_size: the champion is chosen on the {sizes[name]} {plural} of {name}, which tell apart "
             f"what differs by {100 * half_width(sizes[name]):.0f} points or more; raise it (or data.select_fraction)"
         )
 
 
 def about_trials(trials: Sequence[Trial], num_train: int, model: ModelConfig) -> Iterator[str]:
-    """Warnings about ``trials`` of ``model`` on ``num_train`` images."""
+    """Warnings about ``trials`` of ``model`` on ``num_train`` examples."""
     if larger := sorted({trial.hyper.batch_size for trial in trials if trial.hyper.batch_size > num_train}):
         yield (
-            f"search.distributions.batch_size: {', '.join(map(str, larger))} is more than there are training images; "
+            f"search.distributions.batch_size: {', '.join(map(str, larger))} is more than there is to train on; "
             f"{num_train} is taken, so an epoch is one step"
         )
     steps = [trial.hyper.epochs * math.ceil(num_train / trial.hyper.batch_size) for trial in trials]
@@ -64,7 +64,7 @@ def about_trials(trials: Sequence[Trial], num_train: int, model: ModelConfig) ->
 
 
 def fit_batches(trials: Sequence[Trial], num_train: int) -> list[Trial]:
-    """The trials with batches that are no larger than the training set of ``num_train`` images."""
+    """The trials with batches that are no larger than the training set of ``num_train`` examples."""
     return [
         replace(trial, hyper=trial.hyper.model_copy(update={"batch_size": min(trial.hyper.batch_size, num_train)}))
         for trial in trials

@@ -59,8 +59,8 @@ class _Context:
 
     def headless(self, path: Path) -> ModelConfig:
         """The model with the tower of ``path``, for a checkpoint that has no head of its own."""
-        images = {"mean": self.description.mean, "std": self.description.std}
-        return self.model.model_copy(update={"pretrained": str(path), "contrastive": None, **images})
+        known = {name: value for name, value in self.description.inputs.items() if name in ModelConfig.model_fields}
+        return self.model.model_copy(update={"pretrained": str(path), "contrastive": None, **known})
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def import_checkpoints(
     use_gpu, reserved = trial_resources(run.cluster, config.search)
     context = _Context(
         model=config.model,
-        description=describe_model(config.model, config.data.image_size, run.splits.class_names),
+        description=describe_model(config.model, config.data, run.splits.class_names),
         splits=run.splits_ref,
         device="cuda" if use_gpu else "cpu",
         seed=config.seed,

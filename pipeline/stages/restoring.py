@@ -212,7 +212,7 @@ def _registered_again(
         )
     with scratch() as copies:
         copy = shutil.copyfile(weights, copies / "model.safetensors")
-        description = describe_model(config.model, config.data.image_size, class_names)
+        description = describe_model(config.model, config.data, class_names)
         run_id = register(sweep, description, request, remembered.record, layers, ingredients, copy)
     log_soup_files(sweep, run_id, [folder.root / predictions_path(method), folder.coefficients(method)])
     return run_id

@@ -10,7 +10,7 @@ import ray
 
 from pipeline.cluster import await_room, check_store, start_ray
 from pipeline.config import Config, ray_address
-from pipeline.data import Splits, StreamedImages, load_splits
+from pipeline.data import KINDS, Splits, StreamedExamples, load_splits
 from pipeline.errors import DataError, SoupError
 from pipeline.metrics import ACCURACY
 from pipeline.models import check_model
@@ -82,14 +82,14 @@ def _marked(row: IngredientRecord, name: int | str | None) -> IngredientRecord:
 
 
 def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
-    """Join the cluster, read the images, find the sweep in the registry or make it. Raises PipelineError.
+    """Join the cluster, read the data, find the sweep in the registry or make it. Raises PipelineError.
 
     With ``tasks`` the cluster must be able to run them.
     """
     uri = str(config.registry.tracking_uri)
     folder = RunFolder(config.output)
     if not folder.run.exists():  # until theta0 is made
-        check_model(config.model, config.data.image_size)
+        check_model(config.model, config.data)
     cluster = start_ray(config.plugins, ray_address())
     check_store(cluster, uri)
     if tasks:
@@ -98,14 +98,14 @@ def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
     # As the run was begun: elsewhere the default would be another.
     precision = read_run(folder).precision if folder.run.exists() else resolved(config.precision, cluster.device)
     splits = replace(load_splits(config.data, config.seed, cluster.image_bytes), precision=precision)
-    _check_same_images(folder, splits)
+    _check_same_data(folder, splits)
     logger.info("data: %s", ", ".join(f"{record.size} {record.name}" for record in splits.records))
     sizes = {record.name: record.size for record in splits.records}
     logger.info("data: %s", resolution(sizes))
-    for warning in about_splits(sizes):
+    for warning in about_splits(sizes, KINDS[splits.kind].plural):
         logger.warning("%s", warning)
-    if isinstance(splits.train, StreamedImages):
-        logger.info("data: training images are streamed from %s", splits.train.path)
+    if isinstance(splits.train, StreamedExamples):
+        logger.info("data: training %s are streamed from %s", KINDS[splits.kind].plural, splits.train.path)
     origin = {"seed": str(config.seed), "git_commit": git_commit() or "unknown", **library_versions()}
     origin |= {f"split_{record.name}": record.indices_sha256 for record in splits.records}
     if splits.metric != ACCURACY:
@@ -116,8 +116,8 @@ def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:
     return Run(config, state, sweep, cluster, splits, ray.put(splits))
 
 
-def _check_same_images(folder: RunFolder, splits: Splits) -> None:
-    """Raises DataError if the run in ``folder`` was begun with other images, which its trials were trained on."""
+def _check_same_data(folder: RunFolder, splits: Splits) -> None:
+    """Raises DataError if the run in ``folder`` was begun with other data, which its trials were trained on."""
     if not folder.run.exists():
         return
     earlier_splits = {record.name: record for record in read_run(folder).splits}
@@ -128,7 +128,8 @@ def _check_same_images(folder: RunFolder, splits: Splits) -> None:
         known = None not in (earlier.images_sha256, record.images_sha256)
         if earlier.indices_sha256 != record.indices_sha256 or (known and earlier.images_sha256 != record.images_sha256):
             raise DataError(
-                f"data: the {record.size} images of split '{record.name}' are not the {earlier.size} that the run in "
-                f"{folder.root} was begun with (files changed, or this version reads more of them or reads them "
-                "otherwise); restore them, give another `output`, or --fresh to start over (the old run is kept)"
+                f"data: the {record.size} {KINDS[splits.kind].plural} of split '{record.name}' are not the "
+                f"{earlier.size} that the run in {folder.root} was begun with (files changed, or this version reads "
+                "more of them or reads them otherwise); restore them, give another `output`, or --fresh to start over "
+                "(the old run is kept)"
             )

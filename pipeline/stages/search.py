@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.cluster import raised_by, store_node, trial_resources
 from pipeline.config import ModelConfig
-from pipeline.data import Splits
+from pipeline.data import KINDS, Splits
 from pipeline.errors import SearchError
 from pipeline.evaluation import split_figures
 from pipeline.models import make_theta0
@@ -51,7 +51,7 @@ def search_stage(run: Run) -> None:
     recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names)
     recorder.upload_theta0(theta0, record.theta0_figures)
     use_gpu, reserved = trial_resources(run.cluster, config.search)
-    drawn = sample_trials(config.search, config.seed)
+    drawn = sample_trials(config.search, config.seed, KINDS[splits.kind].meaningless)
     for warning in about_trials(drawn, len(splits.train), config.model):
         logger.warning("%s", warning)
     context = TrialContext(

@@ -46,7 +46,7 @@ def soup_stage(run: Run) -> None:
             _copy_weights(run, method, run_ids[method])
         log_soup_files(run.sweep, run_ids[method], files)
 
-    described = describe_model(run.config.model, run.config.data.image_size, run.splits.class_names)
+    described = describe_model(run.config.model, run.config.data, run.splits.class_names)
     context = soup_context(run, rows, described)
     soups = obtain_soups(run, context, requests, tasks=1, under_any_name=False, stage="soup", keep=keep)
     shutil.rmtree(run.unfinished_soups, ignore_errors=True)  # of settings that are no more

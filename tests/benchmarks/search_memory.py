@@ -21,7 +21,7 @@ from sizes import positive
 
 from pipeline.commands.common import known_names
 from pipeline.config import ModelConfig, SearchConfig
-from pipeline.data import ImageSet, Splits
+from pipeline.data import ExampleSet, Splits
 from pipeline.finetune import finetune
 from pipeline.models import build_classifier
 from pipeline.records import Hyperparameters
@@ -70,8 +70,8 @@ def main() -> None:
     shape = (options.images, 3, options.image_size, options.image_size)
     ray.init(address="local", num_cpus=max(CONCURRENT), include_dashboard=False, logging_level="error")
     generator = np.random.default_rng(0)
-    train = ImageSet(generator.integers(256, size=shape, dtype=np.uint8), generator.integers(10, size=options.images))
-    few = ImageSet(train.images[:64], train.labels[:64])
+    train = ExampleSet(generator.integers(256, size=shape, dtype=np.uint8), generator.integers(10, size=options.images))
+    few = ExampleSet(train.inputs[:64], train.labels[:64])
     splits = ray.put(Splits(None, train, few, few, few, tuple("0123456789"), ()))
     found = []
     for count in CONCURRENT:
@@ -84,7 +84,7 @@ def main() -> None:
         total = {key: sum(each[key] for each in memory) for key in ("pss", "anonymous")}
         found.append({"trials": count, **total, "seconds": time.perf_counter() - start})
         print(found[-1], flush=True)
-    record("search_memory", image_bytes=train.images.nbytes, concurrent=found)
+    record("search_memory", image_bytes=train.inputs.nbytes, concurrent=found)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.config import DataConfig, Known
-from pipeline.data import SOURCES
+from pipeline.data import KINDS, SOURCES
 from pipeline.metrics import METRICS
 
 
 def data_config(**settings) -> DataConfig:
-    known = Known({name: source.needs for name, source in SOURCES.items()}, (), {}, {}, {}, {}, METRICS)
+    needs = {name: (*KINDS[source.kind].needs, *source.needs) for name, source in SOURCES.items()}
+    known = Known(needs, (), {}, {}, {}, {}, METRICS)
     return DataConfig.model_validate(settings, context=known)
 
 

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from data_samples import data_config, encoded, flat_image, write_folders, write_parquet
 from PIL import Image
+from text_samples import write_table, write_tokenizer
 
-from pipeline.data import SOURCES, load_splits, prepare
+from pipeline.data import KINDS, SOURCES, load_splits, prepare
 from pipeline.data.decode import decode
 from pipeline.data.preparation import _write_set
 from pipeline.data.sources.parquet import chunks as parquet_chunks
@@ -42,7 +43,7 @@ def parquet_config(store, train, test, **settings):
 
 def by_first_pixel(images):
     """Label of each image by the value that `flat_image` gave it."""
-    return dict(zip(images.images[:, 0, 0, 0].tolist(), images.labels.tolist(), strict=True))
+    return dict(zip(images.inputs[:, 0, 0, 0].tolist(), images.labels.tolist(), strict=True))
 
 
 def error_of(data, seed=0):
@@ -65,16 +66,16 @@ def test_digits(store):
         "test": 497,
     }
     assert splits.class_names[::9] == ("zero", "nine")
-    assert splits.train.images.shape == (500, 3, 16, 16)
-    assert splits.train.images.flags.c_contiguous
-    assert splits.train.images.dtype == np.uint8
+    assert splits.train.inputs.shape == (500, 3, 16, 16)
+    assert splits.train.inputs.flags.c_contiguous
+    assert splits.train.inputs.dtype == np.uint8
     assert splits.train.labels.dtype == np.int64
     parts = (splits.pretrain, splits.train, splits.fit, splits.select, splits.test)
     assert np.bincount(np.concatenate([part.labels for part in parts])).tolist() == [
         178, 182, 177, 183, 181, 182, 181, 179, 174, 180,
     ]  # fmt: skip
     again, other = load_splits(data, seed=0), load_splits(data, seed=1)
-    assert np.array_equal(splits.fit.images, again.fit.images)
+    assert np.array_equal(splits.fit.inputs, again.fit.inputs)
     assert splits.records == again.records
     assert all(a.indices_sha256 != b.indices_sha256 for a, b in zip(splits.records, other.records, strict=True))
 
@@ -85,7 +86,7 @@ def test_digits_keep_their_pixels_at_their_own_size(store):
     splits = load_splits(data_config(source="digits", store=store, image_size=8, test_size=500), seed=0)
     order = np.random.default_rng([0, 0]).permutation(1797)  # the test images are cut first
     expected = np.round(load_digits().images[order[:500]] * 255 / 16).astype(np.uint8)
-    assert np.array_equal(splits.test.images, np.repeat(expected[:, None], 3, axis=1))
+    assert np.array_equal(splits.test.inputs, np.repeat(expected[:, None], 3, axis=1))
     assert np.array_equal(splits.test.labels, load_digits().target[order[:500]])
 
 
@@ -100,7 +101,7 @@ def test_parquet_rows_keep_their_label_whatever_the_row_groups(store, tmp_path, 
     seen = by_first_pixel(splits.train) | by_first_pixel(splits.fit) | by_first_pixel(splits.select)
     assert seen == dict(enumerate(labels))
     assert splits.test.labels.tolist() == labels[:20]
-    assert splits.test.images[:, 0, 0, 0].tolist() == list(range(20))
+    assert splits.test.inputs[:, 0, 0, 0].tolist() == list(range(20))
     assert splits.class_names == tuple("01234567")
 
 
@@ -122,10 +123,10 @@ def test_images_that_cannot_be_read_by_a_task_or_do_not_arrive(store, tmp_path, 
 
     gone = chunks_of(lambda chunk: {"read": dataclasses.replace(chunk.read, path=tmp_path / "elsewhere.parquet")})
     with pytest.raises(DataError, match=r"could not read the images .*elsewhere\.parquet.*; every node must see"):
-        _write_set(gone, data, "source", tmp_path / "out.parquet")
+        _write_set(gone, data, "source", tmp_path / "out.parquet", [])
     short = chunks_of(lambda chunk: {"count": 21})
     with pytest.raises(DataError, match="20 of 21 images arrived"):
-        _write_set(short, data, "source", tmp_path / "out.parquet")
+        _write_set(short, data, "source", tmp_path / "out.parquet", [])
 
 
 def test_parquet_as_hugging_face_writes_it_in_several_files(store, tmp_path):
@@ -175,7 +176,7 @@ def test_shifts_are_labelled_as_the_training_set(store, tmp_path):
         "sketches": [1, 1, 2],
         "noisy": [2, 0],
     }
-    assert splits.shifts["sketches"].images[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert splits.shifts["sketches"].inputs[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert [(record.name, record.size) for record in splits.records[-2:]] == [("sketches", 3), ("noisy", 2)]
     assert set(splits.measured()) == {"fit", "select", "test", "sketches", "noisy"}
     without = load_splits(data_config(**settings), 0)
@@ -250,8 +251,8 @@ def test_cifar_as_torchvision_keeps_it(store, tmp_path, monkeypatch, classes):
     assert splits.test.labels.tolist() == CIFAR_LABELS[classes]
     order = np.random.default_rng([0, 0]).permutation(len(images))
     select = len(splits.select)
-    assert np.array_equal(splits.select.images, images[order[:select]])
-    assert np.array_equal(splits.fit.images, images[order[select : select + len(splits.fit)]])
+    assert np.array_equal(splits.select.inputs, images[order[:select]])
+    assert np.array_equal(splits.fit.inputs, images[order[select : select + len(splits.fit)]])
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -270,6 +271,10 @@ def test_every_source_keeps_its_contract(name, store, tmp_path, monkeypatch):
             for part in ("train", "val"):
                 write_folders(tmp_path / "root" / part, {"n00": 2, "n01": 2})
             settings = {"root": tmp_path / "root"}
+        case "text_table":
+            tables = {part: path.with_suffix(".csv") for part, path in folders.items()}
+            settings = {part: write_table(path, text=["good", "bad"], label=[1, 0]) for part, path in tables.items()}
+            settings["tokenizer"] = str(write_tokenizer(tmp_path / "tokenizer"))
         case _:
             settings = {}
     check_source(SOURCES[name], data_config(source=name, store=store, image_size=8, **settings))
@@ -439,7 +444,7 @@ def test_stores_stay_where_decoding_changes_nothing(store, tmp_path, monkeypatch
     assert {record.images_sha256 for record in load_splits(digits, seed=0).records} == {None}
     train = write_parquet(tmp_path / "train.parquet", [0, 1] * 10)
     before = prepare(parquet_config(store, train, train))
-    monkeypatch.setattr("pipeline.data.preparation.VERSION", 3)
+    monkeypatch.setitem(KINDS, "images", dataclasses.replace(KINDS["images"], version=3))
     assert prepare(digits) == folder
     assert prepare(parquet_config(store, train, train)) != before
 

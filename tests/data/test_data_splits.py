@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from data_samples import data_config
 
-from pipeline.data import ImageSet
+from pipeline.data import ExampleSet
 from pipeline.data.splits import cut
 from pipeline.errors import DataError
 
@@ -95,7 +95,7 @@ def test_tensors_share_the_memory_of_read_only_arrays_without_a_warning():
     labels.setflags(write=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tensors = ImageSet(images, labels).tensors()
+        tensors = ExampleSet(images, labels).tensors()
     assert [tensor.data_ptr() for tensor in tensors] == [images.ctypes.data, labels.ctypes.data]
 
 

@@ -13,11 +13,13 @@ import torch.distributed.tensor
 from data_samples import data_config
 from standin import standin
 
-from pipeline.data import ImageSet, StreamedImages, load_splits
-from pipeline.data.store import image_column, read_images, schema
+from pipeline.data import ExampleSet, StreamedExamples, load_splits
+from pipeline.data.kinds import Form
+from pipeline.data.store import column_of, read_rows, schema
 from pipeline.soups.feeding import Feed, Rows
 
 SIZE, COUNT, GROUP = 4, 100, 9
+FORM = Form("image", (3, SIZE, SIZE), "uint8")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def path(tmp_path_factory):
     """Images that are their own number, ten classes one after the other, in row groups of nine."""
     images = np.broadcast_to(np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, 3, SIZE, SIZE))
     labels = np.arange(COUNT) // 10
-    table = pa.table([np.arange(COUNT), labels, image_column(images)], schema=schema(SIZE))
+    table = pa.table([np.arange(COUNT), labels, column_of(images)], schema=schema(FORM))
     found = tmp_path_factory.mktemp("store") / "train.parquet"
     pq.write_table(table, found, row_group_size=GROUP)
     return found
@@ -38,7 +40,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def streamed(path, rows):
-    return StreamedImages(path, SIZE, rows)
+    return StreamedExamples(path, FORM, rows)
 
 
 def numbers(batches):
@@ -77,12 +79,12 @@ def test_a_thread_that_feeds_a_gpu_gets_the_same_batches(local_ray, streamed):
 
 
 def test_a_last_image_alone_is_left_out(local_ray, path):
-    epoch = numbers(StreamedImages(path, SIZE, np.arange(10)).epoch(3, seed=0))
+    epoch = numbers(StreamedExamples(path, FORM, np.arange(10)).epoch(3, seed=0))
     assert [len(batch) for batch in epoch] == [3, 3, 3]
 
 
 def test_as_many_steps_as_in_memory(local_ray, path, streamed, rows):
-    (in_memory,) = read_images(path, SIZE, [rows])
+    (in_memory,) = read_rows(path, FORM, [rows])
     for batch_size in (5, 16, 67, 100):
         steps = len(numbers(in_memory.epoch(batch_size, 0)))
         assert len(numbers(streamed.epoch(batch_size, 0))) == steps
@@ -110,12 +112,12 @@ def test_trials_that_hold_all_cores_do_not_starve_the_readers(local_ray, streame
 def test_the_size_decides(local_ray, tmp_path):
     settings = {"source": "digits", "image_size": 8, "test_size": 100, "store": tmp_path}
     size = len(load_splits(data_config(**settings), 0).train) * 3 * 8 * 8
-    assert isinstance(load_splits(data_config(**settings), 0, memory_bytes=size).train, ImageSet)
+    assert isinstance(load_splits(data_config(**settings), 0, memory_bytes=size).train, ExampleSet)
     splits = load_splits(data_config(**settings), 0, memory_bytes=size - 1)
-    assert isinstance(splits.train, StreamedImages)
+    assert isinstance(splits.train, StreamedExamples)
     given = load_splits(data_config(**settings, memory_gib=size / 2**30), 0, memory_bytes=0)
-    assert isinstance(given.train, ImageSet), "what the settings say comes first"
-    order = np.lexsort(given.train.images.reshape(len(given.train), -1).T)
+    assert isinstance(given.train, ExampleSet), "what the settings say comes first"
+    order = np.lexsort(given.train.inputs.reshape(len(given.train), -1).T)
     there = torch.cat([images for images, _ in splits.train.ordered(256)]).numpy()
-    assert (there[np.lexsort(there.reshape(len(there), -1).T)] == given.train.images[order]).all()
+    assert (there[np.lexsort(there.reshape(len(there), -1).T)] == given.train.inputs[order]).all()
     assert splits.records == given.records

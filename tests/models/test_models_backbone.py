@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from samples import DIGIT_NAMES, TOWER, add_outside_backbone, model_config
+from samples import DIGIT_NAMES, TOWER, add_outside_backbone, digits_data, model_config
 
 from pipeline.errors import ModelError
-from pipeline.models import BACKBONES, backbone_file, backbone_module, build_classifier, describe_model, load_backbone
+from pipeline.models import backbone_file, backbone_module, build_classifier, describe_model, load_backbone
 from pipeline.testing import check_backbone
 from pipeline.weights import save_weights
 
@@ -24,18 +24,18 @@ def outside(monkeypatch, tmp_path):
     return lambda change=("", ""): add_outside_backbone(monkeypatch, tmp_path, change=change)
 
 
-@pytest.mark.parametrize("name", [*BACKBONES, "mine"])
+@pytest.mark.parametrize("name", SMALL)  # encoders of texts: test_models_transformers.py
 def test_every_backbone_keeps_its_contract(name, outside, tmp_path):
     outside()
     config = model_config(backbone=name, **SMALL[name])
-    check_backbone(config, SIZES.get(name, 32), tmp_path / "checked")
-    assert describe_model(config, 32, DIGIT_NAMES).network_module == backbone_file(name).stem
+    check_backbone(config, digits_data(SIZES.get(name, 32)), tmp_path / "checked")
+    assert describe_model(config, digits_data(32), DIGIT_NAMES).network_module == backbone_file(name).stem
 
 
 def test_a_file_that_needs_this_package_is_found_out(outside, tmp_path):
     outside(("import torch\n", "import torch\nfrom pipeline.models import Backbone\n"))
     with pytest.raises(AssertionError, match="does not build the network without this package"):
-        check_backbone(model_config(backbone="mine", **SMALL["mine"]), 8, tmp_path / "checked")
+        check_backbone(model_config(backbone="mine", **SMALL["mine"]), digits_data(8), tmp_path / "checked")
 
 
 def test_an_outside_backbone_is_built_and_loads_weights(outside, tmp_path):
@@ -68,5 +68,5 @@ def test_a_module_that_is_not_whole_is_refused_in_a_line(outside, change, said):
 
 
 def test_a_name_that_is_not_in_the_table_is_refused():
-    with pytest.raises(ModelError, match=r"^model.backbone: there is no 'mine' among open_clip, timm, torchvision; "):
+    with pytest.raises(ModelError, match=r"^model.backbone: there is no 'mine' among open_clip, timm, torchvision, "):
         backbone_module("mine")

@@ -7,9 +7,10 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from samples import CLIP, DIGIT_NAMES, TEXT, TOWER, VISION, digit_images, model_config
+from samples import CLIP, DIGIT_NAMES, TEXT, TOWER, VISION, digit_images, digits_data, model_config
 from torch import nn
 
+from pipeline.config import DataConfig
 from pipeline.errors import ModelError, PipelineError
 from pipeline.models import build_classifier, check_model, make_theta0
 from pipeline.models.backbone import load_backbone
@@ -210,13 +211,13 @@ def test_more_layers_than_any_network_has_are_not_built():
 )
 def test_a_model_that_cannot_be_is_known_before_images_are_prepared(settings, image_size, message):
     with pytest.raises(PipelineError, match=f"^{re.escape(message)}"):
-        check_model(model_config(**settings), image_size)
+        check_model(model_config(**settings), digits_data(image_size))
 
 
 def test_a_model_that_can_be_is_not_downloaded_for_a_look_at_it(monkeypatch):
-    check_model(model_config(), 8)
+    check_model(model_config(), digits_data(8))
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *arguments, **options: pytest.fail("downloads"))
-    check_model(model_config(backbone="torchvision", name="resnet18", pretrained="DEFAULT"), 32)
+    check_model(model_config(backbone="torchvision", name="resnet18", pretrained="DEFAULT"), digits_data(32))
 
 
 @pytest.mark.parametrize(("name", "dim"), [("resnet18", 512), ("mobilenet_v3_small", 1024)])
@@ -303,3 +304,10 @@ def test_a_timm_network_without_its_classifier(tmp_path):
 )
 def test_timm_errors(settings, said):
     assert said in refused(backbone="timm", **settings)
+
+
+def test_a_model_of_images_takes_no_texts():
+    data = DataConfig.model_construct(source="text_table", max_length=8)
+    said = "model.backbone: 'open_clip' takes images, but source 'text_table' holds texts; take another"
+    with pytest.raises(ModelError, match=f"^{re.escape(said)}"):
+        check_model(model_config(), data)

@@ -26,7 +26,7 @@ def imported(path, config, classes=10):
 
 
 def normalised(model, images):
-    return (images - model.mean) / model.std
+    return model.prepare(images)
 
 
 class ModelSoups(nn.Module):

@@ -39,7 +39,7 @@ def theta0(seed=0, pretrain=None, **settings):
 
 def test_the_linear_probe_is_scikit_learns_with_a_strength_that_suits_other_images():
     few, others = digit_images(0, 150), digit_images(500, 900)
-    train, test = (torch.from_numpy(one.images[:, 0].reshape(len(one), -1)).float() / 255 for one in (few, others))
+    train, test = (torch.from_numpy(one.inputs[:, 0].reshape(len(one), -1)).float() / 255 for one in (few, others))
     weight, bias = linear_probe(train, torch.from_numpy(few.labels), 10, seed=0)
     mine = F.linear(test, weight, bias)
     center, scale = train.mean(0), train.var(0).mean().sqrt()
@@ -101,7 +101,7 @@ def test_training_starts_at_the_loss_that_evaluation_finds(settings, count, monk
     images, labels = splits.train.tensors()
     evaluated = F.cross_entropy(predict(model, images, "cpu"), labels).item()
     assert evaluated < math.log(10) - 0.2
-    monkeypatch.setattr("pipeline.finetune.augment", lambda images, hyper, generator: images)
+    monkeypatch.setattr("pipeline.data.augmentation.augment", lambda images, hyper, generator: images)
     losses = []  # of the first epoch, with steps that change nothing
     finetune(
         model,
@@ -134,7 +134,7 @@ def test_the_zero_shot_head_is_clips_own():
     classifier = open_clip.build_zero_shot_classifier(clip, backbone.tokenize, DIGIT_NAMES, captions)
     torch.testing.assert_close(model.head.weight, (scale * classifier).T)
     assert not model.head.bias.any()
-    pixels = (TEST[0].float() / 255 - model.mean) / model.std
+    pixels = model.prepare(TEST[0])
     with torch.no_grad():
         expected = scale * F.normalize(clip.encode_image(pixels), dim=-1) @ classifier
     torch.testing.assert_close(predict(model, TEST[0], "cpu"), expected, rtol=1e-4, atol=1e-4)

@@ -43,7 +43,7 @@ def register(monkeypatch, tmp_path, store_uri):
 def test_its_soup_answers_where_neither_it_nor_this_package_is(register, tmp_path, store_uri):
     model, _ = register()
     images = digit_images(0, 3)
-    files = [png(image) for image in images.images]
+    files = [png(image) for image in images.inputs]
     (tmp_path / "away").mkdir()
     logits = logits_elsewhere("models:/tiny-soup@greedy", files, tmp_path / "away", MLFLOW_TRACKING_URI=store_uri)
     with torch.inference_mode():

@@ -49,7 +49,7 @@ def served(folder, settings, size):
 @pytest.mark.parametrize(("settings", "size"), BACKBONES.values(), ids=BACKBONES)
 def test_answers_as_the_classifier(tmp_path, settings, size):
     model, soup = served(tmp_path, settings, size)
-    files = [png(image) for image in IMAGES.images]
+    files = [png(image) for image in IMAGES.inputs]
     with torch.inference_mode():
         expected = model(torch.from_numpy(np.stack([decode(file, size) for file in files])))
     answer = soup.predict(pd.DataFrame({"image": files}))
@@ -60,7 +60,7 @@ def test_answers_as_the_classifier(tmp_path, settings, size):
 
 def test_answers_where_this_package_is_not(tmp_path):
     model, _ = served(tmp_path, *BACKBONES["open_clip"])
-    logits = logits_elsewhere(str(tmp_path / "soup"), [png(image) for image in IMAGES.images[:3]], tmp_path)
+    logits = logits_elsewhere(str(tmp_path / "soup"), [png(image) for image in IMAGES.inputs[:3]], tmp_path)
     with torch.inference_mode():
         torch.testing.assert_close(logits, model(IMAGES.tensors()[0][:3]), atol=1e-5, rtol=1e-5)
 
@@ -70,8 +70,8 @@ def test_soups_in_one_process_keep_to_the_files_that_they_were_shipped_with(tmp_
     for name in ("mine", "theirs"):
         (tmp_path / f"of {name}").mkdir()
         model, soup = served(tmp_path / f"of {name}", {"backbone": name, "architecture": {"width": 4}}, 8)
-        answer = soup.predict(pd.DataFrame({"image": [png(IMAGES.images[0])]}))
-        expected = model(torch.from_numpy(IMAGES.images[:1]))
+        answer = soup.predict(pd.DataFrame({"image": [png(IMAGES.inputs[0])]}))
+        expected = model(torch.from_numpy(IMAGES.inputs[:1]))
         torch.testing.assert_close(torch.tensor(answer["logits"].tolist()), expected, atol=1e-5, rtol=1e-5)
     assert {path.name for path in tmp_path.glob("of */soup/code/*.py")} == {"backbone.py", "decode.py"}
 
@@ -104,7 +104,7 @@ def turned_and_transparent(generator):
 def test_what_is_no_image_is_named(tmp_path):
     _, soup = served(tmp_path, *BACKBONES["open_clip"])
     with pytest.raises(MlflowException, match=r"image 1: cannot be read .*; give the bytes of a JPEG") as caught:
-        soup.predict(pd.DataFrame({"image": [png(IMAGES.images[0]), b"no image"]}))
+        soup.predict(pd.DataFrame({"image": [png(IMAGES.inputs[0]), b"no image"]}))
     assert caught.value.get_http_status_code() == 400
 
 
@@ -124,8 +124,8 @@ def test_what_whoever_asks_may_send_has_limits(tmp_path, monkeypatch):
     assert said.startswith("image 1: cannot be read (it has more than 64 pixels); give ")
     assert said.endswith("of at most 64 pixels")
     model = soup.unwrap_python_model()
-    monkeypatch.setattr(sys.modules[type(model).__module__], "_PATIENCE", 0)
-    with model.room.taken(1):
+    monkeypatch.setattr(sys.modules[type(model.read).__module__], "_PATIENCE", 0)
+    with model.read.room.taken(1):
         assert refused(soup, [small]) == (503, "busy with the images of others; ask again later")
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0")
     assert refused(soup, [small]) == (504, "image 0: the server's --timeout has passed; give fewer images at a time")
@@ -141,7 +141,7 @@ def test_an_image_waits_until_there_is_room_for_it(tmp_path, monkeypatch):
     monkeypatch.setenv("SOUP_MAX_PIXELS", "64")
     _, soup = served(tmp_path, *BACKBONES["open_clip"])
     with ThreadPoolExecutor(1) as pool:
-        with soup.unwrap_python_model().room.taken(1):
+        with soup.unwrap_python_model().read.room.taken(1):
             answer = pool.submit(soup.predict, pd.DataFrame({"image": [png(np.zeros((8, 8), dtype=np.uint8))]}))
             assert wait([answer], 0.1).not_done
         assert len(answer.result(60)) == 1

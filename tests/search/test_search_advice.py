@@ -35,21 +35,20 @@ def test_the_resolution_of_the_splits_is_a_line():
 
 
 def test_a_validation_set_that_chooses_nothing_is_warned_of():
-    (warning,) = about_splits({"train": 220, "fit": 19, "select": 5, "test": 153})
+    (warning,) = about_splits({"train": 220, "fit": 19, "select": 5, "test": 153}, "images")
     assert warning.startswith(
         "data.validation_size: the champion is chosen on the 5 images of select, which tell apart"
     )
-    (warning,) = about_splits({"train": 220, "fit": 24, "test": 153})
+    (warning,) = about_splits({"train": 220, "fit": 24, "test": 153}, "images")
     assert "the 24 images of fit" in warning
-    assert not list(about_splits({"train": 500, "fit": 400, "select": 100, "test": 497}))
+    assert not list(about_splits({"train": 500, "fit": 400, "select": 100, "test": 497}, "images"))
 
 
 def test_batches_are_no_larger_than_the_training_set():
     drawn = trials(batch_size=[512, 64])
     said = list(about_trials(drawn, 220, PRETRAINED))
     assert said[0] == (
-        "search.distributions.batch_size: 512 is more than there are training images; 220 is taken, so an epoch is one "
-        "step"
+        "search.distributions.batch_size: 512 is more than there is to train on; 220 is taken, so an epoch is one step"
     )
     assert [trial.hyper.batch_size for trial in fit_batches(drawn, 220)] == [220, 64]
     assert [trial.index for trial in fit_batches(drawn, 220)] == [0, 1]

@@ -71,7 +71,7 @@ def test_the_champion_answers_with_the_logits_of_the_process(finished, ask):
     load_weights(model, state, source="champion")
     with torch.inference_mode():
         expected = model(splits.test.tensors()[0][:COUNT])
-    answer = ask([png(image) for image in splits.test.images[:COUNT]])
+    answer = ask([png(image) for image in splits.test.inputs[:COUNT]])
     torch.testing.assert_close(torch.tensor([row["logits"] for row in answer]), expected, atol=1e-4, rtol=1e-4)
     assert [row["label"] for row in answer] == [splits.class_names[index] for index in expected.argmax(1)]
     assert [row["probability"] for row in answer] == pytest.approx(expected.softmax(1).amax(1).tolist(), abs=1e-4)

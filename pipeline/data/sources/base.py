@@ -1,4 +1,4 @@
-"""What a source of images is."""
+"""What a source of data is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,41 +16,42 @@ from pipeline.config import DataConfig
 from pipeline.errors import DataError
 from pipeline.files import absence
 
-CHUNK_SIZE = 2000  # images: long enough to outweigh the start of a Ray task, short enough to spread over many CPUs
+CHUNK_SIZE = 2000  # examples: long enough to outweigh the start of a Ray task, short enough to spread over many CPUs
 _NAMES_SHOWN = 3
 
 
-class RawImage(NamedTuple):
-    """An image as its source has it: a file (see `FORMATS`), the bytes of one, or decoded pixels, uint8 (H, W, 3).
+class RawExample(NamedTuple):
+    """An example as its source has it, in a form that its kind encodes.
 
-    ``pixels`` or ``label`` is None where the source has none. ``where`` names the image in error messages.
+    An image is a file (see `FORMATS`), the bytes of one, or decoded pixels, uint8 (H, W, 3). ``value`` or ``label`` is
+    None where the source has none. ``where`` names the example in error messages.
     """
 
-    pixels: Path | bytes | npt.NDArray[np.uint8] | None
+    value: Any
     label: int | None
     where: str
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Consecutive images of a set, read by one Ray task.
+    """Consecutive examples of a set, read by one Ray task.
 
     ``start`` is the source index of the first of them, ``read`` yields all ``count`` of them and can be pickled.
-    ``labels`` (count) are given where they are known without reading the images: mistakes are then told beforehand.
+    ``labels`` (count) are given where they are known without reading the examples: mistakes are then told beforehand.
     """
 
     start: int
     count: int
-    read: Callable[[], Iterator[RawImage]]
+    read: Callable[[], Iterator[RawExample]]
     labels: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
-class RawImages:
+class RawExamples:
     """What a source holds: the training set, the test set if there is one, and class names if it knows them.
 
     ``folder_names`` are those of the classes' folders where they are called otherwise. ``notes`` are sentences for the
-    log of every run with these images: what was not read, say.
+    log of every run with these data: what was not read, say.
     """
 
     train: list[Chunk]
@@ -65,20 +66,22 @@ class Source:
     """A kind of data set.
 
     ``needs`` are the settings in `DataConfig` that it must have. ``identity`` is the same text exactly as long as the
-    images are the same, and cheap to get; ``open`` lists the images without decoding them. Both raise DataError.
-    ``encoded``: some images are files or the bytes of files, so that their pixels depend on how those are decoded.
+    examples are the same, and cheap to get; ``open`` lists them without encoding them. Both raise DataError.
+    ``encoded``: some values are files or the bytes of files, so that their arrays depend on how those are decoded.
+    ``kind`` says in `KINDS` what an example is.
     """
 
     needs: tuple[str, ...]
     identity: Callable[[DataConfig], str]
-    open: Callable[[DataConfig], RawImages]
+    open: Callable[[DataConfig], RawExamples]
     encoded: bool = True
+    kind: str = "images"
 
 
 def required(path: Path | None, setting: str) -> Path:
     """The ``path`` that a setting names; raises DataError where there is nothing."""
     if path is None:
-        raise DataError(f"data.{setting}: is not set; give the path of the images")
+        raise DataError(f"data.{setting}: is not set; give the path of the data")
     if (why := absence(path)) is not None:
         raise DataError(f"data.{setting}: {path} {why}; correct the path")
     return path
@@ -90,7 +93,7 @@ def located(paths: Path | Sequence[Path] | None, setting: str) -> list[Path]:
     Raises DataError where there is nothing, or neither a file nor a folder.
     """
     if not paths:
-        raise DataError(f"data.{setting}: is not set; give the path of the images")
+        raise DataError(f"data.{setting}: is not set; give the path of the data")
     found: list[Path] = []
     for path in [paths] if isinstance(paths, Path) else paths:
         matches, why = [path], absence(path)
@@ -152,6 +155,6 @@ class _ArrayReader:
     name: str
     start: int
 
-    def __call__(self) -> Iterator[RawImage]:
+    def __call__(self) -> Iterator[RawExample]:
         for row, (image, label) in enumerate(zip(self.images, self.labels.tolist(), strict=True), self.start):
-            yield RawImage(image, label, f"{self.name}, image {row}")
+            yield RawExample(image, label, f"{self.name}, image {row}")

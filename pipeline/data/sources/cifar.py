@@ -8,11 +8,11 @@ import io
 import numpy as np
 
 from pipeline.config import DataConfig
-from pipeline.data.sources.base import RawImages, Source, array_chunks
+from pipeline.data.sources.base import RawExamples, Source, array_chunks
 from pipeline.errors import DataError
 
 
-def _open(data: DataConfig, name: str) -> RawImages:
+def _open(data: DataConfig, name: str) -> RawExamples:
     from torchvision import datasets  # slow to import, and every command reads the table of sources
 
     dataset, sets = getattr(datasets, name), {}
@@ -29,7 +29,7 @@ def _open(data: DataConfig, name: str) -> RawImages:
         array_chunks(images.data, np.asarray(images.targets, dtype=np.int64), f"{name} {part}")
         for part, images in sets.items()
     )
-    return RawImages(train, test, tuple(label.replace("_", " ") for label in sets["train"].classes))
+    return RawExamples(train, test, tuple(label.replace("_", " ") for label in sets["train"].classes))
 
 
 # torchvision compares the files with published checksums, so the name says all about the images.

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.config import DataConfig, nearest
 from pipeline.data.decode import FORMATS, SUFFIXES
-from pipeline.data.sources.base import CHUNK_SIZE, Chunk, RawImage, RawImages, Source, located, unread_note
+from pipeline.data.sources.base import CHUNK_SIZE, Chunk, RawExample, RawExamples, Source, located, unread_note
 from pipeline.errors import DataError
 
 _LITTER = {"thumbs.db", "desktop.ini"}  # what Windows leaves in folders; on other systems such files are hidden
@@ -35,7 +35,7 @@ def identity(roots: Sequence[Path], setting: str) -> str:
     return "\n".join(f"{setting} {path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
 
 
-def _open(data: DataConfig) -> RawImages:
+def _open(data: DataConfig) -> RawExamples:
     roots = {"train": located(data.train, "train"), "test": located(data.test, "test")}
     train = _class_folders(roots["train"])
     if not train:
@@ -59,11 +59,11 @@ def _open(data: DataConfig) -> RawImages:
                 f"add some or remove it{f' ({held})' if held else ''}"
             )
     train_chunks, train_notes = chunks(roots["train"], names, "train")
-    return RawImages(train_chunks, test_chunks, names, notes=(*train_notes, *test_notes))
+    return RawExamples(train_chunks, test_chunks, names, notes=(*train_notes, *test_notes))
 
 
 def chunks(roots: Sequence[Path], names: Sequence[str], setting: str) -> tuple[list[Chunk], list[str]]:
-    """The images of one set, labelled by the position of their folder in ``names``; notes, see `RawImages`.
+    """The images of one set, labelled by the position of their folder in ``names``; notes, see `RawExamples`.
 
     Raises DataError.
     """
@@ -94,9 +94,9 @@ class _FileReader:
     paths: list[str]
     labels: list[int]
 
-    def __call__(self) -> Iterator[RawImage]:
+    def __call__(self) -> Iterator[RawExample]:
         for path, label in zip(self.paths, self.labels, strict=True):
-            yield RawImage(Path(path), label, path)
+            yield RawExample(Path(path), label, path)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from pipeline.config import DataConfig
-from pipeline.data.sources.base import RawImages, Source, required
+from pipeline.data.sources.base import RawExamples, Source, required
 from pipeline.data.sources.image_folder import IMAGE_FOLDER
 from pipeline.errors import DataError
 
@@ -21,7 +21,7 @@ def _as_folders(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"train": root / "train", "test": root / "val"})
 
 
-def _open(data: DataConfig) -> RawImages:
+def _open(data: DataConfig) -> RawExamples:
     folders = _as_folders(data)
     images = IMAGE_FOLDER.open(folders)
     num_folders = len(images.class_names or ())

@@ -93,12 +93,12 @@ def fine_tuning(device: str, scale: Scale, folder: Path) -> Iterator[Line]:
 
 def drawn_splits(count: int, side: int, classes: int = CLASSES) -> Splits:
     """Random images to train on, and a few for each of the other splits."""
-    from pipeline.data import ImageSet, Splits
+    from pipeline.data import ExampleSet, Splits
 
     generator = np.random.default_rng(0)
     images = generator.integers(256, size=(count, 3, side, side), dtype=np.uint8)
-    train = ImageSet(images, generator.integers(classes, size=count))
-    few = ImageSet(train.images[:8], train.labels[:8])
+    train = ExampleSet(images, generator.integers(classes, size=count))
+    few = ExampleSet(train.inputs[:8], train.labels[:8])
     return Splits(None, train, few, few, few, tuple(map(str, range(classes))), ())
 
 

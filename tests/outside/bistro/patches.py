@@ -30,9 +30,9 @@ def load(config, *, pretrained, local):
     tower = build({"width": width}, None)
     if local is not None:
         load_weights(tower, local, source=str(config.pretrained))
-    mean, std = config.mean or (0.5, 0.5, 0.5), config.std or (0.5, 0.5, 0.5)
+    constants = {"mean": config.mean or (0.5, 0.5, 0.5), "std": config.std or (0.5, 0.5, 0.5)}
     return Backbone(
-        tower, feature_dim=width, normalize_features=False, mean=mean, std=std, architecture={"width": width}
+        tower, feature_dim=width, normalize_features=False, constants=constants, architecture={"width": width}
     )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.data.sources import RawImages, Source, array_chunks
+from pipeline.data.sources import RawExamples, Source, array_chunks
 
 NAMES = ("across", "down", "slanted")
 
@@ -19,7 +19,7 @@ def images_of(count, seed):
 
 
 def open_stripes(data):
-    return RawImages(array_chunks(*images_of(400, 0), "stripes"), array_chunks(*images_of(100, 1), "stripes"), NAMES)
+    return RawExamples(array_chunks(*images_of(400, 0), "stripes"), array_chunks(*images_of(100, 1), "stripes"), NAMES)
 
 
 STRIPES = Source(needs=(), identity=lambda data: "stripes, version 1", open=open_stripes, encoded=False)

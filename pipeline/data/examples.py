@@ -1,4 +1,4 @@
-"""Sets of decoded images in memory, and what training asks of a set."""
+"""Sets of encoded examples in memory, and what training asks of a set."""
 
 from __future__ import annotations
 
@@ -16,93 +16,95 @@ from pipeline.metrics import ACCURACY
 from pipeline.precision import Precision
 from pipeline.records import SplitRecord
 
-# Images, uint8 (N, 3, H, W), and their class numbers, int64 (N,), on the CPU; never write to them.
+# Examples (N, ...), as their kind encodes them, and their class numbers, int64 (N,), on the CPU; never write to them.
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 # Of a tensor (N, ...) the rows with these indices (B,): a tensor (B, ...), or what will become one.
 Gather: TypeAlias = Callable[[torch.Tensor, torch.Tensor], Any]
 
 
-class TrainingImages(Protocol):
-    """The images that trials are fine-tuned on: in memory (`ImageSet`) or streamed from the store."""
+class TrainingExamples(Protocol):
+    """The examples that trials are fine-tuned on: in memory (`ExampleSet`) or streamed from the store."""
 
     def __len__(self) -> int:
         """How many there are."""
         ...
 
     def epoch(self, batch_size: int, seed: int, gather: Gather = torch.Tensor.__getitem__) -> Iterator[tuple[Any, Any]]:
-        """Every image once, in an order that follows from ``seed``, in batches of nearly ``batch_size``, never more.
+        """Every one once, in an order that follows from ``seed``, in batches of nearly ``batch_size``, never more.
 
         Where batches are gathered from tensors in memory, ``gather`` does it.
         """
         ...
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """Every image once, in an order that is always the same, in batches of at most ``batch_size``."""
+        """Every one once, in an order that is always the same, in batches of at most ``batch_size``."""
         ...
 
     def sample(self, count: int) -> torch.Tensor:
-        """Images of all kinds, always the same, ``count`` of them if there are so many."""
+        """Examples of all classes, always the same, ``count`` of them if there are so many."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Images, uint8 (N, 3, H, W), C-contiguous, RGB, in random order; and their class numbers, int64 (N,).
+class ExampleSet:
+    """Examples (N, ...), as their kind encodes them, in random order; and their class numbers, int64 (N,).
 
     The arrays may be read-only: those that come out of Ray's object store are shared between processes.
     """
 
-    images: npt.NDArray[np.uint8]
+    inputs: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def tensors(self) -> Batch:
-        """Images and labels as CPU tensors over the same memory; never write to them."""
+        """Examples and labels as CPU tensors over the same memory; never write to them."""
         with warnings.catch_warnings():
             # torch has no read-only tensors and warns about every read-only array.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-            return torch.from_numpy(self.images), torch.from_numpy(self.labels)
+            return torch.from_numpy(self.inputs), torch.from_numpy(self.labels)
 
     def epoch(self, batch_size: int, seed: int, gather: Gather = torch.Tensor.__getitem__) -> Iterator[tuple[Any, Any]]:
-        """See `TrainingImages`."""
-        images, labels = self.tensors()
+        """See `TrainingExamples`."""
+        inputs, labels = self.tensors()
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        # Of nearly equal size: BatchNorm cannot train on a last batch of one image.
+        # Of nearly equal size: BatchNorm cannot train on a last batch of one.
         for index in order.tensor_split(math.ceil(len(self) / batch_size)):
-            yield gather(images, index), gather(labels, index)
+            yield gather(inputs, index), gather(labels, index)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """See `TrainingImages`."""
-        images, labels = self.tensors()
-        yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        """See `TrainingExamples`."""
+        inputs, labels = self.tensors()
+        yield from zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
 
     def sample(self, count: int) -> torch.Tensor:
-        """See `TrainingImages`."""
+        """See `TrainingExamples`."""
         return self.tensors()[0][:count]
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The images of a run; which split may be used for what is said in `pipeline.data.splits`.
+    """The examples of a run; which split may be used for what is said in `pipeline.data.splits`.
 
     ``select`` may be empty, ``pretrain`` is None where no size was asked for. ``shifts`` are other test sets by name.
     ``records`` has an entry for each split that exists. ``precision`` is what models compute in that are measured on
-    them; None: see `pipeline.precision.resolved`. ``metric`` is the name in METRICS of what decides.
+    them; None: see `pipeline.precision.resolved`. ``metric`` is the name in METRICS of what decides, ``kind`` says in
+    `KINDS` what the examples are.
     """
 
-    pretrain: ImageSet | None
-    train: TrainingImages
-    fit: ImageSet
-    select: ImageSet
-    test: ImageSet
+    pretrain: ExampleSet | None
+    train: TrainingExamples
+    fit: ExampleSet
+    select: ExampleSet
+    test: ExampleSet
     class_names: tuple[str, ...]
     records: tuple[SplitRecord, ...]
-    shifts: Mapping[str, ImageSet] = field(default_factory=dict)
+    shifts: Mapping[str, ExampleSet] = field(default_factory=dict)
     precision: Precision | None = None
     metric: str = ACCURACY
+    kind: str = "images"
 
-    def measured(self) -> dict[str, ImageSet]:
+    def measured(self) -> dict[str, ExampleSet]:
         """By name the sets that soups are measured on."""
         return {"fit": self.fit, "select": self.select, "test": self.test, **self.shifts}

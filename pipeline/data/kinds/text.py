@@ -1,0 +1,126 @@
+"""Texts, one or two an example: token ids, int32 (T,), 0 is padding (see `pipeline.data.tokens`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from pipeline.config import DataConfig
+from pipeline.data import tokens
+from pipeline.data.kinds.base import Encoder, Form, Kind, Listed
+from pipeline.data.sources import text_table
+from pipeline.data.sources.base import RawExamples, located
+from pipeline.errors import DataError
+from pipeline.records import Hyperparameters
+
+_MAX_LENGTH = 128  # of the model-soups paper, App. J.5
+
+
+def _length(data: DataConfig) -> int:
+    return data.max_length or _MAX_LENGTH
+
+
+def serialized_tokenizer(data: DataConfig) -> str:
+    """The tokenizer of the settings as its library writes it (``tokenizer.json``); raises DataError."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # slow to import
+    from transformers.utils import logging
+
+    name = str(data.tokenizer)
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        raise DataError(f"data.tokenizer: {name} is no folder; give the folder of a tokenizer, or its name")
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, local_files_only=Path(name).is_absolute(), trust_remote_code=False, use_fast=True
+        )
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise ValueError("it has no tokenizer.json")
+        backend = tokenizer.backend_tokenizer
+    except Exception as error:  # of many kinds
+        reason = " ".join(str(error).split()).partition(". ")[0][:200]
+        raise DataError(
+            f"data.tokenizer: {name} cannot be loaded ({reason}); give a folder with tokenizer.json, or the name of "
+            "one that can be downloaded"
+        ) from error
+    backend.no_padding()
+    backend.no_truncation()
+    return str(backend.to_str())
+
+
+def _inputs(data: DataConfig) -> dict[str, Any]:
+    pairs = data.text_pair_column is not None
+    return {"max_length": _length(data), "pairs": pairs, "tokenizer": serialized_tokenizer(data)}
+
+
+def _encoder(data: DataConfig) -> Encoder:
+    return tokens.TextEncoder(serialized_tokenizer(data), _length(data))
+
+
+def _key(data: DataConfig) -> list[Any]:
+    return [_length(data), hashlib.sha256(serialized_tokenizer(data).encode()).hexdigest()]
+
+
+def _draw(shape: torch.Size, hyper: Hyperparameters, generator: torch.Generator) -> tuple[()]:
+    return ()
+
+
+def _batch(texts: Tensor, targets: Tensor, hyper: Hyperparameters, draws: tuple[()]) -> tuple[Tensor, Tensor]:
+    return texts, targets
+
+
+def _probes(data: DataConfig) -> list[tuple[npt.NDArray[np.int32], str]]:
+    """A text of the last token of the vocabulary alone, and one as long as they may be."""
+    size = Tokenizer.from_str(serialized_tokenizer(data)).get_vocab_size()
+    last, longest = np.zeros(_length(data), dtype=np.int32), np.ones(_length(data), dtype=np.int32)
+    last[0] = size  # an id and 1
+    return [
+        (
+            last[:1],
+            f"data.tokenizer: its {size} tokens do not fit the vocabulary of the model ({{reason}}); take the "
+            "tokenizer that the model was made with",
+        ),
+        (
+            longest,
+            f"data.max_length: the model takes no texts of {_length(data)} tokens ({{reason}}); lower it",
+        ),
+    ]
+
+
+def _shift(data: DataConfig, name: str, folder_names: Sequence[str] | None) -> Listed:
+    setting, names = f"shifts.{name}", None if folder_names is None else tuple(folder_names)
+    paths = located(data.shifts[name], setting)
+
+    def open_shift() -> RawExamples:
+        chunks, notes = text_table.chunks(data, paths, names, setting)
+        return RawExamples([], chunks, names, notes=tuple(notes))
+
+    return Listed(lambda: "\n".join([text_table.identity(data, paths, setting), *(names or ())]), open_shift)
+
+
+TEXT = Kind(
+    singular=tokens.NAMES[0],
+    plural=tokens.NAMES[1],
+    contents="tokens",
+    needs=("tokenizer",),
+    form=lambda data: Form("text", (_length(data),), "int32"),
+    encoder=_encoder,
+    accepted=lambda data: "texts, none of them missing",
+    key=_key,
+    version=1,
+    draw=_draw,
+    batch=_batch,
+    inputs=_inputs,
+    reader=tokens,
+    probes=_probes,
+    shift=_shift,
+    cut_by="data.max_length",
+    meaningless={"augmentation": "minimal", "randaugment_m": 0, "randaugment_n": 0, "mixup": 0.0, "cutmix": 0.0},
+)

@@ -1,0 +1,31 @@
+"""A tokenizer with a vocabulary made on the spot, and tables of small texts."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pc_csv
+import pyarrow.parquet as pq
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = ["good", "bad", "film", "the", "a", "very", "so", "not", "play", "##ed", "##s", ".", "12"]
+
+
+def write_tokenizer(folder: Path, words=WORDS) -> Path:
+    """The folder of a BERT tokenizer of these words, as transformers writes it."""
+    from transformers import BertTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *words])}
+    BertTokenizerFast(vocab=vocabulary, do_lower_case=True).save_pretrained(folder)
+    return folder
+
+
+def write_table(path: Path, **columns) -> Path:
+    table = pa.table(columns)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    elif path.suffix == ".csv":
+        pc_csv.write_csv(table, path)
+    else:  # as GLUE's are, without quotes
+        rows = [columns, *zip(*columns.values(), strict=True)]
+        path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+    return path

@@ -1,0 +1,100 @@
+"""The whole line on small texts: a tiny random BERT through search, registry, soups, report, and a served soup."""
+
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from samples import search_config
+
+from pipeline.commands import main
+from pipeline.commands.common import known_names
+from pipeline.config import load_config
+from pipeline.data import KINDS
+from pipeline.errors import ConfigError
+from pipeline.records import IngredientRecord, PredictionRecord, RunRecord, SoupRecord
+from pipeline.records.tables import read_table
+from pipeline.search.sampling import sample_trials
+
+sys.path.append(str(Path(__file__).parent / "data"))
+from text_samples import SPECIAL, WORDS, write_table, write_tokenizer
+
+SETTINGS = """
+name: texts-tiny
+output: {folder}/run
+data:
+  {{source: text_table, train: {folder}/train.csv, test: {folder}/test.csv, tokenizer: {folder}/bert, max_length: 8,
+    validation_size: 200, store: {folder}/prepared}}
+model: {{backbone: transformers, name: {folder}/bert, pretrained: DEFAULT, pooling: mean}}
+search:
+  {{num_trials: 3, distributions: {{lr: {{choice: [0.001, 0.003]}}, epochs: 1, batch_size: 50}}}}
+soup: {{methods: [best-individual, uniform, greedy, mehl-plus], settings: {{mehl-plus: {{inner_iterations: 3}}}}}}
+registry: {{tracking_uri: "sqlite:///{folder}/mlflow.db"}}
+"""
+
+
+def texts(count, seed):
+    """Five words each; one of them is good or bad, and the class says which."""
+    generator = np.random.default_rng(seed)
+    words = generator.choice(["film", "the", "a", "very", "so", "play"], (count, 5)).astype("<U5")
+    labels = generator.integers(2, size=count)
+    words[np.arange(count), generator.integers(5, size=count)] = np.where(labels, "good", "bad")
+    return {"text": [" ".join(row) for row in words.tolist()], "label": labels.tolist()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("texts")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(SPECIAL) + len(WORDS), **sizes)).save_pretrained(folder / "bert")
+    write_tokenizer(folder / "bert")
+    write_table(folder / "train.csv", **texts(400, 0))
+    write_table(folder / "test.csv", **texts(100, 1))
+    (folder / "config.yaml").write_text(SETTINGS.format(folder=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    assert main(["run", "--config", str(folder / "config.yaml"), "--stages", "search,soup,report"]) == 0
+    return folder / "run"
+
+
+def test_soups_of_texts_are_recorded(finished):
+    trials = read_table(finished / "ingredients.parquet", IngredientRecord)
+    assert [row.status for row in trials] == ["finished"] * 3
+    assert {(row.hyperparameters["augmentation"], row.hyperparameters["mixup"]) for row in trials} == {("minimal", 0.0)}
+    soups = {row.method: row for row in read_table(finished / "soups.parquet", SoupRecord)}
+    assert soups.keys() == {"best-individual", "uniform", "greedy", "mehl-plus"}
+    assert soups["greedy"].test_accuracy > 0.9
+    assert (finished / "report.html").stat().st_size > 10_000
+
+
+def test_the_champion_answers_as_it_was_measured(finished, folder):
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    soup = mlflow.pyfunc.load_model("models:/texts-tiny-soup@champion")
+    answered = soup.predict(pd.DataFrame({"text": texts(100, 1)["text"]}))["label"]
+    champion = RunRecord.model_validate_json((finished / "run.json").read_text()).champion
+    rows = read_table(finished / "predictions" / f"{champion}.parquet", PredictionRecord)
+    assert list(answered) == [str(row.prediction) for row in rows if row.split == "test"]
+
+
+def test_what_means_nothing_for_texts_is_refused_by_name(folder):
+    overrides = ["search.distributions.mixup=0.5", "search.distributions.augmentation=medium"]
+    with pytest.raises(ConfigError, match=r"search\.distributions: .*mixup.*: without a meaning for what source '"):
+        load_config(folder / "config.yaml", overrides, known_names)
+
+
+def test_what_means_nothing_is_not_drawn():
+    meaningless = KINDS["text"].meaningless
+    for space in ("random", "standard-grid"):
+        for trial in sample_trials(search_config(space=space, num_trials=9), 0, meaningless):
+            assert {name: getattr(trial.hyper, name) for name in meaningless} == meaningless
+    grid = sample_trials(search_config(space="standard-grid", num_trials=4), 0, meaningless)
+    assert len({trial.hyper.lr for trial in grid}) == 4, "the grid is of what has a meaning alone"
