@@ -288,22 +288,22 @@ def test_a_half_written_run_is_a_one_line_error_and_fresh_goes_on(folder, name, 
     assert open_state(settings(folder), fresh=True)[1] is not None
 
 
-def test_a_run_is_not_gone_on_with_on_other_images(tmp_path):
-    from pipeline.stages.running import _check_same_images
+def test_a_run_is_not_gone_on_with_on_other_data(tmp_path):
+    from pipeline.stages.running import _check_same_data
 
     folder = RunFolder(tmp_path)
     records = (split_record("train"), split_record("far"))
     splits = dataclasses.replace(digit_splits(), records=records, shifts={"far": None})
-    _check_same_images(folder, splits)  # nothing is begun
+    _check_same_data(folder, splits)  # nothing is begun
     write_run(folder, run_record(splits=list(splits.records)))
-    _check_same_images(folder, splits)
+    _check_same_data(folder, splits)
     for change in ({"indices_sha256": "2"}, {"images_sha256": "2"}):
         other = split_record("train", **change)
         with pytest.raises(DataError, match=r"the 9 images of split 'train' are not the 9 that the run in .*--fresh"):
-            _check_same_images(folder, dataclasses.replace(splits, records=(other,)))
-        _check_same_images(folder, dataclasses.replace(splits, records=(split_record("far", **change),)))
+            _check_same_data(folder, dataclasses.replace(splits, records=(other,)))
+        _check_same_data(folder, dataclasses.replace(splits, records=(split_record("far", **change),)))
     # What an older version prepared has no digest.
-    _check_same_images(folder, dataclasses.replace(splits, records=(split_record("train", images_sha256=None),)))
+    _check_same_data(folder, dataclasses.replace(splits, records=(split_record("train", images_sha256=None),)))
 
 
 def split_record(name, **values):

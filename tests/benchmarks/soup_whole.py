@@ -10,6 +10,7 @@ written to --folder once and kept, in float32. Ratios are against the first coun
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,9 @@ def measure(model: torch.nn.Module, paths: list[Path], options: argparse.Namespa
     ingredients, fit = IngredientSet.open(paths), pixels(options.images)
     with batch_sizes(model) as seen:
         soup = mehl_soup(model, ingredients, fit, settings, device=options.device, preprocess=normalised)
-    same("images that the model saw at a time", seen, {options.batch})
+    # A budget is planned by trial steps of an eighth and a quarter of a batch.
+    trials = {math.ceil(options.batch / cut) for cut in (8, 4)} if options.budget else set()
+    same("images that the model saw at a time", seen | trials, {options.batch} | trials)
     same("models in a block", {len(block) for block in soup.blocks}, {options.block})
     same("models in all blocks", sum(map(len, soup.blocks)), len(paths))
     same("steps", len(soup.history), options.steps * len(soup.blocks))
