@@ -59,6 +59,7 @@ print(*hashes())
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("model", [{}, {"backbone": "torchvision", "name": "resnet18"}], ids=["vit", "resnet"])
 def test_the_same_seed_gives_the_same_bits_in_another_process(model, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}

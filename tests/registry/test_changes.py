@@ -501,6 +501,7 @@ connect(f"sqlite:///{path}")
 """
 
 
+@pytest.mark.system
 def test_a_new_store_is_made_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a folder" / "mlflow.db"
     path.parent.mkdir()

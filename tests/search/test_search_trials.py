@@ -233,6 +233,7 @@ def test_prometheus_finds_the_sweep_at_rays_exporter(session_ray):
     assert found == wanted
 
 
+@pytest.mark.system
 def test_a_full_disk_ends_the_sweep_and_fails_no_trial(session_ray, tmp_path):
     made = context(tmp_path, 3, {1: "full"}, max_failures=0)
     with pytest.raises(
