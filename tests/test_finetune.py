@@ -100,9 +100,12 @@ def losses(theta0, splits, *, lr=3e-3, **settings):
 @pytest.mark.system
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 def test_a_compiled_model_trains_alike(splits, theta0):
-    eager, compiled = losses(theta0, splits), losses(theta0, splits, compile=True)
-    assert compiled == pytest.approx(eager, rel=1e-3)
-    assert compiled != eager, "nothing was compiled"
+    from torch._dynamo.utils import counters  # slow to import
+
+    eager = losses(theta0, splits)
+    counters.clear()
+    assert losses(theta0, splits, compile=True) == pytest.approx(eager, rel=1e-3)
+    assert counters["stats"]["unique_graphs"] >= 1, "nothing was compiled"
 
 
 def test_a_model_trains_alike_in_bfloat16(splits, theta0):
