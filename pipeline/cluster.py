@@ -22,7 +22,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import SearchConfig, import_plugins, ray_address
-from pipeline.errors import ConfigError, PipelineError, RegistryError, SearchError
+from pipeline.errors import ConfigError, PipelineError, RegistryError, SearchError, first_line
 from pipeline.files import patiently
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _start(options: Mapping[str, Any]) -> None:
     try:
         ray.init(address="local", include_dashboard=False, _temp_dir=_folder_of_ray(), **options)
     except (Exception, SystemExit) as error:  # of many kinds
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise SearchError(
             f"Ray did not start on this machine ({reason}); give the same command again, and if that does not help "
             "look at its logs below $TMPDIR/ray/session_latest"
@@ -164,7 +164,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
             )
         ray.init(address=address, **options)
     except (Exception, SystemExit) as error:  # Ray ends the process where a cluster stays silent
-        reason = "it does not answer" if isinstance(error, SystemExit) else str(error).strip().partition("\n")[0]
+        reason = "it does not answer" if isinstance(error, SystemExit) else first_line(error)
         raise ConfigError(
             f"RAY_ADDRESS: the Ray cluster {address} cannot be joined ({reason}); start it, correct the address, or "
             "run on this machine with `env -u RAY_ADDRESS`"
@@ -309,7 +309,7 @@ def as_they_come(
                 if instead is None or isinstance(error, ray.exceptions.RayTaskError):
                     raise
                 number = streams.pop(ready)
-                yield number, instead(number, _reason(error))
+                yield number, instead(number, first_line(error))
             else:
                 yield streams[ready], item
     except ray.exceptions.RayError as error:
@@ -336,9 +336,5 @@ def raised_by(error: ray.exceptions.RayError, error_type: type[PipelineError], t
     if isinstance(error, ray.exceptions.RayTaskError):
         return error.cause if isinstance(error.cause, Exception) else error
     return error_type(
-        f"{task_name} was lost ({_reason(error)}); what is done is kept, give the same command again to go on"
+        f"{task_name} was lost ({first_line(error)}); what is done is kept, give the same command again to go on"
     )
-
-
-def _reason(error: ray.exceptions.RayError) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -40,6 +40,16 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of others says, without the lines that follow."""
+    return str(error).strip().partition("\n")[0]
+
+
+def first_sentence(error: BaseException) -> str:
+    """As `first_line`, of errors whose lines are broken anywhere: at most 200 letters, or the name of its class."""
+    return (" ".join(str(error).split()).partition(". ")[0] or type(error).__name__)[:200]
+
+
 def listed(problems: Sequence[str]) -> str:
     """``problems``, a line each; of very many the first."""
     more = [f"and {len(problems) - _MOST_LISTED} more"] if len(problems) > _MOST_LISTED else []

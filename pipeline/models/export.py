@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.errors import ModelError, PipelineError
+from pipeline.errors import ModelError, PipelineError, first_line
 from pipeline.files import filling
 from pipeline.models.backbone import backbone_module
 from pipeline.models.classifier import Classifier
@@ -52,7 +52,7 @@ def export_program(model: Classifier, description: ModelDescription, path: Path)
             model.eval(), (torch.zeros(2, 3, size, size),), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
     except Exception as error:  # of many kinds
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise ModelError(
             f"{path.name}: torch.export cannot trace the network ({reason}); export without --program"
         ) from error

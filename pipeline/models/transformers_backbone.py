@@ -123,7 +123,7 @@ def _encoder(network: Any) -> nn.Module:
 
 
 def _config(name: str) -> Any:
-    from pipeline.errors import ModelError
+    from pipeline.errors import ModelError, first_sentence
 
     is_folder = Path(name).is_absolute()
     if is_folder and not Path(name).is_dir():
@@ -132,13 +132,13 @@ def _config(name: str) -> Any:
         return AutoConfig.from_pretrained(name, local_files_only=is_folder, trust_remote_code=False)
     except Exception as error:  # of many kinds
         raise ModelError(
-            f"model.name: {name} cannot be loaded ({_first_line(error)}); give a folder with config.json, or the name "
-            "of a model that can be downloaded"
+            f"model.name: {name} cannot be loaded ({first_sentence(error)}); give a folder with config.json, or the "
+            "name of a model that can be downloaded"
         ) from error
 
 
 def _pretrained(name: str, config: Any) -> Any:
-    from pipeline.errors import ModelError
+    from pipeline.errors import ModelError, first_sentence
 
     try:
         return AutoModel.from_pretrained(
@@ -151,7 +151,7 @@ def _pretrained(name: str, config: Any) -> Any:
         )
     except Exception as error:  # of many kinds
         raise ModelError(
-            f"model.pretrained: the weights of {name} cannot be loaded ({_first_line(error)}); give a folder"
+            f"model.pretrained: the weights of {name} cannot be loaded ({first_sentence(error)}); give a folder"
         ) from error
 
 
@@ -161,7 +161,3 @@ def _pooling(name: str) -> str:
     if not file.is_file():
         return "cls"
     return "mean" if json.loads(file.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens") else "cls"
-
-
-def _first_line(error: Exception) -> str:
-    return (" ".join(str(error).split()).partition(". ")[0] or type(error).__name__)[:200]

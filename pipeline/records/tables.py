@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_line
 from pipeline.files import replacing
 from pipeline.records.types import Record
 
@@ -46,7 +46,7 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
     try:
         rows = pq.ParquetFile(path).read().to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: cannot be read as a table of {kind.__name__} ({_first_line(error)})") from error
+        raise DataError(f"{path}: cannot be read as a table of {kind.__name__} ({first_line(error)})") from error
     try:
         return [kind.model_validate(row) for row in rows]
     except ValidationError as error:
@@ -83,7 +83,3 @@ def _column(name: str, annotation: Any) -> pa.Field:
     if len(kinds) != 1 or not kinds <= _SCALARS.keys():
         raise TypeError(f"field '{name}' of type {annotation} fits no column")
     return pa.field(name, _SCALARS[kinds.pop()], nullable=NoneType in parts)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -10,12 +10,12 @@ recorded are medians over the rounds, of seconds and of the ratio within a round
 
 import argparse
 import statistics
-import time
 
 import torch
 import torchvision
 from recording import record
 from sizes import batch_sizes, positive, same
+from soup_step import timed
 from torch.nn import functional
 from vision_transformers import SIZES, build, images
 
@@ -45,8 +45,6 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        if options.device != "cpu":
-            torch.cuda.synchronize()
 
     def fastest() -> None:
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
@@ -61,7 +59,7 @@ def main() -> None:
     with batch_sizes(model) as seen:
         repeated(), fastest()  # to warm up
     same("images that the model saw at a time", seen, {options.batch})
-    rounds = [(timed(repeated), timed(fastest)) for _ in range(options.rounds)]
+    rounds = [(timed(repeated, options.device), timed(fastest, options.device)) for _ in range(options.rounds)]
     medians = [statistics.median(seconds) / options.steps for seconds in zip(*rounds, strict=True)]
     name = f"determinism-{options.network}-{torch.device(options.device).type}"
     record(
@@ -71,13 +69,6 @@ def main() -> None:
         seconds={"reproducible": medians[0], "fastest": medians[1]},
         ratio=statistics.median(ours / theirs for ours, theirs in rounds),
     )
-
-
-def timed(work) -> float:
-    """Seconds of a call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pipeline.data import tokens
 from pipeline.data.kinds.base import Encoder, Form, Kind, Listed
 from pipeline.data.sources import text_table
 from pipeline.data.sources.base import RawExamples, located
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_sentence
 from pipeline.records import Hyperparameters
 
 _MAX_LENGTH = 128  # of the model-soups paper, App. J.5
@@ -45,10 +45,9 @@ def serialized_tokenizer(data: DataConfig) -> str:
             raise ValueError("it has no tokenizer.json")
         backend = tokenizer.backend_tokenizer
     except Exception as error:  # of many kinds
-        reason = " ".join(str(error).split()).partition(". ")[0][:200]
         raise DataError(
-            f"data.tokenizer: {name} cannot be loaded ({reason}); give a folder with tokenizer.json, or the name of "
-            "one that can be downloaded"
+            f"data.tokenizer: {name} cannot be loaded ({first_sentence(error)}); give a folder with tokenizer.json, or "
+            "the name of one that can be downloaded"
         ) from error
     backend.no_padding()
     backend.no_truncation()

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import nearest
 from pipeline.data.sources.base import moved, unread_note
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_line
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def reading(path: Path, setting: str, form: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise DataError(f"data.{setting}: {path} cannot be read as a {form} file ({reason}); replace it") from error
 
 
