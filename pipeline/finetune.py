@@ -57,11 +57,11 @@ def finetune(
 ) -> Finetuned:
     """Fine-tune ``model`` (theta0's weights, changed in place) on ``splits.train`` with AdamW, then evaluate it.
 
-    Cosine learning rate after a warm-up, clipped gradients, augmentation, mixup and CutMix (see `Kind.batch`), label
-    smoothing, channels-last convolutions on GPUs. Steps compute in ``settings.precision``; where none is set in
-    ``splits.precision``, in which the model is evaluated. With ``hyper.ema_decay`` the moving average of the weights is
-    what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume`` from, with which the result is the
-    same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
+    The learning rate follows ``hyper.schedule`` after a warm-up; clipped gradients, augmentation, mixup and CutMix (see
+    `Kind.batch`), label smoothing, channels-last convolutions on GPUs. Steps compute in ``settings.precision``; where
+    none is set in ``splits.precision``, in which the model is evaluated. With ``hyper.ema_decay`` the moving average of
+    the weights is what comes out. ``on_epoch`` gets how an epoch went and a state to ``resume`` from, with which the
+    result is the same as without the interruption: everything random in an epoch is seeded by (seed, epoch).
 
     Raises TrialRejected when the loss or a weight is not finite.
     """
@@ -117,7 +117,7 @@ def _train_epoch(
     with closing(iter(feed)) as batches:
         for step, (inputs, labels, draws) in enumerate(batches):
             done, steps = epoch * steps_per_epoch + step, hyper.epochs * steps_per_epoch
-            rate = learning_rate(hyper.lr, done, steps, warmup=settings.warmup_fraction)
+            rate = learning_rate(hyper.lr, done, steps, warmup=settings.warmup_fraction, schedule=hyper.schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             target = F.one_hot(labels, len(splits.class_names)).float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "linear", "constant"]
 
 
 def learning_rate(peak: float, step: int, steps: int, *, warmup: float, schedule: Schedule = "cosine") -> float:
@@ -15,6 +15,7 @@ def learning_rate(peak: float, step: int, steps: int, *, warmup: float, schedule
 
         peak * (step + 1) / w                                         while step < w
         peak * (1 + cos(pi * (step - w) / (steps - w))) / 2           then, ``cosine``: falls to zero at ``steps``
+        peak * (steps - step) / (steps - w)                           then, ``linear``: the same in a straight line
         peak                                                          then, ``constant``
 
     Args:
@@ -29,4 +30,5 @@ def learning_rate(peak: float, step: int, steps: int, *, warmup: float, schedule
         return peak * (step + 1) / rising
     if schedule == "constant":
         return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+    part = (step - rising) / (steps - rising)
+    return peak * (1 - part if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * part)))

@@ -25,6 +25,11 @@ def test_constant_stays_at_the_peak_after_the_warm_up():
     assert rates == [0.1, 0.2, 0.2, 0.2]
 
 
+def test_linear_falls_to_zero_in_a_straight_line():
+    rates = [learning_rate(0.2, step, 6, warmup=0.4, schedule="linear") for step in range(7)]
+    assert rates == pytest.approx([0.1, 0.2, 0.2, 0.15, 0.1, 0.05, 0])
+
+
 def test_a_warm_up_of_part_of_a_step_is_left_out():
     assert learning_rate(1.0, 0, 10, warmup=0.19) == 1.0
     assert learning_rate(1.0, 0, 10, warmup=0.29) == 0.5

@@ -64,7 +64,7 @@ def dry_run(config: Config) -> None:
 
 def trials_table(trials: Sequence[Trial]) -> str:
     """A line per trial with the hyperparameters in which trials differ; the others are named once, above."""
-    rows = [trial.hyper.model_dump() for trial in trials]
+    rows = [trial.hyper.given for trial in trials]
     fixed = [name for name in rows[0] if len({row[name] for row in rows}) == 1]
     differing = [name for name in rows[0] if name not in fixed]
     table = [["trial", *differing]]

@@ -248,14 +248,14 @@ class SearchConfig(Section):
     trainer: Annotated[str, known("trainers")] = "finetune"
     """The training function."""
     space: Annotated[str, known("spaces")] = "random"
-    """`random`, `standard-grid`, `extreme-grid` (App. J.2.1 of the model-soups paper) or `vit-l-14` (App. B of the
-    MEHL-Soup paper)."""
+    """`random`, `standard-grid`, `extreme-grid` (App. J.2.1 of the model-soups paper), `text` (App. J.5 there) or
+    `vit-l-14` (App. B of the MEHL-Soup paper)."""
     distributions: dict[str, Distribution] = Field({}, validate_default=True)
     """Hyperparameters drawn otherwise than the space says, e.g. `{lr: {loguniform: [1e-4, 1e-2]}, batch_size: 64}`."""
     num_trials: Count = Field(72, ge=1, le=10_000)
     """Size of the sweep; raised later, the sweep is extended. Default: what the space has in the paper (`random` 72,
-    `standard-grid` 48, two seeds of each combination; `vit-l-14` 32, on ImageNet 8 there); of `extreme-grid`, whose
-    seeds the paper does not count, 48: one of each."""
+    `standard-grid` 48, two seeds of each combination; `text` 32; `vit-l-14` 32, on ImageNet 8 there); of
+    `extreme-grid`, whose seeds the paper does not count, 48: one of each."""
     gpus_per_trial: float | None = Field(None, ge=0, le=MOST)
     """GPUs reserved for a trial, fractions share one; default: 1 where the cluster has GPUs, else 0."""
     cpus_per_trial: Count = Field(1, ge=1)
@@ -267,10 +267,10 @@ class SearchConfig(Section):
     all nodes see, or a URI that pyarrow.fs or fsspec opens (`s3://bucket/path`); default: `trials` in `output`. Such a
     folder keeps the blocks of unfinished soups too, which with a URI go on on the same node alone."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises before its cosine decay. The papers name no warm-up; the
-    released code of model-soups has one of 500 steps."""
+    """Share of the steps over which the learning rate rises before it decays. The papers name no warm-up; the released
+    code of model-soups has one of 500 steps. Default: 0 in the space `text`."""
     gradient_clip: float = Field(1.0, gt=0, le=_LARGEST_FLOAT)
-    """Largest norm of the gradient. The papers name none for images; the released code of model-soups has 1."""
+    """Largest norm of the gradient: 1 for texts in the paper, which names none for images; its released code has 1."""
     precision: Precision | None = None
     """Arithmetic of the steps of trials, where it is to be another than `precision`, in which they are evaluated."""
     compile: bool = False
@@ -278,11 +278,11 @@ class SearchConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _size_of_the_space(cls, values: Any, info: ValidationInfo) -> Any:
-        if not isinstance(values, dict) or "num_trials" in values:
+    def _defaults_of_the_space(cls, values: Any, info: ValidationInfo) -> Any:
+        space = _space(values, info) if isinstance(values, dict) else None
+        if space is None:
             return values
-        space = _space(values, info)
-        return values if space is None else {**values, "num_trials": space.num_trials}
+        return {"num_trials": space.num_trials, "warmup_fraction": space.warmup_fraction, **values}
 
     @field_validator("distributions")
     @classmethod

@@ -77,11 +77,13 @@ def _meant(values: list[Any]) -> str:
 class Space:
     """A search space: how each hyperparameter is drawn, and what a sweep over it is unless the settings say otherwise.
 
-    ``include_initialization`` offers theta0 as an ingredient.
+    ``warmup_fraction`` is as in `SearchConfig`; ``include_initialization`` offers theta0 as an ingredient. What it does
+    not draw has its default.
     """
 
     distributions: Mapping[str, Distribution]
     num_trials: int
+    warmup_fraction: float = 0.05
     include_initialization: bool = False
 
 
@@ -150,10 +152,20 @@ _VIT_L_14 = {
     "batch_size": _constant(128),
     "augmentation": _constant("minimal"),
 }
+# App. J.5 of the model-soups paper: of texts, which are not augmented. Adam without weight decay is AdamW with none.
+_TEXT = {
+    "lr": Distribution(loguniform=(1e-6, 1e-3)),
+    "weight_decay": _constant(0),
+    "epochs": Distribution(choice=[2, 3, 5]),
+    "batch_size": Distribution(choice=[8, 16, 32, 64]),
+    "label_smoothing": _constant(0),
+    "schedule": _constant("linear"),
+}
 SPACES = {
     "random": Space(_RANDOM, num_trials=72),
     "standard-grid": Space(_STANDARD_GRID, num_trials=48),  # 24 combinations, two seeds
     # 48 combinations, one seed: the paper names two seeds for the standard grid alone.
     "extreme-grid": Space(_EXTREME_GRID, num_trials=48, include_initialization=True),
     "vit-l-14": Space(_VIT_L_14, num_trials=32),
+    "text": Space(_TEXT, num_trials=32, warmup_fraction=0),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -20,6 +20,8 @@ from pipeline.records import SplitRecord
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 # Of a tensor (N, ...) the rows with these indices (B,): a tensor (B, ...), or what will become one.
 Gather: TypeAlias = Callable[[torch.Tensor, torch.Tensor], Any]
+
+_DEALT = 16  # batches that examples of like length are sought among: few, so that no epoch repeats those of another
 
 
 class TrainingExamples(Protocol):
@@ -49,11 +51,14 @@ class TrainingExamples(Protocol):
 class ExampleSet:
     """Examples (N, ...), as their kind encodes them, in random order; and their class numbers, int64 (N,).
 
-    The arrays may be read-only: those that come out of Ray's object store are shared between processes.
+    Where examples (N, T, ...) differ in length, ``lengths`` (N,) says after how many of T each has nothing but padding:
+    the batches of an epoch are then of examples of nearly equal length, and no longer than the longest of them. The
+    arrays may be read-only: those that come out of Ray's object store are shared between processes.
     """
 
     inputs: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,10 +73,17 @@ class ExampleSet:
     def epoch(self, batch_size: int, seed: int, gather: Gather = torch.Tensor.__getitem__) -> Iterator[tuple[Any, Any]]:
         """See `TrainingExamples`."""
         inputs, labels = self.tensors()
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator)
         # Of nearly equal size: BatchNorm cannot train on a last batch of one.
-        for index in order.tensor_split(math.ceil(len(self) / batch_size)):
-            yield gather(inputs, index), gather(labels, index)
+        batches = order.tensor_split(math.ceil(len(self) / batch_size))
+        if self.lengths is None:
+            for index in batches:
+                yield gather(inputs, index), gather(labels, index)
+            return
+        lengths = torch.from_numpy(self.lengths.copy())
+        for index in _of_like_length(batches, lengths, generator):
+            yield gather(inputs[:, : lengths[index].max()], index), gather(labels, index)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """See `TrainingExamples`."""
@@ -81,6 +93,18 @@ class ExampleSet:
     def sample(self, count: int) -> torch.Tensor:
         """See `TrainingExamples`."""
         return self.tensors()[0][:count]
+
+
+def _of_like_length(
+    batches: Sequence[torch.Tensor], lengths: torch.Tensor, generator: torch.Generator
+) -> list[torch.Tensor]:
+    """The indices of ``batches`` dealt out again: those of every few batches by length, then the batches shuffled."""
+    dealt: list[torch.Tensor] = []
+    for start in range(0, len(batches), _DEALT):
+        some = list(batches[start : start + _DEALT])
+        index = torch.cat(some)
+        dealt += index[lengths[index].argsort(stable=True)].split([len(batch) for batch in some])
+    return [dealt[i] for i in torch.randperm(len(dealt), generator=generator)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,8 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
     if prepared.num_test is not None:
         (sets["test"],) = read_rows(store / TEST, form, [indices["test"]])
     train = StreamedExamples(store / TRAIN, form, indices["train"]) if streamed else sets["train"]
+    if isinstance(train, ExampleSet) and (lengths := kind_of(data).lengths) is not None:
+        train = replace(train, lengths=lengths(train.inputs))
     test_sha256 = prepared.train_sha256 if prepared.num_test is None else prepared.test_sha256
     records = [
         _record(name, indices[name], test_sha256 if name == "test" else prepared.train_sha256)

@@ -42,6 +42,9 @@ class Encoder(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Features."""
         real = rows != 0
+        if rows.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would wait for the host here
+            longest = max(1, int(real.sum(1).max()))
+            rows, real = rows[:, :longest], real[:, :longest]
         tokens = (rows.long() - 1).clamp(min=0)
         ids = torch.where(real, tokens & (1 << _SEGMENT_BIT) - 1, self.padding)
         segments = {"token_type_ids": tokens >> _SEGMENT_BIT} if self.has_segments else {}

@@ -26,6 +26,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from pipeline.schedule import Schedule
+
 RECORDS_VERSION = 2  # of the files in a run's folder and of what the registry holds; raise it when they change
 _MOST_HOURS = 10**9  # of one trial
 GPU_HOURS, CPU_CORE_HOURS = "GPU hours", "CPU core hours"  # the units of a cost
@@ -48,13 +50,15 @@ Scalar: TypeAlias = StrictBool | StrictInt | StrictFloat | StrictStr | None
 
 
 class Hyperparameters(Record):
-    """What a trial draws from the search space (App. J.2.1 of the model-soups paper).
+    """What a trial draws from the search space (App. J.2.1 and J.5 of the model-soups paper).
 
     ``mixup`` and ``cutmix`` are the parameters alpha of Beta distributions, 0 for none. ``augmentation`` is ``minimal``
     (a random crop of 90-100 % of the area), ``medium`` (timm's default: a crop of 8-100 %, flip, colour jitter) or
     ``randaugment`` (the minimal crop, then ``randaugment_n`` operations of magnitude ``randaugment_m`` out of 30);
     ``strong`` is ``randaugment`` with N = 2, M = 15. ``ema_decay`` above 0 makes the exponential moving average of the
-    weights the ingredient (App. L).
+    weights the ingredient (App. L). ``schedule`` is what follows the warm-up.
+
+    What means nothing for a kind of input is not given, and is in no table (`given`).
     """
 
     lr: float = Field(ge=0, le=1e38, title="Learning rate")
@@ -62,13 +66,19 @@ class Hyperparameters(Record):
     epochs: int = Field(ge=1, le=10**6)
     batch_size: int = Field(ge=1, le=10**9)
     label_smoothing: float = Field(ge=0, le=1)
-    mixup: float = Field(ge=0, le=10**6)
-    augmentation: Augmentation
-    randaugment_m: int = Field(ge=0, le=30, title="RandAugment M")
-    randaugment_n: int = Field(ge=0, le=100, title="RandAugment N")
+    mixup: float = Field(0.0, ge=0, le=10**6)
+    augmentation: Augmentation = "minimal"
+    randaugment_m: int = Field(0, ge=0, le=30, title="RandAugment M")
+    randaugment_n: int = Field(0, ge=0, le=100, title="RandAugment N")
     seed: int
     cutmix: float = Field(0.0, ge=0, le=10**6, title="CutMix")
     ema_decay: float = Field(0.0, ge=0, lt=1, title="EMA decay")
+    schedule: Schedule = "cosine"
+
+    @property
+    def given(self) -> dict[str, Scalar]:
+        """By name those that the trial was given, its seed among them: what tables and the registry show of it."""
+        return self.model_dump(exclude_unset=True)
 
 
 def _optional(field: FieldInfo) -> Any:

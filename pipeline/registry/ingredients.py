@@ -52,7 +52,7 @@ class IngredientRecorder:
         """Start the trial's run with its hyperparameters; left to `record` where the store cannot be reached."""
         with contextlib.suppress(RegistryError, MlflowException):
             client, run_id = self._run_of(trial_index, patience=0)
-            _log_parameters(client, run_id, hyper.model_dump())
+            _log_parameters(client, run_id, hyper.given)
 
     def log_epochs(self, trial_index: int, epochs: Sequence[EpochRecord]) -> None:
         """Log metrics per epoch, step = epoch. What a store that cannot be reached misses is lost.

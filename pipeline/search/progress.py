@@ -33,7 +33,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, recorded: Sequence[IngredientRecord], trials: Sequence[Hyperparameters], sweep: str) -> None:
         self.rows, self._resumed, self._total = list(recorded), len(recorded), len(trials)
-        self._table = ProgressTable([trial.model_dump() for trial in trials])
+        self._table = ProgressTable([trial.given for trial in trials])
         self._epochs = [trial.epochs for trial in trials]
         self.running: set[int] = set()
         self.failed: dict[int, str] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +26,16 @@ class Trial:
     hyper: Hyperparameters
 
 
-def sample_trials(config: SearchConfig, seed: int, meaningless: Mapping[str, Any] | None = None) -> list[Trial]:
+def sample_trials(config: SearchConfig, seed: int, meaningless: Collection[str] = ()) -> list[Trial]:
     """``config.num_trials`` trials in search order.
 
     A trial depends on ``seed`` and its index alone, so a larger sweep begins with the trials of a smaller one, whatever
     the concurrency. Grids are gone through in a random order, so that the first trials of a sweep are like the others;
     when all combinations have been, they come again in another order. What is ``meaningless`` for the kind of input
-    (see `Kind`) is not drawn, and has the value that is given.
+    (see `Kind`) is not given.
     """
-    fixed = dict(meaningless or {})
     drawn_otherwise = {**SPACES[config.space].distributions, **config.distributions}
-    space = {name: how for name, how in drawn_otherwise.items() if name not in fixed}
+    space = {name: how for name, how in drawn_otherwise.items() if name not in meaningless}
     hyperparameters_type = TRAINERS[config.trainer].hyperparameters
     grids = {name: distribution.grid for name, distribution in space.items() if distribution.grid is not None}
     combinations = [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
@@ -49,13 +48,15 @@ def sample_trials(config: SearchConfig, seed: int, meaningless: Mapping[str, Any
         random_state = np.random.RandomState(np.random.SeedSequence([seed, index]).generate_state(4))
         drawn: dict[str, Any] = {}
         # A trainer's own come last, so that they leave the other draws as they are.
-        for name in hyperparameters_type.model_fields:
+        for name, field in hyperparameters_type.model_fields.items():
             if name == "seed":
                 drawn[name] = random_state.randint(2**31)
-            elif name in space:  # else its default
+            elif name in space:
                 drawn[name] = _draw(space[name], random_state)
-        drawn |= {**combinations[order[position]], **fixed}
-        if drawn["augmentation"] in _RANDAUGMENT:
+            elif name not in meaningless:
+                drawn[name] = field.default
+        drawn |= combinations[order[position]]
+        if drawn.get("augmentation") in _RANDAUGMENT:
             drawn["randaugment_m"], drawn["randaugment_n"] = _RANDAUGMENT[drawn["augmentation"]]
         trials.append(Trial(index, hyperparameters_type(**drawn)))
     return trials

@@ -211,5 +211,5 @@ def outcome(trial: Trial, context: TrialContext, **columns: Any) -> IngredientRe
         or ("GPU" if context.use_gpu else "cpu"),
         theta0_sha256=context.theta0_sha256,
         **{"images_seen": 0, **columns},
-        **trial.hyper.model_dump(),
+        **trial.hyper.given,
     )

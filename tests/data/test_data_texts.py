@@ -7,13 +7,15 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from data_samples import data_config
 from text_samples import WORDS, write_table, write_tokenizer
 from transformers import AutoTokenizer
 
-from pipeline.data import load_splits, prepare
+from pipeline.data import KINDS, ExampleSet, load_splits, prepare
 from pipeline.data.tokens import SEGMENT_BIT, Reader
 from pipeline.errors import DataError
+from pipeline.soups.feeding import Rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -170,3 +172,28 @@ def test_a_served_reader_takes_texts_alone(config):
     assert reader({"text": TEXTS[0]}).shape == (8,)
     with pytest.raises(ValueError, match="cannot be read; give text as text"):
         reader({"text": 7})
+
+
+def test_batches_of_an_epoch_are_of_texts_of_like_length():
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(1, 21, 500)
+    rows = np.where(np.arange(20) < lengths[:, None], np.arange(1, 501)[:, None], 0).astype(np.int32)  # their number
+    texts = ExampleSet(rows, np.arange(1, 501), KINDS["text"].lengths(rows))
+    epochs = [list(texts.epoch(16, seed)) for seed in (0, 0, 1)]
+    for epoch in epochs:
+        assert sorted(int(row[0]) for batch, _ in epoch for row in batch) == list(range(1, 501)), "every one once"
+        assert all(torch.equal(batch[:, 0].long(), labels) for batch, labels in epoch)
+        assert all(batch[:, -1].any() for batch, _ in epoch), "no longer than the longest of its texts"
+        assert {len(batch) for batch, _ in epoch} <= {15, 16}
+        assert sum(batch.numel() for batch, _ in epoch) < 1.15 * lengths.sum()
+    first, again, other = ([batch[:, 0].tolist() for batch, _ in epoch] for epoch in epochs)
+    assert first == again
+    assert not {tuple(sorted(batch)) for batch in first} & {tuple(sorted(batch)) for batch in other}
+    gathered = [(rows.shape, rows.index.tolist()) for rows, _ in texts.epoch(16, 0, Rows)]
+    assert [shape for shape, _ in gathered] == [batch.shape for batch, _ in epochs[0]], "gathered elsewhere, the same"
+
+
+def test_lengths_of_texts_come_with_the_training_set(config):
+    splits = load_splits(config("csv", text=["the film", "a very good film"] * 5, label=[0, 1] * 5), seed=0)
+    assert set(splits.train.lengths) == {4, 6}, "with the marks of a text's begin and end"
+    assert splits.fit.lengths is None, "other sets are read in their own order"

@@ -150,6 +150,19 @@ def test_a_users_own_grid_multiplies_with_random_draws():
     assert len({trial.hyper.weight_decay for trial in trials}) == 12
 
 
-def test_every_space_draws_every_hyperparameter_but_the_seed():
-    for space in SPACES.values():
-        assert set(space.distributions) == set(Hyperparameters.model_fields) - {"seed"}
+def test_what_a_space_does_not_draw_has_its_default():
+    for name in SPACES:
+        for trial in sample_trials(search_config(space=name, num_trials=2), seed=0):
+            assert trial.hyper.given.keys() == Hyperparameters.model_fields.keys()
+    assert SPACES["text"].distributions.keys() < Hyperparameters.model_fields.keys()
+
+
+def test_text_space_is_that_of_the_paper():
+    # J.5: log-uniform over [1e-6, 1e-3], batches of 8 to 64, 2, 3 or 5 epochs, no decay, a straight line to zero.
+    trials = sample_trials(search_config(space="text", num_trials=300), seed=0)
+    assert follows(np.log10([trial.hyper.lr for trial in trials]), stats.uniform(-6, 3))
+    assert {trial.hyper.batch_size for trial in trials} == {8, 16, 32, 64}
+    assert {trial.hyper.epochs for trial in trials} == {2, 3, 5}
+    assert {(t.hyper.weight_decay, t.hyper.label_smoothing, t.hyper.schedule) for t in trials} == {(0, 0, "linear")}
+    defaults = search_config(space="text")
+    assert (defaults.num_trials, defaults.warmup_fraction, defaults.gradient_clip) == (32, 0, 1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -86,7 +86,8 @@ class Kind:
     and returns the first two augmented and mixed, or as they are. ``inputs`` are plain values by which a served soup
     reads and prepares examples with ``reader``. ``probes`` are examples that a model has to take, each with what is
     wrong where it does not (``{reason}`` stands for what it raised).
-    ``meaningless`` are the hyperparameters that ``batch`` has no use for, with the values that stand in their place.
+    ``meaningless`` are the hyperparameters that ``batch`` has no use for. ``lengths`` says of encoded examples
+    (N, T, ...) after how many of T each has nothing but padding, where that differs (see `ExampleSet`).
     ``shift`` lists a test set that is no source's: its name among ``data.shifts``, and the folder names of the classes.
     """
 
@@ -106,4 +107,5 @@ class Kind:
     probes: Callable[[DataConfig], Sequence[tuple[npt.NDArray[Any], str]]]
     shift: Callable[[DataConfig, str, Sequence[str] | None], Listed]
     cut_by: str = ""
-    meaningless: Mapping[str, Any] = field(default_factory=dict)
+    meaningless: Collection[str] = ()
+    lengths: Callable[[npt.NDArray[Any]], npt.NDArray[np.int64]] | None = None

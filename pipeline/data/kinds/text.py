@@ -121,5 +121,6 @@ TEXT = Kind(
     probes=_probes,
     shift=_shift,
     cut_by="data.max_length",
-    meaningless={"augmentation": "minimal", "randaugment_m": 0, "randaugment_n": 0, "mixup": 0.0, "cutmix": 0.0},
+    meaningless=("augmentation", "randaugment_m", "randaugment_n", "mixup", "cutmix"),
+    lengths=lambda texts: np.count_nonzero(texts, axis=1),
 )
