@@ -69,7 +69,7 @@ def finetune(
     if device == "cuda":
         model.to(memory_format=torch.channels_last)
         torch.cuda.reset_peak_memory_stats()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=hyper.lr, weight_decay=hyper.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=hyper.lr, weight_decay=hyper.weight_decay, fused=True)
     average = None
     if hyper.ema_decay:
         average = AveragedModel(model)
