@@ -509,6 +509,7 @@ class RunRecord(Record):
     `cost_unit`, in any currency. ``precision`` is the arithmetic of everything, from the first call on, whatever device
     later ones have; runs that do not say were measured in float32. ``metric`` is what decides, ``metric_label`` what
     people read; ``theta0_scores`` by split (``val`` for `fit`) are those of theta0, where that is not accuracy.
+    ``example`` is what people call what is classified, ``examples`` several.
     """
 
     records_version: int
@@ -535,6 +536,8 @@ class RunRecord(Record):
     metric: str = "accuracy"
     metric_label: str = "accuracy"
     theta0_scores: dict[str, float] = {}
+    example: str = "image"
+    examples: str = "images"
 
     @property
     def theta0_figures(self) -> dict[str, float]:

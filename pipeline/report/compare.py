@@ -82,7 +82,7 @@ def _summary(named: Sequence[Named]) -> str:
     best += f"; on test it reaches {percent(champion.test_score)} %."
     differ = [what for split, what in (("select", "chosen"), ("test", "tested")) if len(_image_sets(named, split)) > 1]
     if differ:
-        best += f" The champions were {' and '.join(differ)} on different images, so small differences say nothing."
+        best += f" The champions were {' and '.join(differ)} on different data, so small differences say nothing."
     return best
 
 

@@ -1,4 +1,4 @@
-"""Which methods differ beyond chance: the champion against every other one on the same test images."""
+"""Which methods differ beyond chance: the champion against every other one on the same test set."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     champion = style(run.champion, run.labels).label if run.champion else ""
     test = "the exact McNemar test" if run.metric == ACCURACY else "the same resamples (paired bootstrap)"
     introduction = paragraph(
-        f"What {champion} gains in test {run.metric_label} over every other method, on the same images: wins are those "
-        f"that it alone gets right. The interval resamples the images. p is of {test}, corrected for all "
-        f"{len(comparisons)} pairs of methods (Benjamini and Yekutieli); comparisons.parquet holds them all."
+        f"What {champion} gains in test {run.metric_label} over every other method, on the same {run.examples}: wins "
+        f"are those that it alone gets right. The interval resamples the {run.examples}. p is of {test}, corrected for "
+        f"all {len(comparisons)} pairs of methods (Benjamini and Yekutieli); comparisons.parquet holds them all."
     )
     return introduction + table("The champion against each method", columns, rows, source="comparisons.parquet")
 

@@ -17,7 +17,7 @@ from pipeline.report.starting_point import LABEL, own_cost, start_series
 from pipeline.report.styles import style
 
 _COST, _NUMBER = "cost_accuracy", "number_accuracy"
-_BARS = "Bars are 95 % intervals (Wilson's) for the number of test images. "
+_BARS = "Bars are 95 % intervals (Wilson's) for the size of the test set. "
 _BANDS = (
     "Dashed lines, where there are any, are means "
     "over random orders of the trials, and the area around them holds 95 % of these orders."
@@ -159,7 +159,9 @@ def _ratios(ratios: Sequence[CostRatioRecord], unit: str, run: RunRecord) -> str
         columns,
         rows,
         source="cost_ratios.parquet",
-    ) + paragraph("The interval resamples test images and, where there are several, orders of the trials.", "note")
+    ) + paragraph(
+        f"The interval resamples test {run.examples} and, where there are several, orders of the trials.", "note"
+    )
 
 
 def worth(run: RunRecord, line: CostLine, unit: str) -> str:

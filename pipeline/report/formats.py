@@ -76,7 +76,7 @@ def about_memory(soups: Sequence[SoupRecord]) -> str:
     said = ""
     if "cuda" in kinds:
         said += (
-            "Peak memory on a GPU is all that PyTorch had given out at once, model and images included; held: what it "
+            "Peak memory on a GPU is all that PyTorch had given out at once, model and data included; held: what it "
             "had taken from the device for that, fragments included. CUDA's context, about half a GiB, comes on top. "
         )
     if "anon" in kinds:
@@ -121,9 +121,9 @@ def cost_scale(largest_hours: float, unit: str) -> CostScale:
     return CostScale(3600, unit.replace("hours", "seconds"))
 
 
-def count(number: int, noun: str) -> str:
-    """A number and its noun, in the singular or the plural: ``1 trial``, ``1,600 images``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun, in the singular or the plural (with an s, unless given): ``1 trial``, ``1,600 images``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or f'{noun}s'}"
 
 
 def ingredient_name(trial_index: int) -> str:

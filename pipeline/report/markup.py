@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pipeline.report.plot import HeatMap, Plot
 
-_NUMBER_AND_UNIT = re.compile(r"(\d) (?=(?:s|min|h|%|GPU|CPU|images?|points?)(?!\w))")
+_NUMBER_AND_UNIT = re.compile(r"(\d) (?=(?:s|min|h|%|GPU|CPU|images?|texts?|points?)(?!\w))")
 
 
 class Column(NamedTuple):

@@ -57,7 +57,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     champion = champion_of(run, soups)
     marked = None if champion is None else before + soups.index(champion)
     chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
-    notes = "Epochs are passes over the images that a method learned from. "
+    notes = f"Epochs are passes over the {run.examples} that a method learned from. "
     if any(soup.epochs_of_trials for soup in soups):
         notes += (
             "In brackets: one for each ingredient that the trials had made already, which the time leaves out and the "

@@ -123,7 +123,7 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
             f"{name} is the champion, chosen by validation {run.metric_label} because this run has no select split."
         )
     else:
-        size = f", {count(select, 'image')} set aside for this choice" if select else ""
+        size = f", {count(select, run.example, run.examples)} set aside for this choice" if select else ""
         chosen = (
             f"{name} is the champion: of the single models it has the best {run.metric_label} on the select split "
             f"({percent(champion.select_score)} %{size})."
@@ -131,9 +131,10 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
     reached = f"On the test split, which no choice has seen, it reaches {percent(champion.test_score)} %"
     if images is None:
         return f"{chosen} {reached}."
+    number = count(images, run.example, run.examples)
     if run.metric != ACCURACY:
-        return f"{chosen} {reached} ({count(images, 'image')})."
-    return f"{chosen} {reached} (95 % interval {between(champion.test_score, images)}, {count(images, 'image')})."
+        return f"{chosen} {reached} ({number})."
+    return f"{chosen} {reached} (95 % interval {between(champion.test_score, images)}, {number})."
 
 
 def _below(run: RunRecord, champion: SoupRecord) -> str:
@@ -163,8 +164,9 @@ def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, tested: Co
         return (
             f"{text} This is {noise}: the paired bootstrap, corrected for all pairs of methods, gives {p}. {interval}"
         )
+    differing = count(tested.wins + tested.losses, f"test {run.example}", f"test {run.examples}")
     return (
-        f"{text} This is {noise}: of {count(tested.wins + tested.losses, 'test image')} that only one of them gets "
+        f"{text} This is {noise}: of {differing} that only one of them gets "
         f"right the champion has {tested.wins}; the exact McNemar test, corrected for all pairs of methods, gives "
         f"p = {significant(tested.p_adjusted)}. {interval}"
     )

@@ -1,10 +1,11 @@
-"""What each image was used for."""
+"""What each example was used for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from pipeline.records import RunResults
+from pipeline.report.formats import capital
 from pipeline.report.markup import Column, table
 from pipeline.report.plot import Plot
 from pipeline.report.section import Section
@@ -21,12 +22,13 @@ _SHIFT_USE = "another test set: reported, never used for a choice"
 
 
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
-    columns = [Column("Split", False), Column("Images"), Column("Used for", False), Column("SHA-256 of indices", False)]
+    run = results.run
+    headings = {"Split": False, capital(run.examples): True, "Used for": False, "SHA-256 of indices": False}
+    columns = [Column(heading, numeric) for heading, numeric in headings.items()]
     rows = [
-        (split.name, f"{split.size:,}", _use(results, split.name), split.indices_sha256[:12])
-        for split in results.run.splits
+        (split.name, f"{split.size:,}", _use(results, split.name), split.indices_sha256[:12]) for split in run.splits
     ]
-    return table("What each image was used for", columns, rows, source="run.json")
+    return table(f"What each {run.example} was used for", columns, rows, source="run.json")
 
 
 def _use(results: RunResults, split: str) -> str:

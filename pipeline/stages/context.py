@@ -13,7 +13,7 @@ import ray
 
 from pipeline.cluster import Cluster
 from pipeline.config import Config
-from pipeline.data import Splits
+from pipeline.data import KINDS, Splits
 from pipeline.metrics import METRICS
 from pipeline.models import build_classifier
 from pipeline.precision import resolved
@@ -71,7 +71,7 @@ class Run:
         theta0_device: str | None = None,
     ) -> RunRecord:
         """Write ``run.json``: what the run is made with, and its starting point with its ``figures`` by column."""
-        metric = METRICS[self.splits.metric]
+        metric, kind = METRICS[self.splits.metric], KINDS[self.splits.kind]
         record = RunRecord(
             records_version=RECORDS_VERSION,
             name=self.config.name,
@@ -101,6 +101,8 @@ class Run:
                 for name, value in figures.items()
                 if name.endswith("_score") and value is not None
             },
+            example=kind.singular,
+            examples=kind.plural,
         )
         write_run(self.folder, record)
         return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,20 @@ def _length(data: DataConfig) -> int:
 
 def serialized_tokenizer(data: DataConfig) -> str:
     """The tokenizer of the settings as its library writes it (``tokenizer.json``); raises DataError."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # slow to import
-    from transformers.utils import logging
-
     name = str(data.tokenizer)
     if Path(name).is_absolute() and not Path(name).is_dir():
         raise DataError(f"data.tokenizer: {name} is no folder; give the folder of a tokenizer, or its name")
+    files = sorted(Path(name).iterdir()) if Path(name).is_absolute() else []
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return _serialized(name, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+
+
+@lru_cache(maxsize=4)  # of large vocabularies it takes seconds
+def _serialized(name: str, files: tuple[tuple[str, int, int], ...]) -> str:
+    """As `serialized_tokenizer`, of a folder whose ``files`` are as they are (name, size, time), or of another name."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # slow to import
+    from transformers.utils import logging
+
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(
