@@ -170,10 +170,10 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def positions_by_name(paths: Sequence[Path]) -> dict[str, list[int]]:
-    """The positions in ``paths`` that a name may mean: a path, a file name, or that without its suffix."""
+    """The positions in ``paths`` that a name may mean: a path, folder and file name, a file name, its stem."""
     positions: dict[str, list[int]] = {}
     for position, path in enumerate(paths):
-        for name in dict.fromkeys((str(path), path.name, path.stem)):
+        for name in dict.fromkeys((str(path), path.name, path.stem, f"{path.parent.name}/{path.name}")):
             positions.setdefault(name, []).append(position)
     return positions
 

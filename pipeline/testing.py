@@ -314,6 +314,8 @@ def _check_export(config: ModelConfig, description: ModelDescription, folder: Pa
     code = backbone_module(config.backbone).export(model, description, folder)
     assert any(folder.iterdir()), "export writes the files of the model"
     assert "{folder}" in code, "export returns the code that loads them, with {folder} where the folder stands"
+    if (check_folder := getattr(backbone_module(config.backbone), "check_folder", None)) is not None:
+        check_folder(folder, description)  # of the same model
 
 
 # --- Kinds of input -------------------------------------------------------------------------------------------------
@@ -347,7 +349,9 @@ def check_kind(kind: Kind, data: DataConfig, values: Sequence[Any], constants: M
     assert np.array_equal(pickle.loads(pickle.dumps(encode))(values[0])[0], examples[0])
     assert json.loads(json.dumps(kind.key(data))) == kind.key(data), "key: plain values"
     assert json.loads(json.dumps(kind.inputs(data))) == kind.inputs(data), "inputs: plain values"
-    _check_batch(kind, torch.from_numpy(np.stack(examples)), kind.reader.prepare(constants))
+    together, prepare = torch.from_numpy(np.stack(examples)), kind.reader.prepare(constants)
+    _check_batch(kind, together, prepare)
+    torch.testing.assert_close(prepare(kind.exported(together)), prepare(together), msg="exported: the same examples")
     _check_read_alone(kind, data, folder)
 
 

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,7 +20,7 @@ from pipeline.records.tables import read_table
 from pipeline.search.sampling import sample_trials
 
 sys.path.append(str(Path(__file__).parent / "data"))
-from text_samples import SPECIAL, WORDS, write_table, write_tokenizer
+from text_samples import SPECIAL, WORDS, texts, write_table, write_tokenizer
 
 SETTINGS = """
 name: texts-tiny
@@ -35,15 +34,6 @@ search:
 soup: {{methods: [best-individual, uniform, greedy, mehl-plus], settings: {{mehl-plus: {{inner_iterations: 3}}}}}}
 registry: {{tracking_uri: "sqlite:///{folder}/mlflow.db"}}
 """
-
-
-def texts(count, seed):
-    """Five words each; one of them is good or bad, and the class says which."""
-    generator = np.random.default_rng(seed)
-    words = generator.choice(["film", "the", "a", "very", "so", "play"], (count, 5)).astype("<U5")
-    labels = generator.integers(2, size=count)
-    words[np.arange(count), generator.integers(5, size=count)] = np.where(labels, "good", "bad")
-    return {"text": [" ".join(row) for row in words.tolist()], "label": labels.tolist()}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +79,26 @@ def test_the_champion_answers_as_it_was_measured(finished, folder):
     champion = RunRecord.model_validate_json((finished / "run.json").read_text()).champion
     rows = read_table(finished / "predictions" / f"{champion}.parquet", PredictionRecord)
     assert list(answered) == [str(row.prediction) for row in rows if row.split == "test"]
+
+
+def test_the_run_is_verified(finished, folder, caplog):
+    caplog.set_level("INFO", "pipeline")
+    assert main(["verify", "texts-tiny", "--tracking-uri", f"sqlite:///{folder}/mlflow.db"]) == 0
+    assert "run 'texts-tiny': 4 ingredients and 4 soups are as recorded" in caplog.text
+
+
+def test_a_soup_leaves_as_an_encoder_with_a_head_that_the_printed_code_loads(finished, folder, tmp_path, capsys):
+    uri, out = f"sqlite:///{folder}/mlflow.db", tmp_path / "out"
+    assert main(["export", "texts-tiny", "--tracking-uri", uri, "--out", str(out), "--program"]) == 0
+    printed = capsys.readouterr().out
+    asked = texts(100, 1)["text"]
+    code = printed[printed.index("import torch") :].replace("['the first text', 'another']", repr(asked))
+    exec(code, values := {})
+    mlflow.set_tracking_uri(uri)
+    served = mlflow.pyfunc.load_model("models:/texts-tiny-soup@champion").predict(pd.DataFrame({"text": asked}))
+    torch.testing.assert_close(values["logits"], torch.tensor(served["logits"].tolist()), atol=1e-5, rtol=1e-5)
+    assert 10 < values["logits"].argmax(1).sum() < 90
+    assert values["tokens"]["input_ids"].shape[1] <= 8
 
 
 def test_what_means_nothing_for_texts_is_refused_by_name(folder):

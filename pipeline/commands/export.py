@@ -16,8 +16,9 @@ logger = logging.getLogger(__name__)
 
 HELP: dict[str, Any] = {
     "description": "Write a soup of the latest sweep of a run as safetensors and configuration that the library of its "
-    "network loads back, with the class names and the preprocessing; with --program also as model.pt2 of "
-    "torch.export, which runs without that library: images with values in [0, 1] in, logits out.",
+    "network loads back, with the class names and the preprocessing (of texts: the tokenizer); with --program also as "
+    "model.pt2 of torch.export, which runs without that library: images with values in [0, 1] in, or rows of tokens "
+    "(int32, the ids and 1, 2**24 more in a second text, then zeros), logits out.",
 }
 
 

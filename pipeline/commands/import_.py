@@ -21,14 +21,18 @@ from pipeline.files import absence, absolute_path, is_special, positions_by_name
 from pipeline.records import Hyperparameters, IngredientRecord
 from pipeline.records.folder import RunFolder
 from pipeline.stages.state import fingerprints, locked_output, open_state, save_state
+from pipeline.stages.trainer_state import read_trainer_state
 
 logger = logging.getLogger(__name__)
 
 # What `pipeline.weights`, which is slow to import, takes as a choice.
 WEIGHTS = ("auto", "raw", "averaged")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-# Mark a folder that is one checkpoint; large models have an index of their files.
+# Mark a folder that is one checkpoint; large models have an index of their files. Adapters and shards are none, as is
+# said when they are read.
 _HUGGING_FACE = ("config.json", "open_clip_config.json", "*.safetensors.index.json", "*.bin.index.json")
+_NO_MODELS = ("adapter_config.json", "pytorch_model_fsdp_*")
+_OF_TRAINER = re.compile(r"checkpoint-\d+")  # folders that Hugging Face's Trainer saves in one of its own
 # What training scripts write beside a model: optimizer.pt, scheduler.pt, rng_state_0.pth, training_args.bin, …
 _COMPANION = re.compile(
     r"(.*[-_.])?(optimizer|optim|opt|(lr_?)?scheduler|sched|(grad_?)?scaler|rng_states?|random_states?|training_args)"
@@ -51,8 +55,10 @@ HELP: dict[str, Any] = {
     "description": """\
 Register checkpoints that were fine-tuned elsewhere as the ingredients of a run, in place of its search stage:
 safetensors, PyTorch state dicts (nothing is unpickled), Hugging Face folders; with the names of this pipeline,
-mlfoundations/model-soups, open_clip, transformers' CLIP, torchvision or timm. Then `run` with the same settings
-builds soups and report. The settings say how the model is built (`model`) and which images measure it (`data`).
+mlfoundations/model-soups, open_clip, transformers' CLIP, torchvision or timm, and text classifiers that Hugging
+Face's Trainer saved (folders like checkpoint-500, or folders of these, one of them as `model.name`; epochs, lr and
+batch_size are read from trainer_state.json). Then `run` with the same settings builds soups and report. The settings
+say how the model is built (`model`) and which images or texts measure it (`data`).
 CLIP by OpenAI and what was fine-tuned from it has QuickGELU: take ViT-B-32-quickgelu, not ViT-B-32. The same
 command goes on where it stopped, and with more checkpoints it adds them.""",
     "formatter_class": argparse.RawDescriptionHelpFormatter,
@@ -166,9 +172,12 @@ def _import(
     added = [path for path in chosen_now if str(path) not in state.imported]
     if without_cost := [path for path in added if not _COSTS & columns_of.get(path, {}).keys()]:
         logger.info("import: %d of %d checkpoints have no gpu_hours and count as free", len(without_cost), len(added))
+    trained = _as_trained(added)
     # The index of a checkpoint is its position among all that this run ever imported, so new ones come last.
     all_checkpoints = [*map(Path, state.imported), *added]
-    rows = [_row(index, columns_of.get(path, {})) for index, path in enumerate(all_checkpoints)]
+    rows = [
+        _row(index, {**trained.get(path, {}), **columns_of.get(path, {})}) for index, path in enumerate(all_checkpoints)
+    ]
     restore(config, state)
     with store_errors(str(config.registry.tracking_uri)):
         import_checkpoints(open_run(config, state), all_checkpoints, rows, arguments.theta0, arguments.weights)
@@ -176,11 +185,37 @@ def _import(
     save_state(RunFolder(config.output), state)
 
 
+def _as_trained(checkpoints: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """By checkpoint the hyperparameters that Hugging Face's Trainer wrote beside it; the log says what was taken."""
+    states = {path: state for path in checkpoints if (state := read_trainer_state(path)) is not None}
+    for path, state in states.items():
+        if state.problem is not None:
+            logger.info("%s: trainer_state.json %s; nothing is taken from it", path, state.problem)
+        elif state.hours is not None:
+            logger.info(
+                "%s: was trained for %.2f hours, on what trainer_state.json does not say; give gpu_hours or "
+                "cpu_core_hours by --accuracy-file",
+                path,
+                state.hours,
+            )
+    for name, what in {
+        "epochs": "epochs",
+        "lr": "lr (the highest that was logged)",
+        "batch_size": "batch_size (of one process, without accumulation)",
+    }.items():
+        if count := sum(name in state.columns for state in states.values()):
+            logger.info(
+                "import: %s is taken from trainer_state.json for %d of %d checkpoints", what, count, len(checkpoints)
+            )
+    return {path: state.columns for path, state in states.items()}
+
+
 def find_checkpoints(paths: Sequence[str | Path]) -> list[Path]:
     """The checkpoints that ``paths`` name, absolute: those of a folder by name, 2 before 10.
 
-    What else lies in a folder (hidden files, states of optimizers, files of other kinds) is passed over, and the log
-    names it. Raises ConfigError that lists the paths which name none.
+    A folder may hold the output folders of Hugging Face's Trainer too, whose ``checkpoint-500`` are taken, unless a
+    model was saved beside them: then that. What else lies in a folder (hidden files, states of optimizers, files of
+    other kinds) is passed over, and the log names it. Raises ConfigError that lists the paths which name none.
     """
     checkpoints: list[Path] = []
     problems: list[str] = []
@@ -194,16 +229,20 @@ def find_checkpoints(paths: Sequence[str | Path]) -> list[Path]:
             problems.append(f"{path}: {why}; check the path")
         elif not path.is_dir() or _is_checkpoint(path):
             checkpoints.append(path)
+            _tell_inner(path)
         else:
             try:
                 entries = sorted(path.iterdir(), key=_natural)
-                in_folder = [entry for entry in entries if _is_checkpoint(entry)]
+                found = {entry: [entry] if _is_checkpoint(entry) else _of_trainer(entry) for entry in entries}
+                in_folder = [checkpoint for entry in entries for checkpoint in found[entry]]
             except OSError as error:
                 problems.append(f"{path}: cannot be read ({error.strerror}); check its permissions")
                 continue
             if not in_folder:
                 problems.append(f"{path}: holds no checkpoint ({', '.join(_SUFFIXES)}, or Hugging Face folders)")
-            if others := [entry.name for entry in entries if entry not in in_folder]:
+            for entry in in_folder:
+                _tell_inner(entry)
+            if others := [entry.name for entry in entries if not found[entry]]:
                 more = f" and {len(others) - 8} more" if len(others) > 8 else ""
                 logger.info("%s: passed over, as no checkpoints: %s%s", path, ", ".join(others[:8]), more)
             checkpoints += in_folder
@@ -219,8 +258,20 @@ def _is_checkpoint(path: Path) -> bool:
     if path.name.startswith("."):
         return False
     if path.is_dir():
-        return any(any(path.glob(name)) for name in _HUGGING_FACE)
+        return any(any(path.glob(name)) for name in (*_HUGGING_FACE, *_NO_MODELS))
     return path.suffix.lower() in _SUFFIXES and not _COMPANION.fullmatch(path.stem)
+
+
+def _of_trainer(folder: Path) -> list[Path]:
+    """The checkpoints in an output folder of Hugging Face's Trainer, by step; none of what is no such folder."""
+    inner = (path for path in folder.glob("checkpoint-*") if _OF_TRAINER.fullmatch(path.name) and _is_checkpoint(path))
+    return sorted(inner, key=_natural)
+
+
+def _tell_inner(checkpoint: Path) -> None:
+    if inner := _of_trainer(checkpoint):
+        names = ", ".join(one.name for one in inner)
+        logger.info("%s: is a model; passed over in it: %s (name them to import them)", checkpoint, names)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

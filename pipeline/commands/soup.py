@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.common import guarded, known_names, path_argument
 from pipeline.commands.import_ import add_weights_argument, find_checkpoints
-from pipeline.config import chosen, load_config, nearest
+from pipeline.config import Config, chosen, load_config, nearest
 from pipeline.errors import ConfigError, ModelError, quoted
 from pipeline.files import absence, is_special, scratch
 
 if TYPE_CHECKING:
-    from pipeline.config import ModelConfig
     from pipeline.models import Backbone
+    from pipeline.records import ModelDescription
     from pipeline.soups import IngredientSet
     from pipeline.weights import WeightsChoice
 
@@ -83,7 +83,7 @@ def make_soup(arguments: argparse.Namespace) -> None:
         logger.info("left out: %s: soup.leave_out names it", paths[position])
     kept = [path for position, path in enumerate(paths) if position not in without]
     with scratch() as folder:
-        ingredients = _open(kept, config.model, arguments.weights, folder)
+        ingredients = _open(kept, config, arguments.weights, folder)
         cluster = start_ray(config.plugins)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         precision = resolved(config.precision, device)
@@ -156,18 +156,19 @@ def _check_out(out: Path, ingredients: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"--out: nothing can be written to {folder}; give a file elsewhere")
 
 
-def _open(paths: Iterable[Path], config: ModelConfig, weights: WeightsChoice, folder: Path) -> IngredientSet:
+def _open(paths: Iterable[Path], config: Config, weights: WeightsChoice, folder: Path) -> IngredientSet:
     """The checkpoints that fit the model and each other; the log names the others. Raises PipelineError.
 
     Those that are no safetensors with our names are written so into ``folder``.
     """
-    from pipeline.models import load_backbone
+    from pipeline.models import describe_model, load_backbone
     from pipeline.soups import IngredientSet
 
-    backbone, files, notes = load_backbone(config, pretrained=False), {}, set()
+    backbone, description = load_backbone(config.model, pretrained=False), describe_model(config.model, config.data, ())
+    files, notes = {}, set()
     for number, path in enumerate(paths):
         try:
-            file, note = _as_ingredient(path, backbone, weights, folder / f"{number}.safetensors")
+            file, note = _as_ingredient(path, backbone, description, weights, folder / f"{number}.safetensors")
         except ModelError as error:
             logger.info("left out: %s", error)
         else:
@@ -181,7 +182,9 @@ def _open(paths: Iterable[Path], config: ModelConfig, weights: WeightsChoice, fo
     return ingredients
 
 
-def _as_ingredient(path: Path, backbone: Backbone, weights: WeightsChoice, target: Path) -> tuple[Path, str | None]:
+def _as_ingredient(
+    path: Path, backbone: Backbone, description: ModelDescription, weights: WeightsChoice, target: Path
+) -> tuple[Path, str | None]:
     """The checkpoint as safetensors with our names: ``path`` itself or, written now, ``target``; and what was chosen.
 
     Raises ModelError for a file that does not fit the model.
@@ -190,7 +193,7 @@ def _as_ingredient(path: Path, backbone: Backbone, weights: WeightsChoice, targe
     from pipeline.soups.ingredient_file import open_file
     from pipeline.weights import file_kind, load_weights, save_weights, unique_state
 
-    checkpoint, state = read_own(path, weights, backbone.head_name)
+    checkpoint, state = read_own(path, weights, description)
     head = state.get("head.weight")
     if head is None:
         raise ModelError(f"{path}: has no classification head; `python -m pipeline import` makes one")

@@ -159,9 +159,9 @@ class ModelConfig(Section):
     """`open_clip`, `torchvision` or `timm` for images, `transformers` for texts."""
     name: Annotated[str, AfterValidator(_name_or_folder)] | None = None
     """Name of a model of that library, e.g. `ViT-B-32` or `resnet101`; of `transformers` also its folder."""
-    pooling: Literal["cls", "mean"] | None = None
-    """What a text encoder's features are: the first token's, or the mean of all; default: what its folder says, else
-    `cls`."""
+    pooling: Literal["cls", "mean", "classifier"] | None = None
+    """What a text encoder's features are: the first token's, the mean of all, or what transformers' own classifier
+    (`BertForSequenceClassification`) gives to its last layer; default: what its folder says, else `cls`."""
     architecture: dict[str, Any] | None = None
     """A small open_clip model instead of a name: `embed_dim`, `vision_cfg` and, for zero-shot heads, `text_cfg`."""
     pretrained: str | None = None

@@ -49,6 +49,10 @@ class BackboneModule(Protocol):
     A soup that is served has no copy of this package: the file is shipped with it, alone. So at its top level it
     imports nothing of this package, and none of its own neighbours; what `load` and `export` need of `pipeline`, they
     import inside. It is not named as a library is: where a soup is served, its folder is the first on ``sys.path``.
+
+    Where checkpoints are folders that say more than their weights do, a fourth function may be there,
+    ``check_folder(folder: Path, description: ModelDescription) -> None``: it raises ModelError for a folder of another
+    model than ``description``, whose tensors may fit nevertheless.
     """
 
     __file__: str | None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data import KINDS
 from pipeline.errors import ModelError, PipelineError, first_line
 from pipeline.files import filling
 from pipeline.models.backbone import backbone_module
@@ -41,16 +43,15 @@ def export_weights(model: Classifier, description: ModelDescription, folder: Pat
 
 
 def export_program(model: Classifier, description: ModelDescription, path: Path) -> None:
-    """Write ``model`` by torch.export: examples (B, ...) to logits, for any B; images float with values in [0, 1].
+    """Write ``model`` by torch.export: examples (B, ...) to logits, for any B, as `Kind.exported` has them.
 
     Raises ModelError for a network that torch.export cannot trace.
     """
-    size = description.inputs["image_size"]
+    kind, inputs = KINDS[description.kind], description.inputs
+    example = kind.reader.Reader(inputs)(kind.reader.example(inputs))
+    examples = kind.exported(torch.from_numpy(np.stack([example, example])))  # torch takes a batch of one as a constant
     try:
-        # torch takes a batch of one for a constant.
-        program = torch.export.export(
-            model.eval(), (torch.zeros(2, 3, size, size),), dynamic_shapes=({0: torch.export.Dim("batch")},)
-        )
+        program = torch.export.export(model.eval(), (examples,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except Exception as error:  # of many kinds
         reason = first_line(error)
         raise ModelError(

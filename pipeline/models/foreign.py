@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError
+from pipeline.models.backbone import backbone_module
+from pipeline.records import ModelDescription
 from pipeline.weights import Checkpoint, WeightsChoice, read_checkpoint
 
 # Of transformers' CLIPModel and CLIPVisionModelWithProjection; open_clip keeps query, key and value in one tensor.
@@ -27,11 +29,17 @@ _CLIP = {
 _QUERY = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)")
 
 
-def read_own(path: Path, weights: WeightsChoice, head_name: str | None) -> tuple[Checkpoint, dict[str, Tensor]]:
-    """A checkpoint, and its state under our names (see `own_names`). Raises ModelError as `read_checkpoint` does."""
+def read_own(path: Path, weights: WeightsChoice, description: ModelDescription) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """A checkpoint, and its state under our names (see `own_names`).
+
+    Raises ModelError as `read_checkpoint` does, and for a folder that is of another model than ``description``.
+    """
     checkpoint = read_checkpoint(path, weights)
+    check_folder = getattr(backbone_module(description.backbone), "check_folder", None)
+    if path.is_dir() and check_folder is not None:
+        check_folder(path, description)
     try:
-        return checkpoint, own_names(checkpoint.state, head_name)
+        return checkpoint, own_names(checkpoint.state, description.head_name)
     except (RuntimeError, IndexError) as error:  # names of CLIP over tensors that are none of CLIP's
         raise ModelError(f"{path}: has the names of a CLIP model, and tensors of other shapes; leave it out") from error
 
@@ -41,8 +49,9 @@ def own_names(state: Mapping[str, Tensor], head_name: str | None) -> dict[str, T
 
     Known are this pipeline's own files, the classifiers of mlfoundations/model-soups (CLIP and
     ``classification_head``), CLIP as open_clip and as Hugging Face's transformers name it, and the networks of
-    torchvision and timm, whose last layer is ``head_name``. The parts of CLIP that see no images are left out. Names
-    that fit none of this stay what they are, below ``tower.``.
+    torchvision and timm and the text classifiers of transformers, whose last layer is ``head_name``; where that has no
+    bias, the head has one of zeros. The parts of CLIP that see no images are left out. Names that fit none of this stay
+    what they are, below ``tower.``.
     """
     if any(name.startswith("tower.") for name in state):
         return dict(state)
@@ -55,6 +64,8 @@ def own_names(state: Mapping[str, Tensor], head_name: str | None) -> dict[str, T
         tower = {name: value for name, value in state.items() if name not in head}
         if not head and head_name is not None:
             head = {name: tower.pop(name) for name in state if name.startswith(f"{head_name}.")}
+            if head.keys() == {weight := f"{head_name}.weight"}:
+                head[f"{head_name}.bias"] = head[weight].new_zeros(len(head[weight]))
     return {
         **{f"tower.{name}": value for name, value in tower.items()},
         **{f"head.{name.rpartition('.')[2]}": value for name, value in head.items()},

@@ -325,9 +325,10 @@ class ModelDescription(Record):
     """How to build the network of an ingredient or soup without this package, and what examples it takes.
 
     ``architecture`` are the arguments of open_clip's ``CLIP``, torchvision's ``get_model`` or timm's ``create_model``,
-    or what another backbone builds its network from; ``head_name`` is the layer of that network whose place the
-    classification head has (None for CLIP: the head follows the image tower, whose features are made unit vectors if
-    ``normalize_features``). ``network_module`` is the module, shipped with a soup, that has ``build(architecture,
+    ``config`` and ``pooling`` of a network of transformers, or what another backbone builds its network from;
+    ``head_name`` is the layer of that network whose place the classification head has (None for CLIP and for text
+    encoders: the head follows the tower, whose features are made unit vectors if ``normalize_features``).
+    ``network_module`` is the module, shipped with a soup, that has ``build(architecture,
     head_name)``; it is empty in soups from before there was one. ``class_names`` are in label order.
 
     ``kind`` is what an example is. What else it has, flat, are `inputs`: plain values by which the ``reader_module``,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.cluster import as_they_come, only_result, trial_resources
 from pipeline.config import ModelConfig
 from pipeline.data import Splits
-from pipeline.errors import ConfigError, ModelError, PipelineError, SearchError
+from pipeline.errors import ConfigError, ModelError, PipelineError, SearchError, quoted
 from pipeline.evaluation import split_figures
 from pipeline.metrics import ACCURACY
 from pipeline.models import build_classifier, describe_model, load_backbone, make_theta0, read_own
@@ -162,7 +162,7 @@ def import_checkpoints(
     for number, row in as_they_come(_import, options, tasks, SearchError, _TASK):
         logger.info(
             "import: %s: validation %.2f%%, test %.2f%%",
-            unregistered[number][0].name, 100 * (row.val_score or 0), 100 * (row.test_score or 0),
+            _title(unregistered[number][0]), 100 * (row.val_score or 0), 100 * (row.test_score or 0),
         )  # fmt: skip
     write_imported(run)
 
@@ -184,10 +184,20 @@ def _tell_notes(files: Sequence[Path], checked: Sequence[_Checked]) -> None:
     files_of: dict[str, list[str]] = {}
     for path, result in zip(files, checked, strict=True):
         for note in result.notes:
-            files_of.setdefault(note, []).append(path.name)
+            files_of.setdefault(note, []).append(_title(path))
     for note, names in files_of.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         logger.info("import: %s%s: %s", ", ".join(names[:3]), more, note)
+
+
+def _title(path: Path) -> str:
+    """A folder with the one that it is in, as the folders of many trainings have the same name."""
+    return f"{path.parent.name}/{path.name}" if path.is_dir() else path.name
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(quoted(name) for name in names[:4])
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
 
 
 def _origins(files: Sequence[Path], checked: Sequence[_Checked], imported: Mapping[str, str]) -> set[str]:
@@ -246,7 +256,7 @@ def _changed_names(row: IngredientRecord, registered: IngredientRecord | None) -
 
 def _check(context: _Context, path: Path, weights: WeightsChoice) -> Iterator[_Checked]:
     try:
-        checkpoint, state = read_own(path, weights, context.description.head_name)
+        checkpoint, state = read_own(path, weights, context.description)
         notes = [f"{checkpoint.choice}; see --weights"] if checkpoint.choice is not None else []
         try:
             names = class_names_of(checkpoint.metadata)
@@ -257,8 +267,11 @@ def _check(context: _Context, path: Path, weights: WeightsChoice) -> Iterator[_C
         if origin is not None and not re.fullmatch("[0-9a-f]{64}", origin):
             origin = None
             notes.append("theta0_sha256 in the header is no SHA-256 and was not compared")
-        if names is not None and names != context.description.class_names:
-            raise ModelError(f"{path}: was made for other classes, or for these in another order")
+        if names is not None and names != context.description.class_names and _has_head(state):
+            raise ModelError(
+                f"{path}: was made for other classes, or for these in another order: {_some(names)}, and the data have "
+                f"{_some(context.description.class_names)}; if these are the same, say so in data.class_names"
+            )
         model: nn.Module
         if _has_head(state):
             model = build_classifier(context.model, len(context.description.class_names))
@@ -330,7 +343,7 @@ def _measured(
 
 def _load(context: _Context, path: Path, splits: Splits, weights: WeightsChoice) -> tuple[Classifier, Checkpoint]:
     """The classifier of a checkpoint; where that has no head, with the one that ``model.head`` makes for it."""
-    checkpoint, state = read_own(path, weights, context.description.head_name)
+    checkpoint, state = read_own(path, weights, context.description)
     if not _has_head(state):
         config, names, local = context.headless(path), splits.class_names, checkpoint.state
         model = make_theta0(

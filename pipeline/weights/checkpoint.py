@@ -33,6 +33,12 @@ _LIGHTNING = "pytorch-lightning_version"
 _MOST_LOOKED_INTO = 16  # wrappings, averages: more than anybody makes, but a file may hold any number
 _MOST_EXPANDED = 16  # times the file: what its tensors may take in memory
 _INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_ADAPTER = "adapter_config.json"
+# What folders hold in place of a model: what that is, and what makes a model of it.
+_SHARDS = {
+    "global_step*": "shards of DeepSpeed; put them together with its zero_to_fp32.py",
+    "pytorch_model_fsdp_*": "shards of FSDP; put them together with `accelerate merge-weights`",
+}
 _HUGGING_FACE = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 
 State: TypeAlias = Mapping[str, Tensor]
@@ -276,13 +282,34 @@ def _key_text(key: Any) -> str:
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a Hugging Face folder, of which large models have several files."""
+    """The tensors of a Hugging Face folder, of which large models have several files; its class names as metadata."""
+    if (folder / _ADAPTER).is_file():
+        raise ModelError(
+            f"{folder}: holds an adapter (LoRA, say), not a whole model; merge it into its model first "
+            "(merge_and_unload of peft, then save_pretrained)"
+        )
     for name in _HUGGING_FACE:
         if (folder / name).is_file():
-            return read_file(folder / name)
+            content, metadata = read_file(folder / name)
+            return content, {**_class_names(folder), **metadata}
         if (index := folder / f"{name}.index.json").is_file():
-            return _read_parts(index), {}
+            return _read_parts(index), _class_names(folder)
+    for pattern, what in _SHARDS.items():
+        if any(folder.glob(pattern)):
+            raise ModelError(f"{folder}: holds {what}")
     raise ModelError(f"{folder}: this folder holds none of {', '.join(_HUGGING_FACE)}; give a weight file")
+
+
+def _class_names(folder: Path) -> dict[str, str]:
+    """As the header of a safetensors file has them; empty where config.json has none but ``LABEL_0`` and so on."""
+    try:
+        by_label = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
+        names = [str(by_label[str(label)]) for label in range(len(by_label))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    if names == [f"LABEL_{label}" for label in range(len(names))]:
+        return {}
+    return {"class_names": json.dumps(names)}
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:

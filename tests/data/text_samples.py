@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
@@ -29,3 +30,12 @@ def write_table(path: Path, **columns) -> Path:
         rows = [columns, *zip(*columns.values(), strict=True)]
         path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
     return path
+
+
+def texts(count, seed):
+    """Five words each; one of them is good or bad, and the class says which."""
+    generator = np.random.default_rng(seed)
+    words = generator.choice(["film", "the", "a", "very", "so", "play"], (count, 5)).astype("<U5")
+    labels = generator.integers(2, size=count)
+    words[np.arange(count), generator.integers(5, size=count)] = np.where(labels, "good", "bad")
+    return {"text": [" ".join(row) for row in words.tolist()], "label": labels.tolist()}

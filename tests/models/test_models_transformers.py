@@ -23,7 +23,8 @@ from transformers import (
 from pipeline.config import DataConfig
 from pipeline.data import KINDS
 from pipeline.errors import ModelError
-from pipeline.models import build_classifier, check_model, load_backbone
+from pipeline.models import build_classifier, check_model, describe_model, load_backbone
+from pipeline.models.export import export_weights
 from pipeline.testing import check_backbone
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
@@ -78,6 +79,19 @@ def test_features_are_those_of_transformers(folder, name, pooling):
         hidden, mask = theirs.eval()(**tokens).last_hidden_state, tokens["attention_mask"][..., None]
         expected = hidden[:, 0] if pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
         torch.testing.assert_close(tower(rows), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_printed_code_computes_the_logits_of_what_was_exported(folder, name, pooling, tmp_path):
+    path = folder(name)
+    model = build_classifier(settings(path, pooling=pooling), 3).eval()
+    description = describe_model(settings(path, pooling=pooling), data_of(path), ("a", "b", "c"))
+    code = export_weights(model, description, tmp_path / "out")
+    exec(code.replace("['the first text', 'another'], ['a second text', 'another']", repr(TEXTS)[1:-1]), values := {})
+    encode = KINDS["text"].encoder(data_of(path))
+    rows = torch.stack([torch.from_numpy(encode(pair)[0]) for pair in zip(*TEXTS, strict=True)])
+    torch.testing.assert_close(values["logits"], model(rows), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

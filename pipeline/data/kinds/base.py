@@ -88,6 +88,7 @@ class Kind:
     wrong where it does not (``{reason}`` stands for what it raised).
     ``meaningless`` are the hyperparameters that ``batch`` has no use for. ``lengths`` says of encoded examples
     (N, T, ...) after how many of T each has nothing but padding, where that differs (see `ExampleSet`).
+    ``exported`` are encoded examples (B, ...) as a program of torch.export takes them.
     ``shift`` lists a test set that is no source's: its name among ``data.shifts``, and the folder names of the classes.
     """
 
@@ -109,3 +110,4 @@ class Kind:
     cut_by: str = ""
     meaningless: Collection[str] = ()
     lengths: Callable[[npt.NDArray[Any]], npt.NDArray[np.int64]] | None = None
+    exported: Callable[[Tensor], Tensor] = lambda examples: examples

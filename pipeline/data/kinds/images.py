@@ -115,4 +115,5 @@ IMAGES = Kind(
     reader=decode,
     probes=_probes,
     shift=_shift,
+    exported=lambda images: images.float() / 255,
 )

@@ -29,9 +29,8 @@ def _length(data: DataConfig) -> int:
     return data.max_length or _MAX_LENGTH
 
 
-def serialized_tokenizer(data: DataConfig) -> str:
-    """The tokenizer of the settings as its library writes it (``tokenizer.json``); raises DataError."""
-    name = str(data.tokenizer)
+def serialized_tokenizer(name: str) -> str:
+    """The tokenizer of a folder, or of a name, as its library writes it (``tokenizer.json``); raises DataError."""
     if Path(name).is_absolute() and not Path(name).is_dir():
         raise DataError(f"data.tokenizer: {name} is no folder; give the folder of a tokenizer, or its name")
     files = sorted(Path(name).iterdir()) if Path(name).is_absolute() else []
@@ -63,17 +62,21 @@ def _serialized(name: str, files: tuple[tuple[str, int, int], ...]) -> str:
     return str(backend.to_str())
 
 
+def _tokenizer(data: DataConfig) -> str:
+    return serialized_tokenizer(str(data.tokenizer))
+
+
 def _inputs(data: DataConfig) -> dict[str, Any]:
     pairs = data.text_pair_column is not None
-    return {"max_length": _length(data), "pairs": pairs, "tokenizer": serialized_tokenizer(data)}
+    return {"max_length": _length(data), "pairs": pairs, "tokenizer": _tokenizer(data)}
 
 
 def _encoder(data: DataConfig) -> Encoder:
-    return tokens.TextEncoder(serialized_tokenizer(data), _length(data))
+    return tokens.TextEncoder(_tokenizer(data), _length(data))
 
 
 def _key(data: DataConfig) -> list[Any]:
-    return [_length(data), hashlib.sha256(serialized_tokenizer(data).encode()).hexdigest()]
+    return [_length(data), hashlib.sha256(_tokenizer(data).encode()).hexdigest()]
 
 
 def _draw(shape: torch.Size, hyper: Hyperparameters, generator: torch.Generator) -> tuple[()]:
@@ -86,7 +89,7 @@ def _batch(texts: Tensor, targets: Tensor, hyper: Hyperparameters, draws: tuple[
 
 def _probes(data: DataConfig) -> list[tuple[npt.NDArray[np.int32], str]]:
     """A text of the last token of the vocabulary alone, and one as long as they may be."""
-    size = Tokenizer.from_str(serialized_tokenizer(data)).get_vocab_size()
+    size = Tokenizer.from_str(_tokenizer(data)).get_vocab_size()
     last, longest = np.zeros(_length(data), dtype=np.int32), np.ones(_length(data), dtype=np.int32)
     last[0] = size  # an id and 1
     return [
