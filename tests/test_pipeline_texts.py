@@ -30,7 +30,7 @@ data:
     validation_size: 200, store: {folder}/prepared}}
 model: {{backbone: transformers, name: {folder}/bert, pretrained: DEFAULT, pooling: mean}}
 search:
-  {{space: text, num_trials: 3, distributions: {{lr: {{choice: [0.001, 0.003]}}, epochs: 1, batch_size: 50}}}}
+  {{num_trials: 3, distributions: {{lr: {{choice: [0.001, 0.003]}}, epochs: 1, batch_size: 50}}}}
 soup: {{methods: [best-individual, uniform, greedy, mehl-plus], settings: {{mehl-plus: {{inner_iterations: 3}}}}}}
 registry: {{tracking_uri: "sqlite:///{folder}/mlflow.db"}}
 """
@@ -99,6 +99,12 @@ def test_a_soup_leaves_as_an_encoder_with_a_head_that_the_printed_code_loads(fin
     torch.testing.assert_close(values["logits"], torch.tensor(served["logits"].tolist()), atol=1e-5, rtol=1e-5)
     assert 10 < values["logits"].argmax(1).sum() < 90
     assert values["tokens"]["input_ids"].shape[1] <= 8
+
+
+def test_the_space_of_texts_is_their_own_unless_another_is_named(folder):
+    search = load_config(folder / "config.yaml", [], known_names).search
+    assert (search.space, search.warmup_fraction, search.num_trials) == ("text", 0, 3)
+    assert load_config(folder / "config.yaml", ["search.space=random"], known_names).search.space == "random"
 
 
 def test_what_means_nothing_for_texts_is_refused_by_name(folder):

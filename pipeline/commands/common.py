@@ -42,6 +42,7 @@ def known_names() -> Known:
         studies=STUDIES,
         metrics=METRICS,
         meaningless={name: KINDS[source.kind].meaningless for name, source in SOURCES.items()},
+        own_spaces={name: space for name, source in SOURCES.items() if (space := KINDS[source.kind].space) is not None},
     )
 
 

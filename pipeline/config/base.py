@@ -48,7 +48,8 @@ class Known:
 
     ``sources`` maps a data source to the settings it needs, ``methods`` a soup method to its default settings (a frozen
     dataclass, or None), ``trainers`` a training function to the hyperparameters that it takes,
-    ``meaningless`` a data source to those that mean nothing for what it holds.
+    ``meaningless`` a data source to those that mean nothing for what it holds, ``own_spaces`` one to the space that is
+    the default for what it holds, where that is not the default of `SearchConfig`.
     """
 
     sources: Mapping[str, Collection[str]]
@@ -59,6 +60,7 @@ class Known:
     studies: Mapping[str, HasSettings]
     metrics: Collection[str]
     meaningless: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
+    own_spaces: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class HasSettings(Protocol):

@@ -249,7 +249,7 @@ class SearchConfig(Section):
     """The training function."""
     space: Annotated[str, known("spaces")] = "random"
     """`random`, `standard-grid`, `extreme-grid` (App. J.2.1 of the model-soups paper), `text` (App. J.5 there) or
-    `vit-l-14` (App. B of the MEHL-Soup paper)."""
+    `vit-l-14` (App. B of the MEHL-Soup paper); default: `random`, of texts `text`."""
     distributions: dict[str, Distribution] = Field({}, validate_default=True)
     """Hyperparameters drawn otherwise than the space says, e.g. `{lr: {loguniform: [1e-4, 1e-2]}, batch_size: 64}`."""
     num_trials: Count = Field(72, ge=1, le=10_000)
@@ -401,11 +401,14 @@ class Config(Section):
         # `soup` has defaults that depend on tables: build it even where the file leaves it out.
         if not isinstance(values, dict):
             return values
-        soup, search = ({} if values.get(key) is None else values[key] for key in ("soup", "search"))
+        soup, search, data = ({} if values.get(key) is None else values[key] for key in ("soup", "search", "data"))
+        source = data.get("source") if isinstance(data, dict) else None
+        if isinstance(search, dict) and isinstance(source, str) and source in context(info).own_spaces:
+            search = {"space": context(info).own_spaces[source], **search}
         if isinstance(soup, dict) and isinstance(search, dict) and "include_initialization" not in soup:
             space = _space(search, info)
             soup = {**soup, "include_initialization": space is not None and space.include_initialization}
-        return {**values, "soup": soup}
+        return {**values, "soup": soup, "search": search}
 
     @model_validator(mode="after")
     def _meaningful(self, info: ValidationInfo) -> Config:

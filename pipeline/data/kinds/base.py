@@ -86,8 +86,9 @@ class Kind:
     and returns the first two augmented and mixed, or as they are. ``inputs`` are plain values by which a served soup
     reads and prepares examples with ``reader``. ``probes`` are examples that a model has to take, each with what is
     wrong where it does not (``{reason}`` stands for what it raised).
-    ``meaningless`` are the hyperparameters that ``batch`` has no use for. ``lengths`` says of encoded examples
-    (N, T, ...) after how many of T each has nothing but padding, where that differs (see `ExampleSet`).
+    ``meaningless`` are the hyperparameters that ``batch`` has no use for, ``space`` is the search space that suits it,
+    where that is not the default. ``lengths`` says of encoded examples (N, T, ...) after how many of T each has nothing
+    but padding, where that differs (see `ExampleSet`).
     ``exported`` are encoded examples (B, ...) as a program of torch.export takes them.
     ``shift`` lists a test set that is no source's: its name among ``data.shifts``, and the folder names of the classes.
     """
@@ -109,5 +110,6 @@ class Kind:
     shift: Callable[[DataConfig, str, Sequence[str] | None], Listed]
     cut_by: str = ""
     meaningless: Collection[str] = ()
+    space: str | None = None
     lengths: Callable[[npt.NDArray[Any]], npt.NDArray[np.int64]] | None = None
     exported: Callable[[Tensor], Tensor] = lambda examples: examples

@@ -134,5 +134,6 @@ TEXT = Kind(
     shift=_shift,
     cut_by="data.max_length",
     meaningless=("augmentation", "randaugment_m", "randaugment_n", "mixup", "cutmix"),
+    space="text",
     lengths=lambda texts: np.count_nonzero(texts, axis=1),
 )
