@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,17 +23,28 @@ EVALUATION_BATCH = 128
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, images: Tensor, device: str, precision: Precision | None = None) -> Tensor:
-    """Float32 logits (N, classes) on the CPU of ``images`` (N, 3, H, W), with ``model`` on ``device`` in eval mode.
+def predict(
+    model: nn.Module,
+    examples: Tensor,
+    device: str,
+    precision: Precision | None = None,
+    lengths: npt.NDArray[np.int64] | None = None,
+) -> Tensor:
+    """Float32 logits (N, classes) on the CPU of ``examples`` (N, ...), with ``model`` on ``device`` in eval mode.
 
-    They are computed in ``precision``; None: see `pipeline.precision.resolved`.
+    They are computed in ``precision``; None: see `pipeline.precision.resolved`. Where the ``lengths`` (N,) of examples
+    are given (see `ExampleSet`), the model gets them by length and without the padding that is behind all of a batch.
     """
     model.eval()
-    if not len(images):  # few models take an empty batch; a blank image tells the number of classes
-        return predict(model, images.new_zeros(1, *images.shape[1:]), device, precision)[:0]
+    if not len(examples):  # few models take an empty batch; a blank example tells the number of classes
+        return predict(model, examples.new_zeros(1, *examples.shape[1:]), device, precision)[:0]
+    order, batches = torch.arange(len(examples)), iter(examples.split(EVALUATION_BATCH))
+    if lengths is not None:
+        order = torch.from_numpy(np.argsort(lengths, kind="stable"))
+        batches = (examples[index, : lengths[int(index[-1])]] for index in order.split(EVALUATION_BATCH))
     with arithmetic(device, precision):
-        logits = [model(batch).float() for batch in on_device(images.split(EVALUATION_BATCH), device)]
-    return torch.cat(logits).cpu()
+        logits = torch.cat([model(batch).float() for batch in on_device(batches, device)]).cpu()
+    return torch.empty_like(logits).index_copy_(0, order, logits)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float | None:
@@ -46,8 +59,10 @@ def split_figures(
     model.to(device)
     evaluated: dict[str, Evaluated] = {}
     for name in names:
-        images, labels = splits.measured()[name].tensors()
-        evaluated[name] = evaluate(predict(model, images, device, splits.precision), labels, splits.metric)
+        examples = splits.measured()[name]
+        inputs, labels = examples.tensors()
+        logits = predict(model, inputs, device, splits.precision, examples.lengths)
+        evaluated[name] = evaluate(logits, labels, splits.metric)
     return figures(evaluated)
 
 
@@ -104,10 +119,12 @@ def evaluate_soup(soup: Soup, inputs: SoupInputs, splits: Splits) -> dict[str, E
     else:
         members = [(inputs.ingredients.state_dict(k), float(soup.coefficients[k, 0])) for k in soup.selected]
     # One model in memory at a time: each member goes over all sets, and logits[name] (N, classes) sums up as it goes.
-    tensors = {name: images.tensors() for name, images in splits.measured().items()}
+    sets = splits.measured()
     logits: dict[str, Tensor] = {}
     for state, weight in members:
         copy_into_model(inputs.model, state)
-        for name, (images, _) in tensors.items():
-            logits[name] = logits.get(name, 0) + weight * predict(inputs.model, images, inputs.device, splits.precision)
-    return {name: evaluate(logits[name], labels, splits.metric) for name, (_, labels) in tensors.items()}
+        for name, examples in sets.items():
+            tensor, _ = examples.tensors()
+            member = predict(inputs.model, tensor, inputs.device, splits.precision, examples.lengths)
+            logits[name] = logits.get(name, 0) + weight * member
+    return {name: evaluate(logits[name], examples.tensors()[1], splits.metric) for name, examples in sets.items()}

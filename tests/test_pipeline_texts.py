@@ -15,6 +15,8 @@ from pipeline.commands.common import known_names
 from pipeline.config import load_config
 from pipeline.data import KINDS
 from pipeline.errors import ConfigError
+from pipeline.evaluation import predict
+from pipeline.models import build_classifier
 from pipeline.records import IngredientRecord, PredictionRecord, RunRecord, SoupRecord
 from pipeline.records.tables import read_table
 from pipeline.search.sampling import sample_trials
@@ -99,6 +101,21 @@ def test_a_soup_leaves_as_an_encoder_with_a_head_that_the_printed_code_loads(fin
     torch.testing.assert_close(values["logits"], torch.tensor(served["logits"].tolist()), atol=1e-5, rtol=1e-5)
     assert 10 < values["logits"].argmax(1).sum() < 90
     assert values["tokens"]["input_ids"].shape[1] <= 8
+
+
+def test_texts_are_evaluated_by_length_and_answered_in_their_order(folder):
+    config = load_config(folder / "config.yaml", [], known_names)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(1, len(SPECIAL) + len(WORDS), (300, 8), dtype=torch.int32, generator=generator)
+    lengths = torch.randint(1, 8, (300,), generator=generator)
+    rows[torch.arange(8) >= lengths[:, None]] = 0
+    model = build_classifier(config.model, 2)
+    widths = []
+    model.prepare.register_forward_pre_hook(lambda module, inputs: widths.append(inputs[0].shape[1]))
+    by_length = predict(model, rows, "cpu", lengths=lengths.numpy())
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1] == 7, "a batch is as long as its longest text"
+    torch.testing.assert_close(by_length, predict(model, rows, "cpu"))
 
 
 def test_the_space_of_texts_is_their_own_unless_another_is_named(folder):

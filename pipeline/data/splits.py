@@ -64,9 +64,8 @@ def load_splits(data: DataConfig, seed: int, memory_bytes: float = math.inf) -> 
     sets = dict(zip(from_train, read_rows(store / TRAIN, form, list(from_train.values())), strict=True))
     if prepared.num_test is not None:
         (sets["test"],) = read_rows(store / TEST, form, [indices["test"]])
+    sets = {name: _with_lengths(data, examples) for name, examples in sets.items()}
     train = StreamedExamples(store / TRAIN, form, indices["train"]) if streamed else sets["train"]
-    if isinstance(train, ExampleSet) and (lengths := kind_of(data).lengths) is not None:
-        train = replace(train, lengths=lengths(train.inputs))
     test_sha256 = prepared.train_sha256 if prepared.num_test is None else prepared.test_sha256
     records = [
         _record(name, indices[name], test_sha256 if name == "test" else prepared.train_sha256)
@@ -120,7 +119,13 @@ def _shift(
     _say(prepared.notes, set())
     (examples,) = read_rows(store / TEST, kind_of(data).form(data), [np.arange(prepared.num_test or 0)])
     _check_range(f"shifts.{name}", _shown(data.shifts[name]), examples.labels, num_classes)
-    return examples, prepared.test_sha256
+    return _with_lengths(data, examples), prepared.test_sha256
+
+
+def _with_lengths(data: DataConfig, examples: ExampleSet) -> ExampleSet:
+    """The set with the lengths of its examples, where these differ."""
+    lengths = kind_of(data).lengths
+    return examples if lengths is None else replace(examples, lengths=lengths(examples.inputs))
 
 
 def _number(chunks: Sequence[Chunk]) -> int:

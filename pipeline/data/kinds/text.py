@@ -135,5 +135,5 @@ TEXT = Kind(
     cut_by="data.max_length",
     meaningless=("augmentation", "randaugment_m", "randaugment_n", "mixup", "cutmix"),
     space="text",
-    lengths=lambda texts: np.count_nonzero(texts, axis=1),
+    lengths=lambda texts: np.maximum(1, np.count_nonzero(texts, axis=1)),  # of an empty text too
 )
