@@ -62,6 +62,9 @@ def hyperparameters(**values) -> Hyperparameters:
         "randaugment_m": 0,
         "randaugment_n": 0,
         "seed": 7,
+        "cutmix": 0.0,
+        "ema_decay": 0.0,
+        "schedule": "cosine",
     }
     return Hyperparameters(**(defaults | values))
 

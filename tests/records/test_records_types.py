@@ -19,7 +19,7 @@ COLUMNS = {
     IngredientRecord: "trial_index status reason val_accuracy select_accuracy test_accuracy gpu_hours attempts "
     "images_seen peak_memory_bytes device sha256 theta0_sha256 path model_version cpu_core_hours "
     "lr weight_decay epochs batch_size "
-    "label_smoothing mixup augmentation randaugment_m randaugment_n seed cutmix ema_decay",
+    "label_smoothing mixup augmentation randaugment_m randaugment_n seed cutmix ema_decay schedule",
     SoupRecord: "method num_ingredients num_selected val_accuracy select_accuracy test_accuracy gpu_hours "
     "construction_seconds epochs peak_memory_bytes peak_memory_kind peak_reserved_bytes epochs_of_trials block_size "
     "outer_iterations inner_iterations",

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 from mlflow.entities import ViewType
+from samples import hyperparameters
 from test_registry import (
     THETA0,
     fail_trial,
@@ -212,7 +213,8 @@ def test_a_row_that_was_changed_by_hand_is_recorded_again(sweep, rows):
 
 def test_while_trials_run_what_is_deleted_is_made_again_and_the_trial_counts(sweep, recorder, tmp_path):
     client = sweep.client()
-    recorder.begin(0, record_trial(recorder, 1))
+    record_trial(recorder, 1)
+    recorder.begin(0, hyperparameters())
     client.delete_run(run_of(sweep, 0))
     client.delete_registered_model("demo-ingredient")
     record_trial(recorder, 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from samples import ingredient, model_config, served_soup
+from samples import hyperparameters, ingredient, model_config, served_soup
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256, sqlite_uri
@@ -153,7 +153,7 @@ def an_epoch(number, **values):
 
 
 def test_a_running_trial_shows_its_hyperparameters_and_epochs(sweep, recorder):
-    hyper = ingredient(3)
+    hyper = hyperparameters()
     for _ in range(2):  # a second attempt begins again
         recorder.begin(3, hyper)
     recorder.log_epochs(3, [an_epoch(1), an_epoch(2)])
@@ -175,7 +175,7 @@ def test_a_store_that_is_away_stops_no_trial(sweep, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         away = recorder_of(replace(sweep, tracking_uri=f"http://127.0.0.1:{free.getsockname()[1]}"))
-    assert away.begin(0, ingredient(0)) is None
+    assert away.begin(0, hyperparameters()) is None
     assert away.log_epochs(0, [an_epoch(1)]) is None
     with pytest.raises(RegistryError):  # what must not be lost does not fail in silence
         away.upload(0, weights(0))

@@ -28,7 +28,7 @@ def test_hyperparameters_that_differ_are_columns_and_the_others_are_named_once()
     head, rows = a_table(*trials, gpu_hours=0.0001234)
     assert head == [
         "search: the same in all trials: weight decay 0.01, epochs 2, batch size 32, label smoothing 0, mixup 0,",
-        "        augmentation minimal, seed 7, EMA decay 0",
+        "        augmentation minimal, seed 7, EMA decay 0, schedule cosine",
         "       learning                                core",
         "trial      rate  CutMix     val %  best %     hours  done     left",
     ]

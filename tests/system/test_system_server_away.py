@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 from program import needs_mlflow, wait_for
-from samples import ingredient
+from samples import hyperparameters, ingredient
 from servers import sqlite_server
 
 from pipeline.registry import IngredientRecorder, fetch_ingredients, list_ingredients, open_sweep, read_trials
@@ -29,7 +29,7 @@ def test_trials_are_recorded_once_the_server_is_back(server, tmp_path):
     def record(indices):
         try:
             for index in indices:
-                recorder.begin(index, ingredient(index))
+                recorder.begin(index, hyperparameters())
                 path, sha256 = recorder.upload(index, {"weight": torch.full((1000,), float(index))})
                 recorder.record(ingredient(index, path=path, sha256=sha256))
         except Exception as error:
