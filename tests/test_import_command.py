@@ -329,6 +329,7 @@ def test_the_starting_point_stays_that_of_the_run(settings, tmp_path, capsys):
     assert "give all of them again, with --theta0 and --fresh" in capsys.readouterr().err
 
 
+@pytest.mark.system
 def test_an_added_checkpoint_reaches_the_soups_although_its_import_was_interrupted(settings, tmp_path, monkeypatch):
     first, second = (settings / "checkpoints" / f"model_{number}.pt" for number in (1, 2))
     assert fresh(settings, tmp_path, first, "name=added") == 0
@@ -365,6 +366,7 @@ def test_checkpoints_of_different_starting_points_are_refused(settings, tmp_path
     assert "different starting points (theta0_sha256 000000000000, 111111111111)" in capsys.readouterr().err
 
 
+@pytest.mark.system
 def test_without_theta0_there_is_no_wise_ft(settings, tmp_path, capsys):
     output, name = f"output={tmp_path / 'run'}", "name=no-theta0"
     soups = ["soup.methods=[uniform, wise-ft]"]

@@ -156,6 +156,7 @@ def test_an_attempt_that_is_repeated_is_told_in_one_line(troubled):
     assert all(line.endswith("; trying again") and "\n" not in line for line in told)
 
 
+@pytest.mark.system
 def test_trials_that_share_a_gpu_without_room_for_them_are_given_more_of_one(session_ray, tmp_path, caplog):
     caplog.set_level("INFO", "pipeline.search")
     made = replace(context(tmp_path, 3, {1: "no room once", 2: "no room"}), reserved=0.3)
@@ -181,7 +182,9 @@ def test_a_rejected_trial_is_not_tried_again(troubled):
 def test_progress_is_a_table_that_counts_to_the_end(troubled):
     _, rows, messages = troubled
     assert sum(message.startswith("search: the same in all trials: epochs 2, ") for message in messages) == 1
-    table = [message for message in messages if not message.startswith(("search: ", " " * len("search: ") + "schedule"))]
+    table = [
+        message for message in messages if not message.startswith(("search: ", " " * len("search: ") + "schedule"))
+    ]
     above, headings, *lines = table
     assert above.split() == ["learning", "weight", "label", "core"]
     assert headings.split()[:4] == ["trial", "rate", "decay", "smoothing"]
