@@ -164,8 +164,8 @@ def _open(paths: Iterable[Path], config: Config, weights: WeightsChoice, folder:
     from pipeline.models import describe_model, load_backbone
     from pipeline.soups import IngredientSet
 
-    backbone, description = load_backbone(config.model, pretrained=False), describe_model(config.model, config.data, ())
-    files, notes = {}, set()
+    backbone, files, notes = load_backbone(config.model, pretrained=False), {}, set()
+    description = describe_model(config.model, config.data, (), backbone)
     for number, path in enumerate(paths):
         try:
             file, note = _as_ingredient(path, backbone, description, weights, folder / f"{number}.safetensors")

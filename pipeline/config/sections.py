@@ -43,7 +43,7 @@ from pipeline.config.base import (
     method_settings,
     nearest,
 )
-from pipeline.config.spaces import Distribution, Space, unfit
+from pipeline.config.spaces import WARMUP_FRACTION, Distribution, Space, unfit
 from pipeline.errors import quoted
 from pipeline.files import absolute_path, sqlite_path, sqlite_uri
 from pipeline.records import Precision
@@ -266,7 +266,7 @@ class SearchConfig(Section):
     """Where unfinished trials keep their last epoch and their cost, so that they go on on another node: a folder that
     all nodes see, or a URI that pyarrow.fs or fsspec opens (`s3://bucket/path`); default: `trials` in `output`. Such a
     folder keeps the blocks of unfinished soups too, which with a URI go on on the same node alone."""
-    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    warmup_fraction: float = Field(WARMUP_FRACTION, ge=0, lt=1)
     """Share of the steps over which the learning rate rises before it decays. The papers name no warm-up; the released
     code of model-soups has one of 500 steps. Default: 0 in the space `text`."""
     gradient_clip: float = Field(1.0, gt=0, le=_LARGEST_FLOAT)

@@ -15,6 +15,7 @@ from pipeline.errors import LONGEST_QUOTE, quoted, shortened
 
 _Bounds = Annotated[tuple[float, float], Field(strict=False)]
 _Integer = Annotated[int, Field(ge=-MOST, le=MOST)]
+WARMUP_FRACTION = 0.05  # where a space has no other
 Number = bool | int | float | str  # a value of a hyperparameter
 
 
@@ -83,7 +84,7 @@ class Space:
 
     distributions: Mapping[str, Distribution]
     num_trials: int
-    warmup_fraction: float = 0.05
+    warmup_fraction: float = WARMUP_FRACTION
     include_initialization: bool = False
 
 

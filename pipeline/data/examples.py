@@ -77,13 +77,10 @@ class ExampleSet:
         order = torch.randperm(len(self), generator=generator)
         # Of nearly equal size: BatchNorm cannot train on a last batch of one.
         batches = order.tensor_split(math.ceil(len(self) / batch_size))
-        if self.lengths is None:
-            for index in batches:
-                yield gather(inputs, index), gather(labels, index)
-            return
-        lengths = torch.from_numpy(self.lengths.copy())
-        for index in _of_like_length(batches, lengths, generator):
-            yield gather(inputs[:, : lengths[index].max()], index), gather(labels, index)
+        lengths = None if self.lengths is None else torch.from_numpy(self.lengths.copy())
+        for index in batches if lengths is None else _of_like_length(batches, lengths, generator):
+            without_padding = inputs if lengths is None else inputs[:, : lengths[index].max()]
+            yield gather(without_padding, index), gather(labels, index)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """See `TrainingExamples`."""

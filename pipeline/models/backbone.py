@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, first_line
 from pipeline.weights import read_weights
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def backbone_module(name: str) -> BackboneModule:
     try:
         module = importlib.import_module(path)
     except Exception as error:  # of any kind: anybody may write a backbone
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise ModelError(
             f"model.backbone: '{name}': {path} cannot be imported ({type(error).__name__}: {reason}); "
             "install what it needs"

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.config import DataConfig, ModelConfig
 from pipeline.data import KINDS, kind_of
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, first_line
 from pipeline.models.backbone import load_backbone
 from pipeline.models.classifier import Classifier
 
@@ -37,4 +37,4 @@ def check_model(config: ModelConfig, data: DataConfig) -> None:
         try:
             model(torch.from_numpy(example)[None])
         except Exception as error:  # of any kind: an architecture may have anything in its numbers' place
-            raise ModelError(misfit.replace("{reason}", str(error).partition("\n")[0])) from error
+            raise ModelError(misfit.replace("{reason}", first_line(error))) from error

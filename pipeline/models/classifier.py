@@ -46,9 +46,14 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
     return Classifier(load_backbone(config, pretrained=False), num_classes)
 
 
-def describe_model(config: ModelConfig, data: DataConfig, class_names: Sequence[str]) -> ModelDescription:
-    """What `build_classifier` builds, and what examples it takes. Raises ModelError."""
-    backbone, kind = load_backbone(config, pretrained=False), kind_of(data)
+def describe_model(
+    config: ModelConfig, data: DataConfig, class_names: Sequence[str], backbone: Backbone | None = None
+) -> ModelDescription:
+    """What `build_classifier` builds, and what examples it takes; ``backbone`` is that of ``config``, if it is loaded.
+
+    Raises ModelError.
+    """
+    backbone, kind = backbone or load_backbone(config, pretrained=False), kind_of(data)
     return ModelDescription(
         backbone=config.backbone,
         architecture=dict(backbone.architecture),

@@ -36,7 +36,7 @@ def export_weights(model: Classifier, description: ModelDescription, folder: Pat
         except PipelineError:
             raise
         except Exception as error:  # of any kind: anybody may write a backbone
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             raise ModelError(
                 f"backbone '{description.backbone}' cannot export its model ({type(error).__name__}: {reason})"
             ) from error

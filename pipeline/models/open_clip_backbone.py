@@ -113,7 +113,7 @@ def _clip(architecture: Mapping[str, Any]) -> nn.Module:
 
 def _buildable(architecture: Mapping[str, Any]) -> nn.Module:
     """`_clip` of an architecture that a user wrote."""
-    from pipeline.errors import ModelError
+    from pipeline.errors import ModelError, first_line
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
@@ -123,7 +123,7 @@ def _buildable(architecture: Mapping[str, Any]) -> nn.Module:
             raise ValueError(f"its weights take {size / 2**30:.0f} GiB, and this machine has {memory / 2**30:.0f}")
         return _clip(architecture)
     except Exception as error:  # of any kind: open_clip does not check what it is given
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise ModelError(f"model.architecture: open_clip cannot build it: {reason}") from error
 
 
@@ -169,7 +169,7 @@ def _trained_with(name: str | None, tag: str, architecture: dict[str, Any]) -> d
 
 
 def _by_name(name: str, tag: str | None) -> nn.Module:
-    from pipeline.errors import ModelError
+    from pipeline.errors import ModelError, first_line
 
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip reports on the root logger that it starts from random weights
@@ -177,7 +177,7 @@ def _by_name(name: str, tag: str | None) -> nn.Module:
         model: nn.Module = open_clip.create_model(name, pretrained=tag)
     except Exception as error:
         if tag is None:
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             raise ModelError(f"model.name: open_clip cannot build '{name}' here: {reason}") from error
         raise ModelError(
             f"model.pretrained: the weights '{tag}' of '{name}' could not be downloaded "

@@ -3,7 +3,7 @@
     python tests/benchmarks/evidence_glue.py
 
 Runs `configs/glue-minilm.yaml` once per task and keeps the records of each run in `results/evidence/`, from which it
-writes `results/evidence_glue.json` and prints two tables. What is kept or done is not done again, so it can be run in
+writes `results/evidence_glue.json` and prints a table. What is kept or done is not done again, so it can be run in
 parts: `--tasks cola rte`. Of SST-2 it takes 7,500 phrases, 1,500 of them for validation, and 10,000 of the others as a
 second test set, `unused`, since the 872 of the first resolve little.
 """

@@ -33,6 +33,7 @@ from pipeline.cluster import start_ray
 from pipeline.commands.common import known_names
 from pipeline.config import SearchConfig, load_config
 from pipeline.data import ExampleSet, Splits, load_splits
+from pipeline.data.tokens import SEGMENT_BIT
 from pipeline.finetune import finetune
 from pipeline.models import build_classifier
 from pipeline.precision import arithmetic
@@ -119,7 +120,7 @@ def batches(train: Any, hyper: Hyperparameters) -> list[tuple[torch.Tensor, torc
     found = []
     for rows, labels in train.epoch(hyper.batch_size, hyper.seed * 1_000_003):
         mask = (rows[:, : int((rows != 0).sum(1).max())] != 0).long()
-        ids = ((rows.long() - 1).clamp(min=0) & (1 << 24) - 1)[:, : mask.shape[1]] * mask
+        ids = ((rows.long() - 1).clamp(min=0) & (1 << SEGMENT_BIT) - 1)[:, : mask.shape[1]] * mask
         found.append((ids, mask, labels))
     return found
 
