@@ -9,19 +9,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
-from torch import Tensor
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256, scratch
 from pipeline.records import SCORES, EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, local_path
 from pipeline.registry.sweeps import SUPERSEDED, Sweep, is_deleted
-from pipeline.weights import save_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE_NAME = "model.safetensors"
 # What helps where the weights of an ingredient are gone.
@@ -142,6 +144,8 @@ class IngredientRecorder:
     def _log(
         self, client: MlflowClient, run_id: str, state: Mapping[str, Tensor], metadata: dict[str, str]
     ) -> tuple[str, str]:
+        from pipeline.weights import save_weights  # torch is slow to import, and who only reads needs none
+
         origin = as_tags({"theta0_sha256": self.theta0_sha256})
         metadata = {**metadata, **origin, "class_names": json.dumps(self.class_names)}
         with scratch() as folder:

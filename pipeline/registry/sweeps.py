@@ -74,7 +74,7 @@ class Sweep:
     def runs(self, client: MlflowClient, condition: str) -> list[Run]:
         """The sweep's runs that meet a ``condition`` of MLflow's: those in the bin last, of both the oldest first."""
         condition = f"tags.sweep_id = '{self.sweep_id}' and {condition}"
-        return sorted(_search(client, [self.experiment_id], condition), key=is_deleted)
+        return sorted(search(client, [self.experiment_id], condition), key=is_deleted)
 
     def child_run(self, client: MlflowClient, role: str, key: str, run_name: str, seconds: float = 0) -> str:
         """Id of the nested run for ``key``, made on the first call: a repeated or resumed stage finds it again.
@@ -157,13 +157,13 @@ def is_superseded(run: Run) -> bool:
     return SUPERSEDED in run.data.tags
 
 
-def _search(client: MlflowClient, experiment_ids: Sequence[str], condition: str) -> list[Run]:
+def search(client: MlflowClient, ids: Sequence[str], condition: str) -> list[Run]:
     """All runs that meet a ``condition`` of MLflow's, those in the bin too, the oldest first."""
     runs: list[Run] = []
     token = None
-    while experiment_ids:
+    while ids:
         page = client.search_runs(
-            list(experiment_ids),
+            list(ids),
             condition,
             run_view_type=ViewType.ALL,
             max_results=1000,
@@ -190,11 +190,11 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
         experiment_id = _experiment(client, name, sweep_id, artifacts)
         tags[_VERSION] = str(RECORDS_VERSION)
         run_id = str(client.create_run(experiment_id, run_name=f"{name} {sweep_id}", tags=tags).info.run_id)
-        for child in _search(client, [experiment_id], f"tags.sweep_id = '{sweep_id}'"):
+        for child in search(client, [experiment_id], f"tags.sweep_id = '{sweep_id}'"):
             if str(child.info.run_id) != run_id and not is_deleted(child) and not is_superseded(child):
                 client.set_tag(child.info.run_id, _PARENT, run_id)
     else:
-        _check_version(run, name)
+        check_version(run, name)
         experiment_id, run_id = str(run.info.experiment_id), str(run.info.run_id)
         _reopen(client, experiment_id, sweep_id)
         if is_deleted(client.get_run(run_id)):
@@ -209,8 +209,8 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
 
 def _parent(client: MlflowClient, name: str, sweep_id: str) -> Run | None:
     """The run of a sweep; where its tags were changed, that which the sweep's other runs are nested below."""
-    for experiment_ids in _experiments(client, name):
-        runs = _search(client, experiment_ids, f"tags.sweep_id = '{sweep_id}'")
+    for ids in _experiments(client, name):
+        runs = search(client, ids, f"tags.sweep_id = '{sweep_id}'")
         for run in sorted(runs, key=is_deleted):
             if run.data.tags.get("role") == "sweep":
                 return run
@@ -225,15 +225,19 @@ def _experiments(client: MlflowClient, name: str) -> Iterator[list[str]]:
     named = client.get_experiment_by_name(name)
     own = [] if named is None else [str(named.experiment_id)]
     yield own
-    others: list[str] = []
+    yield [one for one in experiment_ids(client, ViewType.ALL) if one not in own]
+
+
+def experiment_ids(client: MlflowClient, view: int) -> list[str]:
+    """All experiments of the store in this ``view`` of MLflow's."""
+    ids: list[str] = []
     token = None
     while True:
-        page = client.search_experiments(ViewType.ALL, max_results=1000, page_token=token)
-        others += [str(one.experiment_id) for one in page]
+        page = client.search_experiments(view, max_results=1000, page_token=token)
+        ids += [str(one.experiment_id) for one in page]
         token = page.token
         if not token:
-            break
-    yield [one for one in others if one not in own]
+            return ids
 
 
 def _experiment(client: MlflowClient, name: str, sweep_id: str, artifacts: Path | None) -> str:
@@ -253,7 +257,7 @@ def _reopen(client: MlflowClient, experiment_id: str, sweep_id: str) -> bool:
     if experiment.lifecycle_stage != "deleted":
         return False
     client.restore_experiment(experiment_id)
-    for run in _search(client, [experiment_id], ""):
+    for run in search(client, [experiment_id], ""):
         if run.data.tags.get("sweep_id") != sweep_id:
             client.delete_run(run.info.run_id)
     logger.info("MLflow: the experiment '%s' was deleted by hand; restored", experiment.name)
@@ -287,13 +291,13 @@ def find_sweep(tracking_uri: str, name: str) -> Sweep:
     client = connect(tracking_uri)
     conditions = ("tags.role = 'sweep'", f"tags.role = 'sweep' and tags.{_NAME} = '{name}'")
     runs: list[Run] = []
-    for experiment_ids, condition in zip(_experiments(client, name), conditions, strict=True):
-        if runs := _search(client, experiment_ids, condition):
+    for ids, condition in zip(_experiments(client, name), conditions, strict=True):
+        if runs := search(client, ids, condition):
             break
     else:
         raise RegistryError(f"the registry {redact(tracking_uri)} has no run '{name}'; {_contents(client, name)}")
     run = sorted(runs, key=is_deleted, reverse=True)[-1]  # of those that are not deleted the latest
-    _check_version(run, name)
+    check_version(run, name)
     return Sweep(
         tracking_uri,
         name,
@@ -326,7 +330,7 @@ def sweep_changes(sweep: Sweep) -> list[str]:
     return changes
 
 
-def _check_version(run: Run, name: str) -> None:
+def check_version(run: Run, name: str) -> None:
     """Raises RegistryError for a sweep that a newer program recorded; older ones (1 said none) are read as they are."""
     version = run.data.tags.get(_VERSION, "1")
     if not version.isdigit() or int(version) > RECORDS_VERSION:
