@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": ("verify", "check a run's ingredients and soups in the registry"),
     "export": ("export", "write a soup so that open_clip, torchvision or timm load it"),
     "report": ("report", "one page on one or several runs"),
+    "dashboard": ("dashboard", "watch the sweeps of a registry in the browser"),
 }
 
 

@@ -49,10 +49,15 @@ def known_names() -> Known:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """``NAME`` and ``--tracking-uri``, for commands that read a run from the registry."""
     parser.add_argument("name", metavar="NAME", help="the run's `name`, as in the registered model NAME-soup")
+    add_store_argument(parser)
+
+
+def add_store_argument(parser: argparse.ArgumentParser) -> None:
+    """``--tracking-uri``, for commands that read a registry."""
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help=f"where the run is recorded (default: $MLFLOW_TRACKING_URI, else {_DEFAULT_STORE})",
+        help=f"where runs are recorded (default: $MLFLOW_TRACKING_URI, else {_DEFAULT_STORE})",
     )
 
 
@@ -70,14 +75,15 @@ def guarded_with_store(arguments: argparse.Namespace, job: Callable[[str], None]
     def with_store() -> None:
         from pipeline.registry import store_errors  # slow to import
 
-        uri = _store_of(arguments)
+        uri = store_of(arguments)
         with store_errors(uri):
             job(uri)
 
     return guarded(with_store)
 
 
-def _store_of(arguments: argparse.Namespace) -> str:
+def store_of(arguments: argparse.Namespace) -> str:
+    """The store that the command line or the environment names; raises RegistryError where there is none."""
     if uri := arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
         try:
             return str(uri) if (path := sqlite_path(uri)) is None else sqlite_uri(absolute_path(path))

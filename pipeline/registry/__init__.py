@@ -1,7 +1,7 @@
 """Ingredients and soups in MLflow. The registry, not Tune's snapshot, decides which trials are finished."""
 
 from pipeline.registry.changes import Change, trial_changes
-from pipeline.registry.client import connect, store_errors
+from pipeline.registry.client import connect, redact, store_errors
 from pipeline.registry.ingredients import (
     REMEDY,
     IngredientRecorder,
@@ -90,6 +90,7 @@ __all__ = [
     "open_sweep",
     "point_aliases",
     "read_trials",
+    "redact",
     "register_soup",
     "set_champion",
     "soup_changes",

@@ -28,23 +28,25 @@ from pipeline.records import (
     known_hyperparameters,
 )
 from pipeline.records.folder import RunFolder
-from pipeline.registry.client import MlflowClient, connect
+from pipeline.registry.client import MlflowClient, connect, redact
 from pipeline.registry.ingredients import row_of
 from pipeline.registry.soups import current_soups
 from pipeline.registry.sweeps import Sweep, check_version, experiment_ids, is_deleted, is_superseded, search
 
 _RUNNING = "RUNNING"
 # What ends while it is asked for, and clocks of machines that differ (milliseconds).
-_OVERLAP = 600_000
+_OVERLAP = 120_000
 _SPLITS = ("val", "select", "test")
 _GAINS = ("gain_low", "gain_high", "select_gain_low", "select_gain_high")
 
 
 @dataclass(frozen=True)
 class WatchedSweep(Sweep):
-    """A sweep as it is listed. ``metrics`` are those of its run, ``sizes`` the numbers of examples of its splits.
+    """A sweep as it is listed. ``metrics`` are those of its run, ``sizes`` the numbers of examples of its splits,
+    ``artifacts`` where its files are.
 
-    Times are in milliseconds since 1970; ``ended`` is None while it runs (or where it was killed).
+    Times are in milliseconds since 1970; ``ended`` is None while it runs (or where it was killed). ``unreadable`` says
+    why it cannot be read here, and is empty of one that can.
     """
 
     status: str
@@ -52,10 +54,18 @@ class WatchedSweep(Sweep):
     ended: int | None
     metrics: Mapping[str, float]
     sizes: Mapping[str, int]
+    artifacts: str
+    unreadable: str = ""
 
     def client(self, patience: float | None = None) -> MlflowClient:
         """A connection from this process; a store that is away is not waited for."""
         return only_reading(self.tracking_uri)
+
+    def page(self, run_id: str) -> str | None:
+        """The address of a run in MLflow's UI; None of a database, which has no address in a browser."""
+        if not self.tracking_uri.startswith(("http://", "https://")):
+            return None
+        return f"{redact(self.tracking_uri).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
     @property
     def is_running(self) -> bool:
@@ -142,7 +152,11 @@ def list_sweeps(tracking_uri: str) -> list[WatchedSweep]:
 
 def _listed(tracking_uri: str, run: Run) -> WatchedSweep:
     tags, info = run.data.tags, run.info
-    sizes = {}
+    name, unreadable, sizes = tags.get("name") or str(info.run_name), "", {}
+    try:
+        check_version(run, name)
+    except RegistryError as error:
+        unreadable = str(error)
     for given in run.inputs.dataset_inputs if run.inputs else []:
         context = next((tag.value for tag in given.tags if tag.key == "mlflow.data.context"), None)
         rows = _json(given.dataset.profile).get("num_rows")
@@ -150,7 +164,7 @@ def _listed(tracking_uri: str, run: Run) -> WatchedSweep:
             sizes[context] = rows
     return WatchedSweep(
         tracking_uri=tracking_uri,
-        name=tags.get("name") or str(info.run_name),
+        name=name,
         sweep_id=tags["sweep_id"],
         experiment_id=str(info.experiment_id),
         run_id=str(info.run_id),
@@ -160,6 +174,8 @@ def _listed(tracking_uri: str, run: Run) -> WatchedSweep:
         ended=None if info.end_time is None else int(info.end_time),
         metrics=dict(run.data.metrics),
         sizes=sizes,
+        artifacts=str(info.artifact_uri),
+        unreadable=unreadable,
     )
 
 
@@ -179,10 +195,8 @@ def look(sweep: WatchedSweep, before: Look | None = None) -> Look:
     is heard of by those who read all anew.
     """
     client = sweep.client()
-    run = client.get_run(sweep.run_id)
-    check_version(run, sweep.name)
     trials, running, last_end = _trials(client, sweep, before)
-    settings, labels = _documents(client, run)
+    settings, labels = _documents(client, sweep)
     return Look(
         sweep=sweep,
         trials=trials,
@@ -293,13 +307,13 @@ def _soups(sweep: WatchedSweep) -> Iterator[WatchedSoup]:
         yield WatchedSoup(soup.run_id, method, version, scores, metrics)
 
 
-def _documents(client: MlflowClient, run: Run) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """The settings of the sweep and the labels of its methods; empty where they cannot be read, or are not there yet."""
+def _documents(client: MlflowClient, sweep: WatchedSweep) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """The settings of the sweep and the labels of its methods; empty where they cannot be read or are not there."""
     folder = RunFolder(Path())
     try:
-        there = {item.path for item in client.list_artifacts(str(run.info.run_id))}
+        there = {item.path for item in client.list_artifacts(sweep.run_id)}
         texts = {
-            path: mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{path}")
+            path: mlflow.artifacts.load_text(f"{sweep.artifacts}/{path}")
             for path in (str(folder.settings), str(folder.run))
             if path in there
         }

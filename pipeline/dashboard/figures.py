@@ -1,0 +1,191 @@
+"""The figures of the page, from what was read of its sweeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+
+import plotly.graph_objects as go
+
+from pipeline.dashboard.shown import Shown, Split, metric_of, units_of
+from pipeline.records import CostRecord, Scalar, cost_unit, costs, title_of
+from pipeline.records.hyperparameters import compared, shown
+from pipeline.records.types import score
+from pipeline.report.charts import draw
+from pipeline.report.formats import capital, cost, count, percent
+from pipeline.report.plot import LinePlot, Series
+from pipeline.report.starting_point import LABEL
+from pipeline.report.styles import GREY, TEST_COLOUR
+
+_OWN = "seed"  # a hyperparameter that every trial has another value of
+# From the worst to the best trial: both ends, and what is between, can be seen on light and on dark.
+_SCALE = [(0.0, "#0072B2"), (0.5, "#9A8F87"), (1.0, "#D55E00")]
+_WIDE = 30.0  # times: values that span more are drawn on a logarithmic axis
+_LABELLED = 8  # values of an axis that are written at most
+
+
+def curves(sweeps: Sequence[Shown], split: Split) -> LinePlot:
+    """What decides against cost in search order, with 95 % intervals: a line per method and sweep."""
+    metric, units = metric_of(sweeps), units_of(sweeps)
+    return LinePlot(
+        "curves",
+        f"{capital(split)} {metric} of each method against cost",
+        f"Cost so far ({units})",
+        f"{capital(split)} {metric} (%)",
+        [series for sweep in sweeps for series in _of_sweep(sweep, split)],
+    )
+
+
+def _of_sweep(sweep: Shown, split: Split) -> Iterator[Series]:
+    start: float | None = None
+    for curve in sweep.look.curves:
+        known = [(row, value) for row in curve.points if (value := score(row, split)) is not None]
+        start = next((value for row, value in known if row.num_ingredients == 0), start)
+        if points := [(row, value) for row, value in known if row.num_ingredients > 0]:
+            yield _line(sweep, curve.method, split, points)
+    if start is not None:
+        label = LABEL if sweep.alone else f"{sweep.title}: {LABEL.lower()}"
+        colour = GREY if sweep.alone else sweep.colour
+        hover = [f"<b>{escape(label)}</b><br>{split} {percent(start)} %"]
+        yield Series(label, colour, "+", "cross-thin", x=[0], y=[100 * start], line=None, hover=hover)
+
+
+def _line(sweep: Shown, method: str, split: Split, points: Sequence[tuple[CostRecord, float]]) -> Series:
+    look, unit = sweep.look_of(method), sweep.look.unit
+    bounds = [pair for _, value in points if (pair := sweep.bounds(value, split))]
+    return Series(
+        *look,
+        x=[row.gpu_hours for row, _ in points],
+        y=[100 * value for _, value in points],
+        low=[100 * low for low, _ in bounds],
+        high=[100 * high for _, high in bounds],
+        band=True,
+        hover=[
+            f"<b>{escape(look.label)}</b><br>{count(row.num_ingredients, 'ingredient')}<br>{cost(row.gpu_hours, unit)}"
+            f"<br>select {percent(score(row, 'select'))} %<br>test {percent(score(row, 'test'))} %"
+            for row, _ in points
+        ],
+    )
+
+
+def soups(sweeps: Sequence[Shown], split: Split) -> LinePlot:
+    """The soups side by side with their 95 % intervals: a place per method, a colour per sweep."""
+    best: dict[str, float] = {}
+    for sweep in sweeps:
+        for soup in sweep.look.soups:
+            best[soup.method] = max(best.get(soup.method, -1.0), soup.scores.get(split, -1.0))
+    methods = sorted(best, key=lambda method: -best[method])
+    labels = {method: label for sweep in sweeps for method, label in sweep.look.labels.items()}
+    series = []
+    for sweep in sweeps:
+        values = {soup.method: soup.scores[split] for soup in sweep.look.soups if split in soup.scores}
+        order = [method for method in methods if method in values]
+        bounds = [pair for method in order if (pair := sweep.bounds(values[method], split))]
+        if order:
+            series.append(
+                Series(
+                    sweep.title,
+                    TEST_COLOUR if sweep.alone else sweep.colour,
+                    "o",
+                    "circle",
+                    x=[methods.index(method) for method in order],
+                    y=[100 * values[method] for method in order],
+                    low=[100 * low for low, _ in bounds],
+                    high=[100 * high for _, high in bounds],
+                    line=None,
+                    hover=[
+                        f"<b>{escape(labels.get(method, method))}</b><br>{escape(sweep.title)}"
+                        f"<br>{split} {percent(values[method])} %"
+                        for method in order
+                    ],
+                )
+            )
+    metric = metric_of(sweeps)
+    what = f"{capital(split)} {metric} of the soups"
+    ticks = [labels.get(method, method) for method in methods]
+    return LinePlot("soups", what, "", f"{capital(split)} {metric} (%)", series, ticks=ticks)
+
+
+def line_figure(plot: LinePlot) -> go.Figure:
+    """A plot as a plotly figure; what a person zoomed to stays while points are added."""
+    figure = draw(plot)
+    figure.update_layout(uirevision="|".join(series.label for series in plot.series), showlegend=len(plot.series) > 1)
+    return figure
+
+
+def parallel(sweeps: Sequence[Shown], split: Split) -> go.Figure | None:
+    """A line per trial through the values of the hyperparameters in which trials differ, its cost and what it came to.
+
+    None while no trial has a score on the split.
+    """
+    rows = [
+        (sweep, row, value)
+        for sweep in sweeps
+        for row in sweep.look.trials.values()
+        if (value := score(row, split)) is not None
+    ]
+    if not rows:
+        return None
+    trials = [row.hyperparameters for _, row, _ in rows]
+    axes = [] if len(sweeps) == 1 else [_axis("Sweep", [sweep.title for sweep, _, _ in rows])]
+    for name in compared(trials).differing:
+        if name != _OWN:
+            texts = [shown(trial).get(name, "-") for trial in trials]
+            numbers = [trial.get(name) for trial in trials]
+            axes.append(_axis(title_of(name), numbers if all(map(_is_number, numbers)) else texts))
+    unit = cost_unit(row for _, row, _ in rows)
+    axes.append(_axis(unit, [costs([row]).get(unit, 0.0) for _, row, _ in rows]))
+    scores = [100 * value for _, _, value in rows]
+    axes.append(_axis(f"{capital(split)} %", scores))
+    figure = go.Figure(
+        go.Parcoords(
+            dimensions=axes,
+            line={"color": scores, "colorscale": _SCALE},
+            labelfont={"size": 12},
+            tickfont={"size": 11},
+            rangefont={"size": 10, "color": "rgba(0,0,0,0)"},
+        )
+    )
+    figure.update_layout(
+        template={},
+        paper_bgcolor="rgba(0,0,0,0)",
+        font={"color": GREY, "family": "system-ui, sans-serif"},
+        margin={"l": 50, "r": 50, "t": 50, "b": 20},
+        uirevision="|".join(sweep.title for sweep in sweeps),
+    )
+    return figure
+
+
+def _is_number(value: Scalar) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _axis(label: str, values: Sequence[Scalar]) -> dict[str, object]:
+    """An axis of parallel coordinates: numbers, logarithms of those that span much, or the places of names."""
+    if not all(map(_is_number, values)):
+        names = sorted({str(value) for value in values})
+        return {
+            "label": label,
+            "values": [names.index(str(value)) for value in values],
+            "tickvals": list(range(len(names))),
+            "ticktext": [name if len(name) <= 18 else f"{name[:17]}…" for name in names],
+        }
+    numbers = [float(value) for value in values if isinstance(value, int | float)]
+    low, high = min(numbers), max(numbers)
+    if low > 0 and high / low >= _WIDE:
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        step = max(1, (last - first) // _LABELLED)
+        ticks = list(range(first, last + 1, step))
+        return {
+            "label": label,
+            "values": [math.log10(number) for number in numbers],
+            "range": [first, last],
+            "tickvals": ticks,
+            "ticktext": [f"{10.0**tick:g}" for tick in ticks],
+        }
+    axis: dict[str, object] = {"label": label, "values": numbers}
+    different = sorted(set(numbers))
+    if len(different) <= _LABELLED:
+        axis |= {"tickvals": different, "ticktext": [f"{number:g}" for number in different]}
+    return axis

@@ -1,0 +1,383 @@
+"""The page: what stands where, and what is drawn again when something new was read."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from string import Template
+from typing import Any
+
+from dash import Dash, Input, Output, State, dcc, html, no_update
+from flask import Response, abort, request
+
+from pipeline.dashboard.figures import curves, line_figure, parallel
+from pipeline.dashboard.figures import soups as soups_plot
+from pipeline.dashboard.reader import Reader
+from pipeline.dashboard.reader import State as Known
+from pipeline.dashboard.shown import SPLITS, Shown, Split, shown, titles
+from pipeline.dashboard.stylesheet import STYLESHEET
+from pipeline.dashboard.tables import CSV_TABLES, Cell, Table, csv_of, facts_of, gains, moment, soups, status_of, trials
+from pipeline.errors import first_line
+from pipeline.registry import WatchedSweep, redact
+from pipeline.report.formats import capital, percent
+
+logger = logging.getLogger(__name__)
+
+_TICK = 5000  # milliseconds
+_AXIS = 92  # pixels of a parallel coordinate at least: narrower, their names run into each other
+_LOOPBACK = ["localhost", "127.0.0.1", "::1"]
+
+_INDEX = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+{%metas%}
+<title>{%title%}</title>
+<link rel="icon" href="data:,">
+{%css%}
+<style>$stylesheet</style>
+</head>
+<body>
+{%app_entry%}
+<footer>{%config%}{%scripts%}{%renderer%}</footer>
+</body>
+</html>
+""")
+
+# "Works without network" is a promise that the browser keeps; plotly compiles what draws parallel coordinates.
+_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "img-src 'self' data: blob:; frame-ancestors 'none'"
+)
+
+# In the browser: says so when this program has not answered for a while; its ticks go on.
+_LOST = """
+(tick, beat) => {
+  const now = Date.now();
+  if (window.lastBeat !== beat) { window.lastBeat = beat; window.lastHeard = now; }
+  if (now - window.lastHeard < 30000) return "";
+  return `The dashboard has not answered since ${new Date(window.lastHeard).toLocaleTimeString()}; ` +
+    "what is shown is of then. Start it again, and this page goes on.";
+}
+"""
+
+
+def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True) -> Dash:
+    """The page over what ``reader`` reads; the latest sweeps of ``names`` are shown first, or the latest of all.
+
+    On ``loopback`` only requests that name this machine are answered: no page of somebody else's can read from it.
+    """
+    app = Dash(
+        "soup-dashboard",
+        title="Soup dashboard",
+        update_title="",
+        index_string=_INDEX.substitute(stylesheet=STYLESHEET),
+        assets_folder="",
+        include_assets_files=False,
+        add_log_handler=False,
+        enable_mcp=False,
+        on_error=_Errors(),
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+    )
+    if loopback:
+        app.server.config["TRUSTED_HOSTS"] = _LOOPBACK
+    app.layout = lambda: _layout(reader, names)
+    boot = secrets.token_hex(4)  # pages that were opened before a restart draw all again
+    app.callback(
+        output={name: Output(part, prop) for name, (part, prop) in _OUTPUTS.items()},
+        inputs={
+            "tick": Input("tick", "n_intervals"),
+            "chosen": Input("chosen", "value"),
+            "split": Input("split", "value"),
+            "order": Input("order", "value"),
+            "picture": Input("picture", "value"),
+            "before": State("before", "data"),
+        },
+    )(lambda **given: _update(reader, boot, **given))
+    app.clientside_callback(_LOST, Output("lost", "children"), Input("tick", "n_intervals"), Input("beat", "data"))
+
+    @app.server.get("/csv/<table>")
+    def take_away(table: str) -> Response:
+        if table not in CSV_TABLES:
+            abort(404)
+        text = csv_of(table, shown(reader.state(request.args.getlist("sweep")).looks))
+        headers = {"Content-Disposition": f'attachment; filename="{table}.csv"'}
+        return Response(text, mimetype="text/csv", headers=headers)
+
+    @app.server.after_request
+    def protect(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    return app
+
+
+class _Errors:
+    """Tells of a mistake in this program once, not at every tick."""
+
+    def __init__(self) -> None:
+        self.told: str | None = None
+
+    def __call__(self, error: Exception) -> None:
+        if (text := f"{type(error).__name__}: {first_line(error)}") != self.told:
+            logger.error("the page cannot be drawn (%s)", text, exc_info=error)
+            self.told = text
+
+
+def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
+    known = reader.state([])
+    return html.Div(
+        [
+            html.Header(
+                [
+                    html.P(f"MLflow: {redact(reader.tracking_uri)}", className="kind"),
+                    html.H1("Soup dashboard"),
+                    html.P(id="status", className="note"),
+                    html.P(id="away", className="alert", role="alert"),
+                    html.P(id="lost", className="alert", role="alert"),
+                ]
+            ),
+            html.Main(
+                [
+                    html.Section(
+                        [
+                            html.H2("Sweeps"),
+                            html.Div(
+                                dcc.Checklist(id="chosen", options=_options(known), value=_first(known, names)),
+                                className="sweeps",
+                                role="group",
+                                **{"aria-label": "Sweeps that are shown"},
+                            ),
+                            html.Div(id="facts"),
+                        ]
+                    ),
+                    html.Section(
+                        [
+                            html.H2("Cost"),
+                            html.Div(
+                                [
+                                    _radio(
+                                        "split", "Accuracy on", [(name, capital(name)) for name in SPLITS], "select"
+                                    ),
+                                    _radio("picture", "Pictures as", [("png", "PNG"), ("svg", "SVG")], "png"),
+                                ],
+                                className="controls",
+                            ),
+                            *_figure("curves"),
+                            html.P(_ABOUT_CURVES, className="note"),
+                            html.H3("What the stop rule sees"),
+                            html.Div(id="gains-table"),
+                            _link("curves"),
+                        ]
+                    ),
+                    html.Section(
+                        [
+                            html.H2("Trials"),
+                            html.Div(_figure("parallel"), className="scroll wide"),
+                            _radio("order", "First", [("newest", "the newest"), ("best", "the best")], "newest"),
+                            html.Div(id="trials-table"),
+                            _link("trials"),
+                        ]
+                    ),
+                    html.Section([html.H2("Soups"), *_figure("soups"), html.Div(id="soups-table"), _link("soups")]),
+                ]
+            ),
+            dcc.Interval(id="tick", interval=_TICK),
+            dcc.Store(id="before"),
+            dcc.Store(id="beat"),
+        ]
+    )
+
+
+_ABOUT_CURVES = (
+    "Soups of the first trials in search order, against what all trials so far cost. Areas are 95 % intervals (Wilson's) "
+    "for the size of the split. Select decides, test is only looked at. The camera in a chart's corner saves a picture."
+)
+
+
+def _first(known: Known, names: Sequence[str]) -> list[str]:
+    """The sweeps that a new page shows."""
+    if not names:
+        return [sweep.sweep_id for sweep in known.sweeps if not sweep.unreadable][:1]
+    latest = {sweep.name: sweep.sweep_id for sweep in reversed(known.sweeps)}
+    return [latest[name] for name in names if name in latest]
+
+
+def _options(known: Known) -> list[dict[str, Any]]:
+    named = titles(known.sweeps)
+    return [
+        {
+            "value": sweep.sweep_id,
+            "disabled": bool(sweep.unreadable),
+            "label": html.Span(
+                [
+                    html.B(named[sweep.sweep_id]),
+                    html.Span(status_of(sweep), className=f"state{' running' if sweep.is_running else ''}"),
+                    html.Span(sweep.unreadable or _came_to(sweep), className="soft"),
+                ]
+            ),
+        }
+        for sweep in known.sweeps
+    ]
+
+
+def _came_to(sweep: WatchedSweep) -> str:
+    """When a sweep began, and what its champion has on test."""
+    text = moment(sweep.started)
+    value = sweep.metrics.get(sweep.metric("test_score"), sweep.metrics.get("test_accuracy"))
+    champion = sweep.origin.get("champion")
+    return f"{text}, {champion} {percent(value)} %" if champion and value is not None else text
+
+
+def _radio(name: str, label: str, options: Sequence[tuple[str, str]], value: str) -> html.Fieldset:
+    choices = [{"value": option, "label": text} for option, text in options]
+    return html.Fieldset([html.Legend(label), dcc.RadioItems(id=name, options=choices, value=value, inline=True)])
+
+
+def _figure(name: str) -> list[Any]:
+    return [
+        dcc.Graph(id=name, className="chart", responsive=True, style={"display": "none"}),
+        html.P(id=f"{name}-missing", className="note"),
+    ]
+
+
+def _link(name: str) -> html.P:
+    return html.P(html.A("All of it as CSV", id=f"{name}-csv"), className="note")
+
+
+# By the name in what `_update` returns: the part of the page, and which of its properties.
+_OUTPUTS = {
+    "status": ("status", "children"),
+    "away": ("away", "children"),
+    "beat": ("beat", "data"),
+    "before": ("before", "data"),
+    "options": ("chosen", "options"),
+    "facts": ("facts", "children"),
+    **{f"{table}_table": (f"{table}-table", "children") for table in ("gains", "trials", "soups")},
+    **{f"{table}_csv": (f"{table}-csv", "href") for table in CSV_TABLES},
+    **{f"{name}_figure": (name, "figure") for name in ("curves", "parallel", "soups")},
+    **{f"{name}_config": (name, "config") for name in ("curves", "parallel", "soups")},
+    **{f"{name}_style": (name, "style") for name in ("curves", "parallel", "soups")},
+    **{f"{name}_missing": (f"{name}-missing", "children") for name in ("curves", "parallel", "soups")},
+}
+
+
+def _update(
+    reader: Reader,
+    boot: str,
+    *,
+    tick: int | None,
+    chosen: list[str] | None,
+    split: Split,
+    order: str,
+    picture: str,
+    before: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What changes on a page that shows what ``before`` says."""
+    known, before = reader.state(chosen or []), before or {}
+    answer: dict[str, Any] = dict.fromkeys(_OUTPUTS, no_update)
+    answer |= {"status": _status(known), "away": _away(known), "beat": time.time()}
+    listed = [boot, *([sweep.sweep_id, status_of(sweep), _came_to(sweep)] for sweep in known.sweeps)]
+    page = [boot, split, order, picture, list(known.stamps.items())]
+    listed, page = (str(what) for what in (listed, page))
+    if listed != before.get("list"):
+        answer["options"] = _options(known)
+    if page != before.get("page"):
+        answer |= _draw(shown(known.looks), split, order, picture)
+    answer["before"] = {"list": listed, "page": page}
+    return answer
+
+
+def _status(known: Known) -> str:
+    """When the registry was last read."""
+    read = f"{datetime.fromtimestamp(known.read).astimezone():%H:%M:%S %Z}"
+    running = [look for look in known.looks.values() if look.sweep.is_running]
+    return f"Read at {read}; goes on by itself{' while the sweep runs' if running else ''}."
+
+
+def _away(known: Known) -> str:
+    """Since when what is shown is old, and why; empty while the registry answers."""
+    if known.away is None:
+        return ""
+    since = f"{datetime.fromtimestamp(known.read).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    return f"What is shown is of {since}, when the registry last answered. It is asked again: {known.away}"
+
+
+def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> dict[str, Any]:
+    """All of the page that depends on what its sweeps came to."""
+    answer: dict[str, Any] = {"facts": [_card(sweep) for sweep in sweeps]}
+    lines: dict[str, Callable[..., Any]] = {"curves": curves, "soups": soups_plot}
+    figures = {name: line_figure(plot) for name, make in lines.items() if (plot := make(sweeps, split)).series}
+    if (coordinates := parallel(sweeps, split)) is not None:
+        figures["parallel"] = coordinates
+    missing = {
+        "curves": "No point of a cost curve on this split yet.",
+        "parallel": "No trial with a score on this split yet.",
+        "soups": "No soup measured on this split yet.",
+    }
+    for name, text in missing.items():
+        there = name in figures
+        answer[f"{name}_figure"] = figures.get(name, {})
+        answer[f"{name}_config"] = _config(f"{name}-{split}", picture)
+        answer[f"{name}_missing"] = "" if there else text
+        answer[f"{name}_style"] = {} if there else {"display": "none"}
+    if coordinates is not None:
+        answer["parallel_style"] = {"minWidth": f"{_AXIS * len(coordinates.data[0].dimensions)}px"}
+    answer |= {
+        "gains_table": _table(gains(sweeps)),
+        "trials_table": _table(trials(sweeps, order)),
+        "soups_table": _table(soups(sweeps)),
+    }
+    query = "&".join(f"sweep={sweep.look.sweep.sweep_id}" for sweep in sweeps)
+    return answer | {f"{table}_csv": f"/csv/{table}?{query}" for table in CSV_TABLES}
+
+
+def _config(name: str, picture: str) -> dict[str, Any]:
+    """Of plotly: its bar has the camera and the zoom alone, always there, as a finger hovers over nothing."""
+    return {
+        "displayModeBar": True,
+        "displaylogo": False,
+        "responsive": True,
+        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        "toImageButtonOptions": {"format": picture, "filename": name, "scale": 2},
+    }
+
+
+def _card(sweep: Shown) -> html.Article:
+    """One sweep in figures."""
+    page = sweep.look.sweep.page(sweep.look.sweep.run_id)
+    link = [html.A("in MLflow", href=page, target="_blank", rel="noopener")] if page else []
+    facts = [html.Div([html.Dt(name), html.Dd(text)]) for name, text in facts_of(sweep)]
+    return html.Article([html.H3([sweep.title, " ", *link]), html.Dl(facts, className="facts")])
+
+
+def _table(table: Table) -> Any:
+    """A table in a box that scrolls by itself; nothing where it has no rows."""
+    if not table.rows:
+        return ""
+    heads = [html.Th(column.title, scope="col", className=_align(column.numeric)) for column in table.columns]
+    rows = [
+        html.Tr(
+            [
+                (html.Td if place else html.Th)(_cell(cell), className=_align(column.numeric))
+                for place, (cell, column) in enumerate(zip(row, table.columns, strict=True))
+            ],
+            className="champion" if number in table.marked else None,
+        )
+        for number, row in enumerate(table.rows)
+    ]
+    parts = [html.Caption(table.caption), html.Thead(html.Tr(heads)), html.Tbody(rows)]
+    return html.Div(html.Table(parts), className="scroll", tabIndex=0, role="region", **{"aria-label": table.caption})
+
+
+def _cell(cell: Cell) -> Any:
+    if isinstance(cell, str):
+        return cell
+    return html.A(cell.text, href=cell.address, target="_blank", rel="noopener") if cell.address else cell.text
+
+
+def _align(numeric: bool) -> str | None:
+    return "number" if numeric else None

@@ -1,0 +1,66 @@
+"""The sweeps that a page shows: what they are called there, how they are drawn, how sure their figures are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+from pipeline.metrics import ACCURACY
+from pipeline.registry import Look, WatchedSweep
+from pipeline.report.intervals import interval
+from pipeline.report.styles import RUN_COLOURS, MethodStyle, style
+
+Split: TypeAlias = Literal["select", "test"]
+SPLITS: tuple[Split, ...] = ("select", "test")
+
+
+class Shown(NamedTuple):
+    """A sweep on the page; ``alone`` if there is no other."""
+
+    title: str
+    colour: str
+    look: Look
+    alone: bool
+
+    @property
+    def metric(self) -> str:
+        """What decides, by its name."""
+        return self.look.sweep.origin.get("metric", ACCURACY)
+
+    def look_of(self, method: str) -> MethodStyle:
+        """How a method is drawn: in its own colour, among other sweeps in that of its sweep."""
+        look = style(method, self.look.labels)
+        return look if self.alone else look._replace(label=f"{self.title}: {look.label}", colour=self.colour)
+
+    def bounds(self, score: float, split: Split) -> tuple[float, float] | None:
+        """The 95 % interval of an accuracy on a split; None of another metric, or where the size is not known."""
+        size = self.look.sweep.sizes.get(split)
+        return interval(score, size) if size and self.metric == ACCURACY and 0 <= score <= 1 else None
+
+
+def titles(sweeps: Sequence[WatchedSweep]) -> dict[str, str]:
+    """By id what sweeps are called: by their names, and their ids where names repeat."""
+    names = [sweep.name for sweep in sweeps]
+    return {
+        sweep.sweep_id: sweep.name if names.count(sweep.name) == 1 else f"{sweep.name} {sweep.sweep_id}"
+        for sweep in sweeps
+    }
+
+
+def shown(looks: Mapping[str, Look]) -> list[Shown]:
+    """The sweeps of a page in the order given."""
+    named = titles([look.sweep for look in looks.values()])
+    return [
+        Shown(named[sweep_id], RUN_COLOURS[number % len(RUN_COLOURS)], look, len(looks) == 1)
+        for number, (sweep_id, look) in enumerate(looks.items())
+    ]
+
+
+def metric_of(sweeps: Sequence[Shown]) -> str:
+    """What decides, in words: of sweeps that do not agree, all that there is."""
+    return " or ".join(dict.fromkeys(sweep.metric.replace("_", " ") for sweep in sweeps)) or ACCURACY
+
+
+def units_of(sweeps: Sequence[Shown]) -> str:
+    """What costs count in, in words."""
+    return " or ".join(sorted({sweep.look.unit for sweep in sweeps}))
