@@ -18,6 +18,7 @@ from pipeline.report.plot import LinePlot, Series
 from pipeline.report.starting_point import LABEL
 from pipeline.report.styles import GREY, TEST_COLOUR
 
+_START = ("+", "cross-thin")  # the markers of a starting point
 _OWN = "seed"  # a hyperparameter that every trial has another value of
 # From the worst to the best trial: both ends, and what is between, can be seen on light and on dark.
 _SCALE = [(0.0, "#0072B2"), (0.5, "#9A8F87"), (1.0, "#D55E00")]
@@ -44,16 +45,14 @@ def _of_sweep(sweep: Shown, split: Split) -> Iterator[Series]:
         start = next((value for row, value in known if row.num_ingredients == 0), start)
         if points := [(row, value) for row, value in known if row.num_ingredients > 0]:
             yield _line(sweep, curve.method, split, points)
-    if start is not None:
-        label = LABEL if sweep.alone else f"{sweep.title}: {LABEL.lower()}"
-        colour = GREY if sweep.alone else sweep.colour
-        hover = [f"<b>{escape(label)}</b><br>{split} {percent(start)} %"]
-        yield Series(label, colour, "+", "cross-thin", x=[0], y=[100 * start], line=None, hover=hover)
+    if start is not None and sweep.alone:
+        hover = [f"<b>{escape(LABEL)}</b><br>{split} {percent(start)} %"]
+        yield Series(LABEL, GREY, *_START, x=[0], y=[100 * start], line=None, hover=hover)
 
 
 def _line(sweep: Shown, method: str, split: Split, points: Sequence[tuple[CostRecord, float]]) -> Series:
     look, unit = sweep.look_of(method), sweep.look.unit
-    bounds = [pair for _, value in points if (pair := sweep.bounds(value, split))]
+    bounds = sweep.all_bounds([value for _, value in points], split)
     return Series(
         *look,
         x=[row.gpu_hours for row, _ in points],
@@ -76,12 +75,12 @@ def soups(sweeps: Sequence[Shown], split: Split) -> LinePlot:
         for soup in sweep.look.soups:
             best[soup.method] = max(best.get(soup.method, -1.0), soup.scores.get(split, -1.0))
     methods = sorted(best, key=lambda method: -best[method])
-    labels = {method: label for sweep in sweeps for method, label in sweep.look.labels.items()}
+    labels = sweeps[0].labels if sweeps else {}
     series = []
     for sweep in sweeps:
         values = {soup.method: soup.scores[split] for soup in sweep.look.soups if split in soup.scores}
         order = [method for method in methods if method in values]
-        bounds = [pair for method in order if (pair := sweep.bounds(values[method], split))]
+        bounds = sweep.all_bounds([values[method] for method in order], split)
         if order:
             series.append(
                 Series(
@@ -108,8 +107,12 @@ def soups(sweeps: Sequence[Shown], split: Split) -> LinePlot:
 
 
 def line_figure(plot: LinePlot) -> go.Figure:
-    """A plot as a plotly figure; what a person zoomed to stays while points are added."""
+    """A plot as a plotly figure; what a person zoomed to stays while points are added.
+
+    A starting point, far below all else, is drawn once its name is touched.
+    """
     figure = draw(plot)
+    figure.update_traces(visible="legendonly", selector={"marker.symbol": _START[1]})
     figure.update_layout(uirevision="|".join(series.label for series in plot.series), showlegend=len(plot.series) > 1)
     return figure
 
@@ -151,7 +154,7 @@ def parallel(sweeps: Sequence[Shown], split: Split) -> go.Figure | None:
         template={},
         paper_bgcolor="rgba(0,0,0,0)",
         font={"color": GREY, "family": "system-ui, sans-serif"},
-        margin={"l": 50, "r": 50, "t": 50, "b": 20},
+        margin={"l": 70, "r": 60, "t": 75, "b": 20},
         uirevision="|".join(sweep.title for sweep in sweeps),
     )
     return figure

@@ -27,7 +27,8 @@ from pipeline.report.formats import capital, percent
 logger = logging.getLogger(__name__)
 
 _TICK = 5000  # milliseconds
-_AXIS = 92  # pixels of a parallel coordinate at least: narrower, their names run into each other
+_AXIS = 110  # pixels of a parallel coordinate at least: narrower, their names run into each other
+_ZOOM = ("zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d")
 _LOOPBACK = ["localhost", "127.0.0.1", "::1"]
 
 _INDEX = Template("""<!DOCTYPE html>
@@ -98,7 +99,6 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
     )(lambda **given: _update(reader, boot, **given))
     app.clientside_callback(_LOST, Output("lost", "children"), Input("tick", "n_intervals"), Input("beat", "data"))
 
-    @app.server.get("/csv/<table>")
     def take_away(table: str) -> Response:
         if table not in CSV_TABLES:
             abort(404)
@@ -106,12 +106,13 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
         headers = {"Content-Disposition": f'attachment; filename="{table}.csv"'}
         return Response(text, mimetype="text/csv", headers=headers)
 
-    @app.server.after_request
     def protect(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = _POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
+    app.server.add_url_rule("/csv/<table>", view_func=take_away)
+    app.server.after_request(protect)
     return app
 
 
@@ -160,7 +161,7 @@ def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
                             html.Div(
                                 [
                                     _radio(
-                                        "split", "Accuracy on", [(name, capital(name)) for name in SPLITS], "select"
+                                        "split", "Measured on", [(name, capital(name)) for name in SPLITS], "select"
                                     ),
                                     _radio("picture", "Pictures as", [("png", "PNG"), ("svg", "SVG")], "png"),
                                 ],
@@ -193,8 +194,9 @@ def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
 
 
 _ABOUT_CURVES = (
-    "Soups of the first trials in search order, against what all trials so far cost. Areas are 95 % intervals (Wilson's) "
-    "for the size of the split. Select decides, test is only looked at. The camera in a chart's corner saves a picture."
+    "Soups of the first trials in search order, against what all trials so far cost. Areas are 95 % intervals "
+    "(Wilson's) for the size of the split. Select decides, test is only looked at. Touch a name to hide or show its "
+    "line; the camera in a chart's corner saves a picture."
 )
 
 
@@ -280,13 +282,14 @@ def _update(
     known, before = reader.state(chosen or []), before or {}
     answer: dict[str, Any] = dict.fromkeys(_OUTPUTS, no_update)
     answer |= {"status": _status(known), "away": _away(known), "beat": time.time()}
-    listed = [boot, *([sweep.sweep_id, status_of(sweep), _came_to(sweep)] for sweep in known.sweeps)]
-    page = [boot, split, order, picture, list(known.stamps.items())]
-    listed, page = (str(what) for what in (listed, page))
+    listed = str([boot, *([sweep.sweep_id, status_of(sweep), _came_to(sweep)] for sweep in known.sweeps)])
+    page = str([boot, split, order, picture, list(known.stamps.items()), bool(known.sweeps)])
     if listed != before.get("list"):
         answer["options"] = _options(known)
     if page != before.get("page"):
         answer |= _draw(shown(known.looks), split, order, picture)
+        if not known.looks:
+            answer["facts"] = "Choose a sweep." if known.sweeps else "The registry has no sweep yet."
     answer["before"] = {"list": listed, "page": page}
     return answer
 
@@ -321,9 +324,11 @@ def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> di
     for name, text in missing.items():
         there = name in figures
         answer[f"{name}_figure"] = figures.get(name, {})
-        answer[f"{name}_config"] = _config(f"{name}-{split}", picture)
+        answer[f"{name}_config"] = _config(f"{name}-{split}", () if name == "parallel" else _ZOOM, picture)
         answer[f"{name}_missing"] = "" if there else text
         answer[f"{name}_style"] = {} if there else {"display": "none"}
+    if "curves" in figures:  # on a phone every name of the legend takes a line
+        answer["curves_style"] = {"minHeight": f"{19 + 1.6 * len(figures['curves'].data):.1f}rem"}
     if coordinates is not None:
         answer["parallel_style"] = {"minWidth": f"{_AXIS * len(coordinates.data[0].dimensions)}px"}
     answer |= {
@@ -335,13 +340,17 @@ def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> di
     return answer | {f"{table}_csv": f"/csv/{table}?{query}" for table in CSV_TABLES}
 
 
-def _config(name: str, picture: str) -> dict[str, Any]:
-    """Of plotly: its bar has the camera and the zoom alone, always there, as a finger hovers over nothing."""
+def _config(name: str, buttons: Sequence[str], picture: str) -> dict[str, Any]:
+    """Of plotly: its bar has these buttons alone (by itself it has one that sends the chart to a server of Plotly's).
+
+    It is always there, as a finger hovers over nothing.
+    """
     return {
         "displayModeBar": True,
         "displaylogo": False,
         "responsive": True,
-        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        "modeBarButtons": [["toImage"], *([list(buttons)] if buttons else [])],
+        "plotlyServerURL": "",
         "toImageButtonOptions": {"format": picture, "filename": name, "scale": 2},
     }
 

@@ -24,7 +24,8 @@ _KEPT = 12  # sweeps
 class State:
     """What is known: the sweeps, the latest first, and by id those that were asked for and could be read.
 
-    ``stamps`` change with the looks. ``read`` is when (seconds since 1970). ``away`` says why that is long ago, None while the registry answers.
+    ``stamps`` change with the looks.
+    ``read`` is when (seconds since 1970). ``away`` says why that is long ago, None while the registry answers.
     """
 
     sweeps: tuple[WatchedSweep, ...]

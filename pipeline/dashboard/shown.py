@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+import scipy.stats  # noqa: F401  `interval` would import it when the first page is waiting
+
 from pipeline.metrics import ACCURACY
 from pipeline.registry import Look, WatchedSweep
 from pipeline.report.intervals import interval
@@ -15,11 +17,12 @@ SPLITS: tuple[Split, ...] = ("select", "test")
 
 
 class Shown(NamedTuple):
-    """A sweep on the page; ``alone`` if there is no other."""
+    """A sweep on the page; ``alone`` if there is no other. ``labels`` are those of the methods of all of them."""
 
     title: str
     colour: str
     look: Look
+    labels: Mapping[str, str]
     alone: bool
 
     @property
@@ -29,13 +32,18 @@ class Shown(NamedTuple):
 
     def look_of(self, method: str) -> MethodStyle:
         """How a method is drawn: in its own colour, among other sweeps in that of its sweep."""
-        look = style(method, self.look.labels)
+        look = style(method, self.labels)
         return look if self.alone else look._replace(label=f"{self.title}: {look.label}", colour=self.colour)
 
     def bounds(self, score: float, split: Split) -> tuple[float, float] | None:
         """The 95 % interval of an accuracy on a split; None of another metric, or where the size is not known."""
         size = self.look.sweep.sizes.get(split)
         return interval(score, size) if size and self.metric == ACCURACY and 0 <= score <= 1 else None
+
+    def all_bounds(self, scores: Sequence[float], split: Split) -> list[tuple[float, float]]:
+        """The intervals of all ``scores``; none where one of them has none."""
+        found = [bounds for score in scores if (bounds := self.bounds(score, split))]
+        return found if len(found) == len(scores) else []
 
 
 def titles(sweeps: Sequence[WatchedSweep]) -> dict[str, str]:
@@ -50,8 +58,9 @@ def titles(sweeps: Sequence[WatchedSweep]) -> dict[str, str]:
 def shown(looks: Mapping[str, Look]) -> list[Shown]:
     """The sweeps of a page in the order given."""
     named = titles([look.sweep for look in looks.values()])
+    labels = {method: label for look in looks.values() for method, label in look.labels.items()}
     return [
-        Shown(named[sweep_id], RUN_COLOURS[number % len(RUN_COLOURS)], look, len(looks) == 1)
+        Shown(named[sweep_id], RUN_COLOURS[number % len(RUN_COLOURS)], look, labels, len(looks) == 1)
         for number, (sweep_id, look) in enumerate(looks.items())
     ]
 

@@ -13,8 +13,9 @@ html:root { --Dash-Fill-Interactive-Strong: var(--accent); --Dash-Fill-Interacti
 .alert:empty, p.note:empty { display: none; }
 .sweeps { max-height: 14rem; overflow: auto; border: 1px solid var(--line); border-radius: 8px; padding: .5rem .75rem;
   margin-bottom: 1rem; }
-.sweeps label { display: flex; align-items: baseline; gap: .5rem; padding: .25rem 0; overflow-wrap: anywhere; }
-.sweeps label > span > * { margin-right: .6rem; }
+.sweeps label { display: flex; align-items: baseline; gap: .5rem; padding: .25rem 0; overflow-wrap: anywhere;
+  white-space: normal; }
+.sweeps b, .sweeps .state { margin-right: .6rem; }
 .state { border: 1px solid var(--line); border-radius: 1rem; padding: 0 .5rem; font-size: .85rem; color: var(--soft); }
 .state.running { border-color: var(--accent); color: var(--accent); }
 .soft { color: var(--soft); font-size: .9rem; }
@@ -27,10 +28,17 @@ article { border: 1px solid var(--line); border-radius: 8px; padding: .75rem 1re
 article h3 { margin: 0; overflow-wrap: anywhere; }
 article h3 a { font-weight: 400; font-size: .9rem; }
 article .facts { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); margin: .5rem 0 .75rem; }
+.dash-graph.chart { height: 27rem !important; }  /* Dash gives it 100 % of a box without a height */
+.parcoords .axis-extent { display: none; }  /* logarithms, where an axis has them */
 .wide { max-height: none; margin-bottom: 1rem; }
+thead th { min-width: 4.5rem; }
+.parcoords text { text-shadow: none !important; }
 .modebar-btn path { fill: var(--soft) !important; }
 .modebar-btn:hover path { fill: var(--accent) !important; }
 .modebar-group { background: transparent !important; }
-@media (max-width: 40rem) { article .facts { grid-template-columns: 1fr; } }
+@media (max-width: 40rem) {
+  .dash-graph.chart { height: 22rem !important; }
+  article .facts { grid-template-columns: 1fr; }
+}
 """
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from pipeline.dashboard.shown import SPLITS, Shown
+from pipeline.dashboard.shown import SPLITS, Shown, units_of
 from pipeline.records import CostRecord, IngredientRecord, Scalar, cost_unit, costs, title_of
 from pipeline.records.hyperparameters import compared, shown
 from pipeline.registry import RunningTrial, WatchedCurve, WatchedSweep
@@ -42,7 +42,7 @@ class Table:
 
 def moment(milliseconds: float) -> str:
     """A time of the registry, on the clock of this machine."""
-    return f"{datetime.fromtimestamp(milliseconds / 1000).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    return f"{datetime.fromtimestamp(milliseconds / 1000).astimezone():%Y-%m-%d %H:%M %Z}"
 
 
 def status_of(sweep: WatchedSweep) -> str:
@@ -76,7 +76,7 @@ def facts_of(sweep: Shown) -> Iterator[tuple[str, str]]:
         yield "Stopped by its rule", reason
     champion = look.sweep.origin.get("champion")
     if champion:
-        text = style(champion, look.labels).label
+        text = style(champion, sweep.labels).label
         soup = next((soup for soup in look.soups if soup.method == champion), None)
         for split in SPLITS:
             if soup is not None and split in soup.scores:
@@ -114,7 +114,7 @@ def _per_hours(rule: Mapping[str, Any]) -> float:
 
 
 def gains(sweeps: Sequence[Shown]) -> Table:
-    """What the stop rule sees: what each point of the curves gained on `select` since the one before, the last first."""
+    """What the stop rule sees: what each point of the curves gained on `select`, the last first."""
     several = len(sweeps) > 1
     rows: list[list[Cell]] = []
     for sweep in sweeps:
@@ -125,10 +125,11 @@ def gains(sweeps: Sequence[Shown]) -> Table:
         *([Column("Sweep", False)] if several else []),
         Column("Method", False),
         *map(Column, ("Ingredients", "Cost", "Select %", "Gain, pp", "95 % interval")),
-        Column(f"Upper end per {' or '.join(sorted(per))} hours, pp"),
+        Column("Upper end, pp"),
         Column("Against the rule", False),
     ]
-    return Table("Gain on select from point to point, the last first", columns, rows[:MOST_ROWS])
+    what = f"the upper end for {' or '.join(sorted(per))} {units_of(sweeps)}"
+    return Table(f"Gain on select from point to point, the last first; {what}", columns, rows[:MOST_ROWS])
 
 
 def _rule_hours(sweep: Shown) -> float:
@@ -139,7 +140,7 @@ def _rule_hours(sweep: Shown) -> float:
 def _gains_of(sweep: Shown, curve: WatchedCurve) -> list[list[Cell]]:
     rule = sweep.look.setting("search", "stop")
     least = _number(rule.get("min_gain")) if isinstance(rule, Mapping) else None
-    label = style(curve.method, sweep.look.labels).label
+    label = style(curve.method, sweep.labels).label
     rows: list[list[Cell]] = []
     below = 0
     before: CostRecord | None = None
@@ -220,7 +221,7 @@ def soups(sweeps: Sequence[Shown]) -> Table:
     several, rows, marked = len(sweeps) > 1, list[list[Cell]](), set[int]()
     for sweep in sweeps:
         for soup in sorted(sweep.look.soups, key=lambda soup: -soup.scores.get("select", soup.scores.get("val", -1.0))):
-            cells: list[Cell] = [Link(style(soup.method, sweep.look.labels).label, sweep.look.sweep.page(soup.run_id))]
+            cells: list[Cell] = [Link(style(soup.method, sweep.labels).label, sweep.look.sweep.page(soup.run_id))]
             for split in SPLITS:
                 value = soup.scores.get(split)
                 bounds = None if value is None else sweep.bounds(value, split)

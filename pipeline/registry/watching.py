@@ -6,6 +6,7 @@ happened since.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ class Look:
     labels: Mapping[str, str] = field(default_factory=dict)
     last_end: int = 0
 
-    @property
+    @functools.cached_property
     def unit(self) -> str:
         """What its costs count in."""
         return cost_unit(self.trials.values())
@@ -219,7 +220,7 @@ def _trials(
         known, last_end = dict(before.trials), before.last_end
         since = f"attributes.end_time >= {last_end - _OVERLAP}"
         conditions = [f"{role} and attributes.status = '{_RUNNING}'", f"{role} and {since}"]
-    running = {}
+    running = dict[str, RunningTrial]()
     for run in (run for condition in conditions for run in sweep.runs(client, condition)):
         run_id, row = str(run.info.run_id), row_of(run)
         known.pop(run_id, None)
@@ -298,7 +299,7 @@ def _soups(sweep: WatchedSweep) -> Iterator[WatchedSoup]:
         if is_deleted(soup.run):
             continue
         metrics = dict(soup.run.data.metrics)
-        scores = {}
+        scores = dict[str, float]()
         for split in _SPLITS:
             for name in (sweep.metric(f"{split}_score"), f"{split}_accuracy"):
                 if name in metrics:
