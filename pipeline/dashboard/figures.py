@@ -172,7 +172,7 @@ def _axis(label: str, values: Sequence[Scalar]) -> dict[str, object]:
             "label": label,
             "values": [names.index(str(value)) for value in values],
             "tickvals": list(range(len(names))),
-            "ticktext": [name if len(name) <= 18 else f"{name[:17]}…" for name in names],
+            "ticktext": [name if len(name) <= 20 else f"{name[:19]}…" for name in names],
         }
     numbers = [float(value) for value in values if isinstance(value, int | float)]
     low, high = min(numbers), max(numbers)

@@ -1,13 +1,10 @@
 """Sweeps in a real registry, written by what writes them in a run, without the run."""
 
-import sys
 from pathlib import Path
 
 from mlflow.entities import Metric
-from samples import hyperparameters
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "report"))
 from report_records import a_run, a_sweep, the_costs, the_soups
+from samples import hyperparameters
 
 from pipeline.config.yaml_text import dump_yaml
 from pipeline.records import EpochRecord, LineageRecord

@@ -1,0 +1,276 @@
+"""What the page shows of what was read: figures, tables, files to take away."""
+
+import csv
+import io
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+from report_records import a_sweep, an_ingredient
+
+from pipeline.dashboard import Reader, make_app
+from pipeline.dashboard import page as page_module
+from pipeline.dashboard.figures import curves, line_figure, parallel, soups
+from pipeline.dashboard.shown import shown
+from pipeline.dashboard.tables import MOST_ROWS, Link, csv_of, facts_of, gains, trials
+from pipeline.dashboard.tables import soups as soups_table
+from pipeline.registry import list_sweeps, look
+from pipeline.report.intervals import interval
+
+
+@pytest.fixture(scope="module")
+def looks(made):
+    return {sweep.sweep_id: look(sweep) for sweep in list_sweeps(made.uri)}
+
+
+@pytest.fixture
+def digits(looks):
+    return shown({"sweep-1": looks["sweep-1"]})
+
+
+def changed(looks, **values):
+    return shown({"sweep-1": replace(looks["sweep-1"], **values)})
+
+
+def texts(table):
+    return [[cell.text if isinstance(cell, Link) else cell for cell in row] for row in table.rows]
+
+
+@pytest.mark.parametrize(("split", "size"), [("select", 100), ("test", 497)])
+def test_a_curve_has_the_intervals_of_its_split(digits, split, size):
+    plot = curves(digits, split)
+    greedy, mehl, start = plot.series
+    assert [series.label for series in plot.series] == ["greedy", "mehl-plus", "Starting point"]
+    assert start.y == pytest.approx([62.0 if split == "select" else 61.37])
+    assert greedy.colour != mehl.colour
+    points = [point for point in digits[0].look.curves[0].points if point.num_ingredients]
+    assert greedy.x == [point.gpu_hours for point in points]
+    for point, low, high in zip(points, greedy.low, greedy.high, strict=True):
+        bounds = interval(getattr(point, f"{split}_accuracy"), size)
+        assert (low, high) == pytest.approx([100 * bound for bound in bounds])
+    assert greedy.band
+    assert "CPU core hours" in plot.x_title
+
+
+def test_another_metric_has_no_interval(looks):
+    sweep = looks["sweep-1"].sweep
+    other = changed(looks, sweep=replace(sweep, origin={**sweep.origin, "metric": "macro_f1"}))
+    plot = curves(other, "select")
+    assert plot.series[0].low == []
+    assert plot.y_title == "Select macro f1 (%)"
+
+
+def test_overlaid_sweeps_have_a_colour_each_and_methods_their_markers(looks):
+    plot = curves(shown(looks), "test")
+    assert [series.label for series in plot.series] == [
+        "digits: Greedy soup", "digits: MEHL-Soup+", "cifar: Greedy soup", "cifar: MEHL-Soup+"
+    ]  # fmt: skip
+    one, two, three, four = plot.series
+    assert one.colour == two.colour != three.colour == four.colour
+    assert one.symbol == three.symbol != two.symbol == four.symbol
+
+
+def test_what_a_name_holds_is_text(looks):
+    sweep = looks["sweep-1"].sweep
+    other = replace(looks["sweep-1"], sweep=replace(sweep, name="<b onclick=x>"))
+    plot = curves(shown({"sweep-1": other, "sweep-0": looks["sweep-0"]}), "test")
+    assert "<b onclick" not in plot.series[0].hover[0]
+
+
+def test_new_points_leave_the_zoom(looks, digits):
+    fewer = [replace(curve, points=curve.points[:3]) for curve in looks["sweep-1"].curves]
+    before, after = line_figure(curves(changed(looks, curves=fewer), "test")), line_figure(curves(digits, "test"))
+    assert len(before.data[-2].x) < len(after.data[-2].x)
+    assert before.layout.uirevision == after.layout.uirevision
+
+
+def test_parallel_coordinates_of_what_differs(looks):
+    (trace,) = parallel(shown({"sweep-0": looks["sweep-0"]}), "test").data
+    axes = {axis.label: axis for axis in trace.dimensions}
+    assert list(axes) == ["Learning rate", "Augmentation", "CPU core hours", "Test %"]
+    rows = [row for row in looks["sweep-0"].trials.values() if row.test_accuracy is not None]
+    assert list(axes["Test %"]["values"]) == pytest.approx([100 * row.test_accuracy for row in rows])
+    ticks = dict(zip(axes["Learning rate"].tickvals, axes["Learning rate"].ticktext, strict=True))
+    assert ticks[-5] == "1e-05", "on a logarithmic axis"
+    assert axes["Augmentation"].ticktext == ("RandAugment n=2 m=9", "minimal")
+    assert list(trace.line.color) == list(axes["Test %"]["values"])
+
+
+def test_no_parallel_coordinates_without_a_score(looks):
+    assert parallel(changed(looks, trials={}), "test") is None
+
+
+def test_soups_side_by_side(looks):
+    plot = soups(shown(looks), "select")
+    assert plot.ticks[0] == "MEHL-Soup+"
+    (series,) = plot.series
+    assert series.label == "cifar"
+    assert series.y[0] == pytest.approx(97)
+    assert series.low[0] < 97 < series.high[0]
+    table = soups_table(shown(looks))
+    rows = texts(table)
+    assert rows[0][:4] == ["cifar", "MEHL-Soup+", "97.00", "91.55 to 98.97"]
+    assert table.marked == {0}, "the champion"
+
+
+def test_what_a_sweep_is_at(digits):
+    facts = dict(facts_of(digits[0]))
+    assert facts["Trials"] == "16 finished, 1 failed, 1 rejected, 2 running of 24"
+    assert facts["Cost of the trials that ended"].startswith("0.0326 CPU core hours")
+    assert facts["Price"] == "0.0815 in money, at 2.5 an hour"
+    assert facts["Budget"] == "0.0326 of 0.05 CPU core hours (65 %)"
+    assert facts["Budget, in money"] == "0.0815 of 0.2 (41 %)"
+    assert "stays below 1.00 pp" in facts["Stop rule"]
+    assert "Stopped by its rule" not in facts
+
+
+def test_a_sweep_that_its_rule_stopped(looks):
+    sweep = looks["sweep-0"].sweep
+    (stopped,) = shown(
+        {"sweep-0": replace(looks["sweep-0"], sweep=replace(sweep, origin={**sweep.origin, "stopped": "no gain"}))}
+    )
+    facts = dict(facts_of(stopped))
+    assert facts["Stopped by its rule"] == "no gain"
+    assert facts["Status"].startswith("stopped by its rule")
+    assert facts["Champion"] == "MEHL-Soup+, select 97.00 %, test 95.57 %"
+
+
+def test_what_the_stop_rule_sees(digits):
+    greedy = [row for row in texts(gains(digits)) if row[0] == "greedy"]
+    assert [row[1] for row in greedy] == ["16", "12", "8", "4"], "the last first"
+    assert [row[7] for row in greedy] == ["below 1.00, 2 in a row", "below 1.00, 1 in a row", "not below 1.00", "-"]
+    before, after = digits[0].look.curves[0].points[1:3]
+    upper = 100 * 0.03 / (after.gpu_hours - before.gpu_hours) * 0.005
+    assert greedy[2][6] == f"{upper:+.2f}"
+    assert greedy[2][5] == "-1.00 to +3.00"
+
+
+def test_without_a_rule_and_without_settings(looks):
+    bare = changed(looks, settings={})
+    assert {"Budget", "Price", "Stop rule"} & dict(facts_of(bare[0])).keys() == set()
+    assert {row[7] for row in texts(gains(bare))} == {"-"}
+
+
+def test_trials_come_running_ones_first(looks, digits):
+    rows = texts(trials(digits, "newest"))
+    assert [row[0] for row in rows[:4]] == ["19", "18", "17", "16"]
+    assert rows[1][1].endswith("training loss 0.7")
+    best = texts(trials(digits, "best"))
+    scores = [float(row[3]) for row in best if row[3] != "-"]
+    assert scores == sorted(scores, reverse=True)
+    assert best[2][3] == f"{max(scores):.2f}"
+    failed = next(row for row in rows if row[0] == "5")
+    assert failed[1].startswith("failed: out of memory")
+
+
+def test_a_long_table_of_trials_says_what_it_leaves_out(looks):
+    many = changed(looks, trials={str(row.trial_index): row for row in a_sweep(MOST_ROWS + 50)})
+    table = trials(many, "newest")
+    assert len(table.rows) == MOST_ROWS
+    assert f"{MOST_ROWS + 52} trials" in table.caption
+    assert "the CSV has all" in table.caption
+
+
+def test_runs_are_linked_where_the_registry_has_an_address(looks, digits):
+    assert {cell.address for row in trials(digits, "newest").rows for cell in row if isinstance(cell, Link)} == {None}
+    sweep = replace(looks["sweep-1"].sweep, tracking_uri="https://me:secret@mlflow.example/base/", experiment_id="7")
+    linked = trials(changed(looks, sweep=sweep), "newest")
+    run_id = looks["sweep-1"].running[-1].run_id
+    assert linked.rows[0][0] == Link("19", f"https://mlflow.example/base/#/experiments/7/runs/{run_id}")
+
+
+def read_csv(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_everything_can_be_taken_away(made):
+    app = make_app(Reader(made.uri))
+    client = app.server.test_client()
+
+    def fetch(table):
+        answer = client.get(f"/csv/{table}?sweep=sweep-0&sweep=sweep-1", headers={"Host": "localhost"})
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{table}.csv"'
+        return read_csv(answer.text)
+
+    rows = fetch("trials")
+    assert [row["sweep"] for row in rows] == ["cifar"] * 18 + ["digits"] * 20
+    assert (rows[0]["lr"], rows[-1]["status"]) == (repr(a_sweep()[0].hyperparameters["lr"]), "running")
+    points = fetch("curves")
+    assert len(points) == 20
+    assert (points[1]["method"], points[1]["unit"]) == ("greedy", "CPU core hours")
+    assert float(points[1]["select_low"]) < float(points[1]["select_accuracy"]) < float(points[1]["select_high"])
+    assert [row["method"] for row in fetch("soups")] == [soup.method for soup in page_soups(made)]
+    assert client.get("/csv/passwords", headers={"Host": "localhost"}).status_code == 404
+
+
+def page_soups(made):
+    return next(look(sweep).soups for sweep in list_sweeps(made.uri) if sweep.name == "cifar")
+
+
+def test_only_this_machine_is_answered_and_nothing_is_loaded_from_elsewhere(made):
+    client = make_app(Reader(made.uri)).server.test_client()
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    answer = client.get("/", headers={"Host": "127.0.0.1:8050"})
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "http://" not in answer.text.replace("http-equiv", "")
+    assert "https://" not in answer.text
+    asked = make_app(Reader(made.uri), loopback=False).server.test_client()
+    assert asked.get("/", headers={"Host": "cluster.example"}).status_code == 200
+
+
+def test_nothing_can_be_sent_to_plotly(looks):
+    answer = page_module._draw(shown(looks), "test", "newest", "svg")
+    for name in ("curves", "parallel", "soups"):
+        config = answer[f"{name}_config"]
+        assert config["modeBarButtons"][0] == ["toImage"]
+        assert "sendChartToCloud" not in json.dumps(config)
+        assert config["plotlyServerURL"] == ""
+        assert config["toImageButtonOptions"]["format"] == "svg"
+
+
+def ask(reader, **values):
+    given = {"tick": 0, "chosen": ["sweep-1"], "split": "select", "order": "newest", "picture": "png", "before": None}
+    return page_module._update(reader, "boot", **(given | values))
+
+
+def test_a_page_is_drawn_again_when_something_changed(registry, monkeypatch):
+    monkeypatch.setattr("pipeline.dashboard.reader._PAUSE", 0.0)
+    monkeypatch.setattr("pipeline.dashboard.reader._SHARE", 0.0)
+    reader = Reader(registry.uri)
+    reader.first()
+    first = ask(reader)
+    again = ask(reader, before=first["before"])
+    assert {name for name, value in again.items() if value is not page_module.no_update} == {
+        "status", "away", "beat", "before"
+    }  # fmt: skip
+    assert ask(reader, before=first["before"], split="test")["curves_figure"] is not page_module.no_update
+    sweep = reader.state([]).sweeps[0]
+    sweep.client().set_tag(sweep.run_id, "stopped", "no gain")
+    sweep.client().set_terminated(sweep.run_id)
+    changed = ask(reader, before=again["before"])
+    assert "stopped by its rule" in str(changed["options"])
+    assert "no gain" in str(changed["facts"])
+
+
+def test_a_registry_without_sweeps(store_uri):
+    reader = Reader(store_uri)
+    reader.first()
+    answer = ask(reader, chosen=None)
+    assert answer["facts"] == "The registry has no sweep yet."
+    assert answer["curves_style"] == {"display": "none"}
+    assert page_module._first(reader.state([]), []) == []
+
+
+def test_a_mistake_of_ours_is_told_once(caplog):
+    tell = page_module._Errors()
+    with caplog.at_level(logging.ERROR, "pipeline"):
+        for _ in range(3):
+            tell(ValueError("no such column"))
+    assert len(caplog.records) == 1
+
+
+def test_csv_of_trials_of_different_trainers(looks):
+    own = {"a": an_ingredient(0, shrink=0.5), "b": an_ingredient(1)}
+    rows = read_csv(csv_of("trials", changed(looks, trials=own, running=())))
+    assert [row["shrink"] for row in rows] == ["0.5", ""]
