@@ -119,5 +119,5 @@ def _serve(app: Any, place: socket.socket, store: str) -> None:
     if not _is_loopback(place):
         logger.warning("whoever reaches %s may read what is in the registry: there is no password", host)
     server = make_server(host, port, app.server, threaded=True, fd=place.fileno())
-    logger.info("%s: http://%s:%d (Ctrl-C ends it)", store, f"[{host}]" if ":" in host else host, port)
+    logger.info("showing %s at http://%s:%d (Ctrl-C ends it)", store, f"[{host}]" if ":" in host else host, port)
     server.serve_forever()

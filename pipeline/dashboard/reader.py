@@ -10,14 +10,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import first_line
+from pipeline.errors import first_line, shortened
 from pipeline.registry import Look, WatchedSweep, list_sweeps, look
 
 logger = logging.getLogger(__name__)
 
 _PAUSE = 4.0  # seconds after a read before the next
-_SHARE = 9  # a read is followed by a pause of so many times what it took: at most a tenth of a core
+_SHARE = 9  # a read is followed by a pause of so many times what it took of this processor: at most a tenth of a core
 _KEPT = 12  # sweeps
+_LONGEST = 300  # letters of what a library says
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Reader:
         return {sweep.sweep_id: sweep for sweep in self._sweeps if not sweep.unreadable}
 
     def _refresh(self, chosen: Sequence[str]) -> None:
-        start = time.monotonic()
+        start = time.thread_time()
         try:
             self._sweeps = tuple(list_sweeps(self.tracking_uri))
             for one, sweep in self._readable().items():
@@ -87,8 +88,8 @@ class Reader:
             self._read = time.time()
             self._tell(None)
         except Exception as error:  # whatever befalls a store: the page stays, with what was read last
-            self._tell(first_line(error) or type(error).__name__)
-        self._due = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - start))
+            self._tell(shortened(first_line(error), _LONGEST) or type(error).__name__)
+        self._due = time.monotonic() + max(_PAUSE, _SHARE * (time.thread_time() - start))
 
     def _look(self, sweep: WatchedSweep) -> None:
         """Read a sweep unless it has ended and is as it was read."""

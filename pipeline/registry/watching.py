@@ -59,8 +59,8 @@ class WatchedSweep(Sweep):
     unreadable: str = ""
 
     def client(self, patience: float | None = None) -> MlflowClient:
-        """A connection from this process; a store that is away is not waited for."""
-        return only_reading(self.tracking_uri)
+        """A connection from this process to the store that has just listed it; one that is away is not waited for."""
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     def page(self, run_id: str) -> str | None:
         """The address of a run in MLflow's UI; None of a database, which has no address in a browser."""
@@ -135,17 +135,12 @@ class Look:
         return value
 
 
-def only_reading(tracking_uri: str) -> MlflowClient:
-    """As `connect`, which would make a SQLite database where there is none; that raises RegistryError here."""
-    path = sqlite_path(tracking_uri)
-    if path is not None and not path.exists():
-        raise RegistryError(f"--tracking-uri: there is no {path}; give the store of a run")
-    return connect(tracking_uri)
-
-
 def list_sweeps(tracking_uri: str) -> list[WatchedSweep]:
     """All sweeps of the registry that are not in the bin, the latest first; raises RegistryError."""
-    client = only_reading(tracking_uri)
+    path = sqlite_path(tracking_uri)
+    if path is not None and not path.exists():  # `connect` would make it
+        raise RegistryError(f"--tracking-uri: there is no {path}; give the store of a run")
+    client = connect(tracking_uri)
     runs = search(client, experiment_ids(client, ViewType.ACTIVE_ONLY), "tags.role = 'sweep'")
     sweeps = [_listed(tracking_uri, run) for run in runs if not is_deleted(run) and run.data.tags.get("sweep_id")]
     return sorted(sweeps, key=lambda sweep: -sweep.started)

@@ -12,8 +12,8 @@ import pytest
 from program import ROOT, Background, environment, needs_mlflow, wait_for
 from servers import sqlite_server
 
-for _folder in ("report", "dashboard"):
-    sys.path.append(str(ROOT / "tests" / _folder))
+sys.path.append(str(ROOT / "tests" / "report"))
+sys.path.append(str(ROOT / "tests" / "dashboard"))
 from made_registry import finished_sweep, running_sweep
 from report_browser import CHROMIUM, chromium
 from report_records import an_ingredient
@@ -51,7 +51,7 @@ def dashboard(server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(dashboard):
-    return next(word for word in dashboard.output().split() if word.startswith("http://127.0.0.1"))
+    return [word for word in dashboard.output().split() if word.startswith("http://127.0.0.1")][-1]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,9 @@ def test_the_page(page, url, width, dark, tmp_path):
     for name in ("curves", "parallel"):
         assert page.value(f"document.querySelector('#{name}').getBoundingClientRect().height") > 300
     assert page.value(_COUNT.format("#curves .js-fill")) == 2, "a band for each line"
-    assert "cloud" not in page.value("document.body.innerHTML").lower()
+    buttons = page.value("[...document.querySelectorAll('.modebar-btn')].map(one => one.dataset.title)")
+    assert any("Download plot" in button for button in buttons)
+    assert not any("Share" in button for button in buttons), "it would send the chart to Plotly"
     page.screenshot(tmp_path / f"dashboard-{width}-{'dark' if dark else 'light'}.png")
 
 
@@ -170,7 +172,7 @@ def test_it_ends_and_the_page_says_so(page, url, dashboard, tmp_path):
     assert dashboard.listens_on() == {"127.0.0.1"}
     visit(page, url)
     dashboard.process.send_signal(signal.SIGINT)
-    assert dashboard.process.wait(60) == 130
+    assert dashboard.process.wait(60) == 0
     assert "Traceback" not in dashboard.output()
     wait_for_text(page, "#lost", "has not answered since", 90)
     assert "finished" in text_of(page, "#facts")
