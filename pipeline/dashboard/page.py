@@ -10,7 +10,7 @@ from datetime import datetime
 from string import Template
 from typing import Any
 
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from flask import Response, abort, request
 
 from pipeline.dashboard.figures import curves, line_figure, parallel
@@ -27,8 +27,8 @@ from pipeline.report.formats import capital, percent
 logger = logging.getLogger(__name__)
 
 _TICK = 5000  # milliseconds
-_AXIS = 110  # pixels of a parallel coordinate at least: narrower, their names run into each other
-_ZOOM = ("zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d")
+_AXIS = 140  # pixels of a parallel coordinate at least: narrower, their names run into each other
+_ZOOM = ("zoom2d", "pan2d", "resetScale2d")
 _LOOPBACK = ["localhost", "127.0.0.1", "::1"]
 
 _INDEX = Template("""<!DOCTYPE html>
@@ -96,7 +96,7 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
             "picture": Input("picture", "value"),
             "before": State("before", "data"),
         },
-    )(lambda **given: _update(reader, boot, **given))
+    )(lambda tick, **given: _update(reader, boot, anew=ctx.triggered_id == "tick", **given))
     app.clientside_callback(_LOST, Output("lost", "children"), Input("tick", "n_intervals"), Input("beat", "data"))
 
     def take_away(table: str) -> Response:
@@ -129,7 +129,7 @@ class _Errors:
 
 
 def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
-    known = reader.state([])
+    known = reader.state([], anew=True)
     return html.Div(
         [
             html.Header(
@@ -271,15 +271,15 @@ def _update(
     reader: Reader,
     boot: str,
     *,
-    tick: int | None,
+    anew: bool,
     chosen: list[str] | None,
     split: Split,
     order: str,
     picture: str,
     before: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """What changes on a page that shows what ``before`` says."""
-    known, before = reader.state(chosen or []), before or {}
+    """What changes on a page that shows what ``before`` says; nobody who opens or changes it waits for a new read."""
+    known, before = reader.state(chosen or [], anew=anew), before or {}
     answer: dict[str, Any] = dict.fromkeys(_OUTPUTS, no_update)
     answer |= {"status": _status(known), "away": _away(known), "beat": time.time()}
     listed = str([boot, *([sweep.sweep_id, status_of(sweep), _came_to(sweep)] for sweep in known.sweeps)])

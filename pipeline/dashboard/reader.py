@@ -37,7 +37,7 @@ class State:
 
 
 class Reader:
-    """Reads a registry when it is asked, no more often than `_PAUSE` and `_SHARE` allow.
+    """Reads a registry when it is asked to, no more often than `_PAUSE` and `_SHARE` allow.
 
     While one thread reads, others get what is there; only a sweep that was never read is waited for.
     """
@@ -60,12 +60,12 @@ class Reader:
         for sweep in list(self._readable().values())[:1]:
             self._look(sweep)
 
-    def state(self, chosen: Sequence[str]) -> State:
-        """What is known of the sweeps with the ids ``chosen``, read anew where it is time for that."""
+    def state(self, chosen: Sequence[str], *, anew: bool = False) -> State:
+        """What is known of the sweeps with the ids ``chosen``; with ``anew`` read again where it is time for that."""
         missing = [one for one in self._readable() if one in chosen and one not in self._looks]
-        if self._reading.acquire(blocking=bool(missing)):
+        if (anew or missing) and self._reading.acquire(blocking=bool(missing)):
             try:
-                if time.monotonic() >= self._due or any(one not in self._looks for one in missing):
+                if (anew and time.monotonic() >= self._due) or any(one not in self._looks for one in missing):
                     self._refresh(chosen)
             finally:
                 self._reading.release()

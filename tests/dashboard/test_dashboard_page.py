@@ -15,7 +15,7 @@ from pipeline.dashboard.figures import curves, line_figure, parallel, soups
 from pipeline.dashboard.shown import shown
 from pipeline.dashboard.tables import MOST_ROWS, Link, csv_of, facts_of, gains, trials
 from pipeline.dashboard.tables import soups as soups_table
-from pipeline.registry import list_sweeps, look
+from pipeline.registry import list_sweeps, look, open_sweep
 from pipeline.report.intervals import interval
 
 
@@ -185,8 +185,9 @@ def read_csv(text):
 
 
 def test_everything_can_be_taken_away(made):
-    app = make_app(Reader(made.uri))
-    client = app.server.test_client()
+    reader = Reader(made.uri)
+    reader.first()
+    client = make_app(reader).server.test_client()
 
     def fetch(table):
         answer = client.get(f"/csv/{table}?sweep=sweep-0&sweep=sweep-1", headers={"Host": "localhost"})
@@ -230,8 +231,15 @@ def test_nothing_can_be_sent_to_plotly(looks):
 
 
 def ask(reader, **values):
-    given = {"tick": 0, "chosen": ["sweep-1"], "split": "select", "order": "newest", "picture": "png", "before": None}
-    return page_module._update(reader, "boot", **(given | values))
+    given = {
+        "anew": True,
+        "chosen": ["sweep-1"],
+        "split": "select",
+        "order": "newest",
+        "picture": "png",
+        "before": None,
+    }
+    return page_module._update(reader, "boot", **({**given, "before": None} | values))
 
 
 def test_a_page_is_drawn_again_when_something_changed(registry, monkeypatch):
@@ -260,6 +268,16 @@ def test_a_registry_without_sweeps(store_uri):
     assert answer["facts"] == "The registry has no sweep yet."
     assert answer["curves_style"] == {"display": "none"}
     assert page_module._first(reader.state([]), []) == []
+
+
+def test_a_page_opened_later_shows_the_latest_sweep_of_then(registry):
+    reader = Reader(registry.uri)
+    reader.first()
+    app = make_app(reader)
+    open_sweep(registry.uri, "later", "sweep-2", registry.home / "artifacts", {})
+    (chosen,) = [part for part in app.layout()._traverse() if getattr(part, "id", None) == "chosen"]
+    assert chosen.value == ["sweep-2"]
+    assert "running" in str(ask(reader, anew=False, chosen=["sweep-2"])["facts"])
 
 
 def test_a_mistake_of_ours_is_told_once(caplog):
