@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _TICK = 5000  # milliseconds
 _AXIS = 140  # pixels of a parallel coordinate at least: narrower, their names run into each other
 _ZOOM = ("zoom2d", "pan2d", "resetScale2d")
-_LOOPBACK = ["localhost", "127.0.0.1", "::1"]
+_LOOPBACK = ["localhost", "127.0.0.1", "::1", "[::1]"]
 
 _INDEX = Template("""<!DOCTYPE html>
 <html lang="en">

@@ -95,10 +95,10 @@ class Reader:
         """Read a sweep unless it has ended and is as it was read."""
         before = self._looks.get(sweep.sweep_id)
         if before is None or sweep.is_running or before.sweep != sweep:
-            read = look(sweep, before)
+            read = look(sweep, before if sweep.is_running else None)
             if read != before:
-                self._looks[sweep.sweep_id] = read
                 self._stamps[sweep.sweep_id] = next(self._numbers)
+                self._looks[sweep.sweep_id] = read
         self._looks.move_to_end(sweep.sweep_id)
         while len(self._looks) > _KEPT:
             self._looks.popitem(last=False)
