@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.errors import first_line, shortened
 from pipeline.registry import Look, WatchedSweep, list_sweeps, look
@@ -25,8 +26,8 @@ _LONGEST = 300  # letters of what a library says
 class State:
     """What is known: the sweeps, the latest first, and by id those that were asked for and could be read.
 
-    ``stamps`` change with the looks.
-    ``read`` is when (seconds since 1970). ``away`` says why that is long ago, None while the registry answers.
+    ``stamps`` change with the looks. ``read`` is when that which runs was read (seconds since 1970), ``away`` says why
+    that is long ago, None while the registry answers.
     """
 
     sweeps: tuple[WatchedSweep, ...]
@@ -34,6 +35,14 @@ class State:
     stamps: dict[str, int]
     read: float
     away: str | None = None
+
+
+class _Kept(NamedTuple):
+    """A sweep as it was ``read`` last, which is as it was when it got its ``stamp``."""
+
+    look: Look
+    stamp: int
+    read: float
 
 
 class Reader:
@@ -46,8 +55,7 @@ class Reader:
         self.tracking_uri = tracking_uri
         self._reading = threading.Lock()
         self._sweeps: tuple[WatchedSweep, ...] = ()
-        self._looks: OrderedDict[str, Look] = OrderedDict()  # the last asked for last
-        self._stamps: dict[str, int] = {}
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last asked for last
         self._numbers = itertools.count()
         self._read = 0.0
         self._away: str | None = None
@@ -62,17 +70,19 @@ class Reader:
 
     def state(self, chosen: Sequence[str], *, anew: bool = False) -> State:
         """What is known of the sweeps with the ids ``chosen``; with ``anew`` read again where it is time for that."""
-        missing = [one for one in self._readable() if one in chosen and one not in self._looks]
+        missing = [one for one in self._readable() if one in chosen and one not in self._kept]
         if (anew or missing) and self._reading.acquire(blocking=bool(missing)):
             try:
-                if (anew and time.monotonic() >= self._due) or any(one not in self._looks for one in missing):
+                if (anew and time.monotonic() >= self._due) or any(one not in self._kept for one in missing):
                     self._refresh(chosen)
             finally:
                 self._reading.release()
-        there = self._readable().keys() & set(chosen)
-        looks = {one: kept for one, kept in list(self._looks.items()) if one in there}
-        ordered = {one: looks[one] for one in chosen if one in looks}
-        return State(self._sweeps, ordered, {one: self._stamps[one] for one in ordered}, self._read, self._away)
+        readable = self._readable()
+        there = {one: kept for one in chosen if one in readable and (kept := self._kept.get(one))}
+        looks = {one: kept.look for one, kept in there.items()}
+        stamps = {one: kept.stamp for one, kept in there.items()}
+        read = min((kept.read for kept in there.values() if kept.look.sweep.is_running), default=self._read)
+        return State(self._sweeps, looks, stamps, read, self._away)
 
     def _readable(self) -> dict[str, WatchedSweep]:
         """By id, the latest first."""
@@ -85,6 +95,8 @@ class Reader:
             for one, sweep in self._readable().items():
                 if one in chosen:
                     self._look(sweep)
+            while len(self._kept) > max(_KEPT, len(chosen)):
+                self._kept.popitem(last=False)
             self._read = time.time()
             self._tell(None)
         except Exception as error:  # whatever befalls a store: the page stays, with what was read last
@@ -93,15 +105,12 @@ class Reader:
 
     def _look(self, sweep: WatchedSweep) -> None:
         """Read a sweep unless it has ended and is as it was read."""
-        before = self._looks.get(sweep.sweep_id)
-        if before is None or sweep.is_running or before.sweep != sweep:
-            read = look(sweep, before if sweep.is_running else None)
-            if read != before:
-                self._stamps[sweep.sweep_id] = next(self._numbers)
-                self._looks[sweep.sweep_id] = read
-        self._looks.move_to_end(sweep.sweep_id)
-        while len(self._looks) > _KEPT:
-            self._looks.popitem(last=False)
+        kept = self._kept.get(sweep.sweep_id)
+        if kept is None or sweep.is_running or kept.look.sweep != sweep:
+            read = look(sweep, kept.look if kept and sweep.is_running else None)
+            stamp = kept.stamp if kept and kept.look == read else next(self._numbers)
+            self._kept[sweep.sweep_id] = _Kept(read, stamp, time.time())
+        self._kept.move_to_end(sweep.sweep_id)
 
     def _tell(self, away: str | None) -> None:
         """Say in the log when the registry goes away, and when it is back: a line each."""
