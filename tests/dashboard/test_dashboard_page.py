@@ -270,7 +270,9 @@ def test_a_registry_without_sweeps(store_uri):
     assert page_module._first(reader.state([]), []) == []
 
 
-def test_a_page_opened_later_shows_the_latest_sweep_of_then(registry):
+def test_a_page_opened_later_shows_the_latest_sweep_of_then(registry, monkeypatch):
+    monkeypatch.setattr("pipeline.dashboard.reader._PAUSE", 0.0)
+    monkeypatch.setattr("pipeline.dashboard.reader._SHARE", 0.0)
     reader = Reader(registry.uri)
     reader.first()
     app = make_app(reader)
