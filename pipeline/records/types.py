@@ -288,6 +288,11 @@ class SoupRecord(Measured):
     outer_iterations: int | None = None
     inner_iterations: int | None = None
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The champion has the highest: `select` decides; `fit`, which soups learned from, where it cannot."""
+        return self.select_score or 0.0, self.val_score
+
 
 class SoupIngredient(Record):
     """An ingredient of a soup: its version in the registry, its checksum, its coefficient in each layer.
@@ -510,7 +515,8 @@ class RunRecord(Record):
     `cost_unit`, in any currency. ``precision`` is the arithmetic of everything, from the first call on, whatever device
     later ones have; runs that do not say were measured in float32. ``metric`` is what decides, ``metric_label`` what
     people read; ``theta0_scores`` by split (``val`` for `fit`) are those of theta0, where that is not accuracy.
-    ``example`` is what people call what is classified, ``examples`` several.
+    ``example`` is what people call what is classified, ``examples`` several. ``stopped`` is why `search.stop` ended the
+    sweep before its last trial, None where it did not.
     """
 
     records_version: int
@@ -539,6 +545,7 @@ class RunRecord(Record):
     theta0_scores: dict[str, float] = {}
     example: str = "image"
     examples: str = "images"
+    stopped: str | None = None
 
     @property
     def theta0_figures(self) -> dict[str, float]:

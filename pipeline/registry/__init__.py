@@ -1,7 +1,7 @@
 """Ingredients and soups in MLflow. The registry, not Tune's snapshot, decides which trials are finished."""
 
 from pipeline.registry.changes import Change, trial_changes
-from pipeline.registry.client import connect, store_errors
+from pipeline.registry.client import MlflowException, connect, store_errors
 from pipeline.registry.ingredients import (
     REMEDY,
     IngredientRecorder,
@@ -39,6 +39,7 @@ from pipeline.registry.sweeps import (
     log_costs,
     log_datasets,
     log_settings,
+    note_stop,
     open_sweep,
     sweep_changes,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Change",
     "IngredientRecorder",
     "IngredientVersion",
+    "MlflowException",
     "SoupModel",
     "SoupRun",
     "SoupVersion",
@@ -71,6 +73,7 @@ __all__ = [
     "log_datasets",
     "log_settings",
     "log_soup_files",
+    "note_stop",
     "open_sweep",
     "point_aliases",
     "read_trials",

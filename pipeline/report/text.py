@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.records import IngredientRecord, RunRecord, SoupRecord, cost_unit, costs
-from pipeline.report.formats import MISSING, cost, count, duration, memory_with_kind, percent, spent
+from pipeline.report.formats import MISSING, cost, count, duration, memory_with_kind, percent, spent, text_table
 from pipeline.report.methods import champion_of, in_one_block
 from pipeline.report.starting_point import below_start, own_unit
 
@@ -32,13 +32,7 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
         )
         for soup in soups
     ]
-    table = [(f"  {_HEADINGS[0]}", *_HEADINGS[1:]), *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADINGS))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in table
-    ]
-    lines.insert(1, "-" * len(lines[0]))
+    lines = text_table((f"  {_HEADINGS[0]}", *_HEADINGS[1:]), rows).split("\n")
     if champion is not None:
         chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
         lines += ["", f"* champion: best {chooser} {run.metric_label} of a single model"]

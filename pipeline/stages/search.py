@@ -19,8 +19,9 @@ from pipeline.evaluation import split_figures
 from pipeline.models import make_theta0
 from pipeline.precision import reproducible
 from pipeline.records import IngredientRecord, RunRecord, cost_by_device, costs
+from pipeline.records.folder import update_run
 from pipeline.records.tables import write_table
-from pipeline.registry import IngredientRecorder, read_trials
+from pipeline.registry import IngredientRecorder, note_stop, read_trials
 from pipeline.report.formats import memory
 from pipeline.search.advice import about_trials, fit_batches
 from pipeline.search.sampling import sample_trials
@@ -29,6 +30,7 @@ from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
 from pipeline.stages.context import Run
 from pipeline.stages.imported import write_imported
+from pipeline.stages.live import Live
 from pipeline.weights import read_checkpoint, read_weights, save_weights, unique_state, weights_sha256
 
 logger = logging.getLogger(__name__)
@@ -73,13 +75,20 @@ def search_stage(run: Run) -> None:
     logger.info("search: %d trials, %d of them recorded", len(context.trials), len(recorded))
     if len(recorded) < len(context.trials):
         _check_disk(run, theta0, len(context.trials) - len(recorded))
-    run_trials(context, recorded, experiment=f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    rule = config.search.stop
+    beside = Live(run, len(drawn)) if rule.is_given or config.study_settings("cost-accuracy").live else None
+    run_trials(context, recorded, f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}", beside)
     rows = read_trials(run.sweep)
-    if len(rows) < len(context.trials):
+    stopped = None if beside is None else beside.reason
+    if stopped is None and len(rows) < len(context.trials):
         raise SearchError(
             f"only {len(rows)} of {len(context.trials)} trials are recorded; give the same command again to go on"
         )
     write_table(run.folder.ingredients, rows, IngredientRecord)
+    update_run(run.folder, stopped=stopped)
+    note_stop(run.sweep, stopped)
+    if beside is not None:
+        beside.finish(rows)
     storage.remove()
     shutil.rmtree(run.folder.trials, ignore_errors=True)
     finished = [row for row in rows if row.status == "finished"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Sequence
 
 from pipeline.files import replacing
 from pipeline.models import describe_model, has_batchnorm
@@ -56,16 +55,11 @@ def soup_stage(run: Run) -> None:
     point_aliases(run.sweep, run_ids)
     models = [soups[method].record for method in methods if run.folder.soup(method).exists()]
     if models:
-        champion = best_of(models)
+        champion = max(models, key=lambda row: row.rank)
         set_champion(run.sweep, champion.method, run_ids[champion.method])
         record = update_run(run.folder, champion=champion.method)
         if below := below_start(record, champion):
             logger.warning("soup: the champion, %s, is below the starting point: %s", champion.method, below)
-
-
-def best_of(models: Sequence[SoupRecord]) -> SoupRecord:
-    """The champion: `select` decides; `fit`, which soups learned from, only where there is no `select` or it cannot."""
-    return max(models, key=lambda row: (row.select_score or 0.0, row.val_score))
 
 
 def stage_methods(run: Run) -> list[str]:
