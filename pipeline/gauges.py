@@ -1,7 +1,7 @@
 """What a run shows of itself to Prometheus: gauges, which Ray's exporter on every node serves as ``ray_NAME``.
 
 They are set in the driver alone. Each has the label ``sweep``, the name of the run. Accuracies have ``split`` too:
-``fit``, on which soups learn and the best trial is the best; ``select``, by which to choose; ``test``, for reports alone.
+``fit``, on which soups learn and the best trial is the best; ``select``, by which to choose; ``test``, to report alone.
 Where another metric than accuracy decides (`data.metric`), they are the scores by that.
 """
 
