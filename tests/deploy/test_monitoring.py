@@ -1,4 +1,4 @@
-"""What deploy/ has for Prometheus and Grafana: the dashboard against the gauges that there are, and its provisioning."""
+"""What deploy/ has for Prometheus and Grafana: the dashboard against the gauges there are, and its provisioning."""
 
 import itertools
 import re
