@@ -1,7 +1,4 @@
-"""How a sweep gets on: a line of a table per ended trial, a line after each silence, and gauges for Prometheus.
-
-The gauges go through Ray's own exporter.
-"""
+"""How a sweep gets on: a line of a table per ended trial, a line after each silence, and gauges for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.util.metrics import Gauge
 
-from pipeline.records import Hyperparameters, IngredientRecord, cost_unit, costs
+from pipeline.gauges import show_trials
+from pipeline.records import Hyperparameters, IngredientRecord, cost_unit
 from pipeline.search.progress_table import ProgressTable
 
 logger = logging.getLogger(__name__)
@@ -32,7 +29,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
     """
 
     def __init__(self, recorded: Sequence[IngredientRecord], trials: Sequence[Hyperparameters], sweep: str) -> None:
-        self.rows, self._resumed, self._total = list(recorded), len(recorded), len(trials)
+        self.rows, self._resumed, self._total, self._sweep = list(recorded), len(recorded), len(trials), sweep
         self._table = ProgressTable([trial.given for trial in trials])
         self._epochs = [trial.epochs for trial in trials]
         self.running: set[int] = set()
@@ -40,15 +37,6 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self.crowded: set[int] = set()
         self._epochs_done: dict[int, int] = {}
         self._start = self._told = time.monotonic()
-        self._finished = Gauge("ingredients_finished", "Finished trials of the sweep.", ("sweep",))
-        self._hours = Gauge(
-            "gpu_hours", "Cost of all ended trials on GPUs; CPU core hours where none had one.", ("sweep",)
-        )
-        self._best = Gauge(
-            "best_accuracy", "Best validation accuracy (or score by data.metric) of a trial.", ("sweep",)
-        )
-        for gauge in (self._finished, self._hours, self._best):
-            gauge.set_default_tags({"sweep": sweep})
         self._measure()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -56,6 +44,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         if not self.running and len(self.rows) == self._resumed:
             self._tell("search: the first trial runs")
         self.running.add(trial.config["trial"])
+        self._measure()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """Called by Tune in the driver, after every epoch."""
@@ -103,7 +92,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
                 logger.info("%s", line)
         self.rows.append(row)
         self._measure()
-        seconds = (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
+        seconds = self._seconds_left()
         left = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
         line = self._table.row(row, self._best_score(), f"{len(self.rows)}/{self._total}", left)
         self._tell(f"{line}  {row.reason}" if row.reason else line)
@@ -111,10 +100,18 @@ class Progress(tune.Callback):  # type: ignore[misc]
     def _best_score(self) -> float | None:
         return max((row.val_score for row in self.rows if row.val_score is not None), default=None)
 
+    def _seconds_left(self) -> float:
+        """At the pace of the trials that ended in this call, of which there is one at least."""
+        return (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
+
     def _measure(self) -> None:
-        self._finished.set(sum(row.status == "finished" for row in self.rows))
-        self._hours.set(next(iter(costs(self.rows).values()), 0.0))
-        self._best.set(self._best_score() or 0.0)
+        show_trials(
+            self._sweep,
+            self.rows,
+            running=len(self.running),
+            waiting=max(self._total - len(self.rows) - len(self.running), 0),
+            seconds_left=self._seconds_left() if len(self.rows) > self._resumed else None,
+        )
 
 
 def _last_error(trial: Any) -> str:

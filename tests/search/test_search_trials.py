@@ -15,6 +15,7 @@ from search_samples import FolderRecorder
 from pipeline.errors import SearchError, TrialRejected
 from pipeline.evaluation import accuracy, predict
 from pipeline.finetune import TRAINERS, Finetuned, Trainer, finetune
+from pipeline.gauges import GAUGES
 from pipeline.search.progress import Progress
 from pipeline.search.sampling import sample_trials
 from pipeline.search.storage import Storage
@@ -224,17 +225,29 @@ def test_a_sweep_is_never_silent_for_long(session_ray, caplog, monkeypatch):
 
 
 def test_prometheus_finds_the_sweep_at_rays_exporter(session_ray):
-    progress = Progress([ingredient(0, val_accuracy=0.75)], FOUR, sweep="watched")
+    progress = Progress([ingredient(0, val_accuracy=0.75, select_accuracy=0.5)], FOUR, sweep="watched")
     progress.tell(ingredient(1, status="failed", val_accuracy=None, gpu_hours=0.25))
+    progress.tell(ingredient(2, val_accuracy=0.5, select_accuracy=0.9))
     (port,) = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
-    wanted, deadline = {"ray_ingredients_finished": 1.0, "ray_gpu_hours": 0.75, "ray_best_accuracy": 0.75}, 60
-    found = {}
-    while found != wanted and (deadline := deadline - 1):
+    wanted = {
+        ("trials", "finished"): 2.0,
+        ("trials", "failed"): 1.0,
+        ("trials", "running"): 0.0,
+        ("trials", "waiting"): 1.0,
+        ("sweep_gpu_hours", "CPU core hours"): 1.25,
+        ("best_trial_accuracy", "fit"): 0.75,
+        ("best_trial_accuracy", "select"): 0.5,
+    }
+    found, deadline = {}, 60
+    while not wanted.items() <= found.items() and (deadline := deadline - 1):
         time.sleep(1)
         with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
             lines = [line for line in page.read().decode().splitlines() if 'sweep="watched"' in line]
-        found = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines}
-    assert found == wanted
+        series = [re.fullmatch(r"ray_(\w+)\{(.*)\} (\S+)", line) for line in lines]
+        found = {(one[1], *re.findall(r'\b(?:status|unit|split)="([^"]*)"', one[2])): float(one[3]) for one in series}
+    assert {series: found.get(series) for series in wanted} == wanted
+    assert found["seconds_left",] >= 0
+    assert {name for name, *_ in found} == GAUGES.keys() - {"soup_accuracy"}
 
 
 @pytest.mark.system
