@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -450,9 +451,10 @@ def _curve_run(
         logged = _logged_points(run)
         if key.startswith(f"{method}:") and logged and logged == list(digests[: len(logged)]):
             return sweep.child_run(client, "cost-accuracy", key, title), len(logged)
-    # Named by all that it is to have: what stands under the name of a part of it has gone another way since.
-    whole = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return sweep.child_run(client, "cost-accuracy", f"{method}:{whole}", title), 0
+    # Named by what it begins with, which others have gone on from another way.
+    whole, names = hashlib.sha256("".join(digests).encode()).hexdigest(), {run.data.tags.get("key") for run in runs}
+    key = next(key for number in count(1) if (key := f"{method}:{whole}:{number}") not in names)
+    return sweep.child_run(client, "cost-accuracy", key, title), 0
 
 
 def _logged_points(run: Run) -> list[str]:

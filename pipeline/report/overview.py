@@ -198,6 +198,8 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
     total = spent(costs(ingredients))
     trials = f"{count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''}"
     text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}{_kinds(ingredients)}."
+    if run.stopped is not None:
+        text += f" It was ended before its last trial by {run.stopped}."
     start = percent(run.theta0_score("test"))
     if run.theta0_gpu_hours is not None:
         unit = own_unit(run, cost_unit(ingredients))

@@ -45,6 +45,8 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
     without = f" ({left_out} left out)" if left_out else ""
     sweep = f"{finished} of {count(len(ingredients), 'trial')} finished{without}"
     lines.append(f"  sweep: {sweep}, {spent(costs(ingredients))}")
+    if run.stopped is not None:
+        lines.append(f"  ended before its last trial by {run.stopped}")
     if "gpu_hours" in start:
         lines.append(f"  theta0: {cost(start['gpu_hours'], own_unit(run, cost_unit(ingredients)))} beside that")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import count, takewhile
 
 from pipeline.errors import PipelineError, RegistryError, first_line
+from pipeline.gauges import show_soup
 from pipeline.models import describe_model
 from pipeline.records import CostRecord, Hyperparameters, IngredientRecord, cost_unit
 from pipeline.registry import MlflowException, describe, log_costs, note_stop, set_champion
@@ -122,6 +123,7 @@ class Live:
                     continue
                 name, result = built
                 key = wanted[name].key
+                show_soup(run.config.name, result.record.method, result.record)
                 soups[key] = keep_soup(run, name, key, result, "live: %s", self._name_champion)
         self._record(inputs, [point.record(soup_for(soups[point.request.key], point.request)) for point in due])
 

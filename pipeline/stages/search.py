@@ -16,6 +16,7 @@ from pipeline.config import ModelConfig
 from pipeline.data import KINDS, Splits
 from pipeline.errors import SearchError
 from pipeline.evaluation import split_figures
+from pipeline.gauges import show_trials
 from pipeline.models import make_theta0
 from pipeline.precision import reproducible
 from pipeline.records import IngredientRecord, RunRecord, cost_by_device, costs
@@ -85,6 +86,7 @@ def search_stage(run: Run) -> None:
             f"only {len(rows)} of {len(context.trials)} trials are recorded; give the same command again to go on"
         )
     write_table(run.folder.ingredients, rows, IngredientRecord)
+    show_trials(config.name, rows, running=0, waiting=0, seconds_left=0.0)
     update_run(run.folder, stopped=stopped)
     note_stop(run.sweep, stopped)
     if beside is not None:
