@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count, takewhile
 
-from pipeline.errors import PipelineError, RegistryError, first_line
+from pipeline.errors import RegistryError, first_line
 from pipeline.gauges import show_soup
 from pipeline.models import describe_model
 from pipeline.records import CostRecord, Hyperparameters, IngredientRecord, cost_unit
@@ -69,7 +69,7 @@ class Live:
             return next(self._building)
         except StopIteration:
             pass
-        except PipelineError as error:
+        except Exception as error:  # whatever a method, a disk or a store comes up with
             logger.warning("live: %s; the sweep goes on, and the study builds what is missing", first_line(error))
         self._building = None
         return self.look(rows)
