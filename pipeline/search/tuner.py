@@ -14,6 +14,7 @@ from ray.tune.execution import class_cache
 from pipeline.errors import SearchError
 from pipeline.records import IngredientRecord
 from pipeline.search.attempts import read_attempts
+from pipeline.search.early import Asha
 from pipeline.search.order import Beside, Looking, SearchOrder
 from pipeline.search.progress import Progress, reason_of
 from pipeline.search.sampling import Trial
@@ -130,6 +131,7 @@ def _fit(
         tune.with_resources(tune.with_parameters(run_trial, context=context), resources),
         tune_config=tune.TuneConfig(
             search_alg=order,
+            scheduler=Asha(context) if settings.scheduler == "asha" else None,
             num_samples=len(pending),
             reuse_actors=beside is None,
             max_concurrent_trials=concurrency,
