@@ -87,9 +87,9 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     """Fine-tune, upload and record the trial ``config["trial"]``, counted among ``context.trials``.
 
     Every epoch is reported to Tune and, as `paced` allows, saved; an attempt that finds a saved epoch goes on from it.
-    For a scheduler it is measured too, and the trial ends after it where `ask_to_stop` was called meanwhile. Where a GPU
-    that it shares runs out of memory, the attempt ends, and only Tune is told; where the trial has the GPU for itself,
-    it is rejected.
+    For a scheduler it is measured too, and the trial ends after it where `ask_to_stop` was called meanwhile. Where a
+    GPU that it shares runs out of memory, the attempt ends, and only Tune is told; where the trial has the GPU for
+    itself, it is rejected.
     """
     trial = context.trials[config["trial"]]
     storage = context.storage_of(trial)
