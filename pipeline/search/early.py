@@ -11,6 +11,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from pipeline.files import write_text
 from pipeline.search.trial import SCORE, TrialContext, ask_to_stop
 
+_FAR = 4**8  # epochs: ASHA is to be told of an end, and which trial has the most is not known
+
 
 class Asha(FIFOScheduler):  # type: ignore[misc]
     """Tune's ASHA, whose decisions trials carry out themselves: so they are measured, counted and recorded as others.
@@ -24,8 +26,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, context: TrialContext) -> None:
         super().__init__()
         self._context = context
-        most = max(trial.hyper.epochs for trial in context.trials)
-        self._asha = ASHAScheduler("epoch", metric=SCORE, mode="max", max_t=most, stop_last_trials=False)
+        self._asha = ASHAScheduler("epoch", metric=SCORE, mode="max", max_t=_FAR, stop_last_trials=False)
         self._reports: list[tuple[int, int, float]] = []  # trial, epoch, score
         self._stops: dict[tuple[int, int], bool] = {}  # what was decided after which epoch of which trial
         path = context.reports
@@ -35,7 +36,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Tune in the driver, after every epoch."""
         if SCORE in result:
-            ours = self._context.trials[trial.config["trial"]]
+            ours = self._context.trials[trial.config["trial"]]  # its index alone counts here
             stops = self._decide(ours.index, result["epoch"], result[SCORE])
             if stops:
                 ask_to_stop(self._context.storage_of(ours))

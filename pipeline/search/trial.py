@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +26,12 @@ from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.sampling import Trial
 from pipeline.search.storage import Storage, StoreAway
+from pipeline.search.suggesting import suggested
 from pipeline.weights import load_weights, unique_state
 
 _SAVING_SHARE = 0.1  # of a trial's time may go into saving: states of large models on object stores take seconds
 SCORE = "score"  # what a trial reports to a scheduler beside its epoch
+_SUGGESTED = "hyperparameters.json"  # in the storage of a trial, where they are not drawn beforehand
 _STOP = "stop"  # a file in the storage of a trial that is to end
 _LOG_SECONDS = 5  # between two reports of a trial to the registry, so that short epochs do not wait for it
 
@@ -78,6 +81,29 @@ class TrialContext:
     only_node: str | None = None
     reports: Path | None = None
 
+    def trial_at(self, position: int) -> Trial:
+        """The trial at a position of ``trials``, with the hyperparameters that were suggested for it, if any were."""
+        trial = self.trials[position]
+        if self.settings.algorithm == "random":
+            return trial
+        with self.storage_of(trial).reading(_SUGGESTED) as file:
+            if file is None:
+                return trial
+            return replace(trial, hyper=type(trial.hyper).model_validate_json(file.read()))
+
+    def suggest(self, position: int, rows: Sequence[IngredientRecord]) -> Hyperparameters:
+        """What a trial begins with once those of ``rows`` have ended; what was suggested before stands."""
+        trial = self.trials[position]
+        if self.settings.algorithm == "random":
+            return trial.hyper
+        storage = self.storage_of(trial)
+        if _SUGGESTED in storage.names():
+            return self.trial_at(position).hyper
+        hyper = suggested(self.settings, trial, rows)
+        with storage.writing(_SUGGESTED) as file:
+            file.write(json.dumps(hyper.given).encode())
+        return hyper
+
     def storage_of(self, trial: Trial) -> Storage:
         """The folder with the unfinished state and the attempts of ``trial``."""
         return self.storage.child(f"trial-{trial.index:05d}")
@@ -91,7 +117,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     GPU that it shares runs out of memory, the attempt ends, and only Tune is told; where the trial has the GPU for
     itself, it is rejected.
     """
-    trial = context.trials[config["trial"]]
+    trial = context.trial_at(config["trial"])
     storage = context.storage_of(trial)
     unlogged: list[EpochRecord] = []
     last_logged = time.monotonic()

@@ -42,6 +42,15 @@ class RememberedSoup(BaseModel):
     run_id: str | None = None
 
 
+# What settings that there were not always have in runs from before.
+_AS_EVER = (
+    ("data.metric", ACCURACY),
+    ("search.algorithm", "random"),
+    ("search.scheduler", "none"),
+    ("search.keep_stopped", False),
+)
+
+
 class Stopped(BaseModel):
     """That the sweep was ended by a ``rule``, the values of `search.stop`, and why. Another rule decides anew."""
 
@@ -234,9 +243,7 @@ def fingerprints(config: Config) -> dict[str, str]:
         key: value
         for key, value in _flat(values)
         if (not _is_free(key) or key == "search.num_trials" or (config.search.stop.is_given and "search.stop." in key))
-        # As in runs from before there was a choice.
-        and (key, value)
-        not in (("data.metric", ACCURACY), ("search.scheduler", "none"), ("search.keep_stopped", False))
+        and (key, value) not in _AS_EVER
     }
     search = _chained("", of_ingredients)
     shifts = values["data"]["shifts"]
