@@ -63,7 +63,7 @@ def _distributions(name: str, how: Distribution) -> dict[str, Any]:
 def _parameters(
     values: Mapping[str, Scalar], varied: Mapping[str, Distribution], distributions: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What an ended trial had of the parameters, and nothing that cannot be drawn: the M of another augmentation, say."""
+    """What an ended trial had of the parameters, and nothing that cannot be drawn, as the M of an augmentation."""
     known: dict[str, Any] = {}
     for name in varied:
         value = values.get(name)
