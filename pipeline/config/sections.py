@@ -299,8 +299,8 @@ class SearchConfig(Section):
     """Train through torch.compile: up to a minute at the start of a trial, faster steps (CPUs need a C++ compiler)."""
     stop: StopConfig = StopConfig()
     algorithm: Literal["random", "optuna"] = "random"
-    """`optuna`: after ten random trials, what varies is suggested by Optuna's TPE sampler from what those that have ended
-    came to on `fit`: equal results with one trial at a time only."""
+    """`optuna`: after ten random trials, what varies is suggested by Optuna's TPE sampler from what those that ended
+    had on `fit`: equal results with one trial at a time only."""
     scheduler: Literal["none", "asha"] = "none"
     """`asha`: Tune's asynchronous successive halving. After 1, 4, 16, ... epochs a trial ends that is not in the best
     quarter of those that came so far, by `select` (by `fit` where there is none). Which these are depends on the
