@@ -509,6 +509,9 @@ def test_training_images_are_one_path_or_several(load, tmp_path, monkeypatch):
             ["search.stop.min_gain=0.01", "study.cost_accuracy.live=true", "data.select_fraction=0"],
             "search.stop.min_gain: gains are measured on select",
         ),
+        (["search.keep_stopped=true"], "search.keep_stopped: no trial is ended early without a scheduler"),
+        (["search.scheduler=asha", "search.distributions.epochs=1"], "search.scheduler: asha compares trials after"),
+        (["search.scheduler=asha", "search.distributions={epochs: {randint: [1, 2]}}"], "these have no second one"),
         (["search.stop.max_hours=1"], "search.stop.max_hours: unknown key; did you mean 'max_gpu_hours'?"),
     ],
 )

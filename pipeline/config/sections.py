@@ -298,6 +298,15 @@ class SearchConfig(Section):
     compile: bool = False
     """Train through torch.compile: up to a minute at the start of a trial, faster steps (CPUs need a C++ compiler)."""
     stop: StopConfig = StopConfig()
+    algorithm: Literal["random", "optuna"] = "random"
+    """`optuna`: after ten random trials, what varies is suggested by Optuna's TPE sampler from what those that ended
+    had on `fit`: equal results with one trial at a time only."""
+    scheduler: Literal["none", "asha"] = "none"
+    """`asha`: Tune's asynchronous successive halving. After 1, 4, 16, ... epochs a trial ends that is not in the best
+    quarter of those that came so far, by `select` (by `fit` where there is none). Which these are depends on the
+    order in which trials come there: equal results with one trial at a time only."""
+    keep_stopped: bool = False
+    """Whether trials that the scheduler ended are ingredients too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -334,6 +343,15 @@ class SearchConfig(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return value
+
+    @model_validator(mode="after")
+    def _schedulable(self, info: ValidationInfo) -> SearchConfig:
+        if self.scheduler == "none" and self.keep_stopped:
+            raise ValueError("keep_stopped: no trial is ended early without a scheduler; give search.scheduler=asha")
+        epochs = {**context(info).spaces[self.space].distributions, **self.distributions}.get("epochs")
+        if self.scheduler == "asha" and epochs is not None and epochs.largest <= 1:
+            raise ValueError("scheduler: asha compares trials after their first epoch, and these have no second one")
+        return self
 
 
 def _space(search: dict[str, Any], info: ValidationInfo) -> Space | None:

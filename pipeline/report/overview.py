@@ -192,7 +192,7 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
         return "No trial has run yet."
     kinds = [
         (status, sum(row.status == status for row in ingredients))
-        for status in ("finished", "left-out", "failed", "rejected")
+        for status in ("finished", "stopped", "left-out", "failed", "rejected")
     ]
     outcome = ", ".join(f"{number} {status}" for status, number in kinds if number)
     total = spent(costs(ingredients))

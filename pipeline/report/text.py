@@ -42,7 +42,9 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
         lines.append(f"  {text}")
     left_out = sum(row.status == "left-out" for row in ingredients)
     finished = left_out + sum(row.status == "finished" for row in ingredients)
-    without = f" ({left_out} left out)" if left_out else ""
+    stopped = sum(row.status == "stopped" for row in ingredients)
+    others = ", ".join([*([f"{left_out} left out"] if left_out else []), *([f"{stopped} stopped"] if stopped else [])])
+    without = f" ({others})" if others else ""
     sweep = f"{finished} of {count(len(ingredients), 'trial')} finished{without}"
     lines.append(f"  sweep: {sweep}, {spent(costs(ingredients))}")
     if run.stopped is not None:

@@ -32,7 +32,7 @@ class Beside(Protocol):
 
 
 class SearchOrder(Searcher):  # type: ignore[misc]
-    """Hands Tune the trials in search order; each is its position in ``trials``, those of ``pending`` are left.
+    """Hands Tune the trials in search order: the positions ``pending``, with what ``draw`` says that each begins with.
 
     ``rows`` tells which have ended. Nothing but Tune's own thread comes here.
     """
@@ -41,31 +41,30 @@ class SearchOrder(Searcher):  # type: ignore[misc]
 
     def __init__(
         self,
-        trials: Sequence[Hyperparameters],
+        draw: Callable[[int, Sequence[IngredientRecord]], Hyperparameters],
         pending: Sequence[int],
         rows: Callable[[], Sequence[IngredientRecord]],
         beside: Beside | None,
     ) -> None:
         super().__init__()
-        self._trials, self._left, self._rows, self._beside = trials, deque(pending), rows, beside
-        self._under_way: dict[str, int] = {}  # by Tune's id
+        self._draw, self._left, self._rows, self._beside = draw, deque(pending), rows, beside
+        self._under_way: dict[str, Hyperparameters] = {}  # by Tune's id
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial, for Tune."""
         if not self._left:
             return Searcher.FINISHED
-        if self._beside is not None:
-            rows = self._rows()
-            if not self._beside.look(rows):
-                return None
-            if self._beside.reason is None:
-                under_way = [self._trials[position] for position in self._under_way.values()]
-                self._beside.decide(rows, under_way, self._trials[self._left[0]])
-                if self._beside.reason is not None:
-                    self._left.clear()
-                    return Searcher.FINISHED
-        self._under_way[trial_id] = self._left.popleft()
-        return {"trial": self._under_way[trial_id]}
+        rows = self._rows()
+        if self._beside is not None and not self._beside.look(rows):
+            return None
+        upcoming = self._draw(self._left[0], rows)
+        if self._beside is not None and self._beside.reason is None:
+            self._beside.decide(rows, list(self._under_way.values()), upcoming)
+            if self._beside.reason is not None:
+                self._left.clear()
+                return Searcher.FINISHED
+        self._under_way[trial_id] = upcoming
+        return {"trial": self._left.popleft(), "epochs": upcoming.epochs}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Called by Tune when a trial has ended for good."""

@@ -45,6 +45,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         """Called by Tune in the driver."""
         index = trial.config["trial"]
         self.running.add(index)
+        self._epochs[index] = trial.config.get("epochs", self._epochs[index])
         self._again.discard(index)
         self._begun.append(index)
         self._measure()

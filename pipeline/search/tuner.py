@@ -14,6 +14,7 @@ from ray.tune.execution import class_cache
 from pipeline.errors import SearchError
 from pipeline.records import IngredientRecord
 from pipeline.search.attempts import read_attempts
+from pipeline.search.early import Asha
 from pipeline.search.order import Beside, Looking, SearchOrder
 from pipeline.search.progress import Progress, reason_of
 from pipeline.search.sampling import Trial
@@ -86,7 +87,7 @@ def _record_failed(context: TrialContext, progress: Progress) -> None:
     if reasons := [reason_of(cause) for cause in causes if _STORAGE in cause]:
         raise SearchError(reasons[0])
     for position, cause in progress.failed.items():
-        _record_failure(context, progress, context.trials[position], reason_of(cause))
+        _record_failure(context, progress, context.trial_at(position), reason_of(cause))
 
 
 def _with_more_of_a_gpu(context: TrialContext, progress: Progress) -> TrialContext:
@@ -117,12 +118,13 @@ def _fit(
     beside: Beside | None,
 ) -> None:
     """Let Tune run the trials at these positions, ``concurrency`` at a time; raises what Tune does when it gives up."""
-    # Beside the trials there is something that takes their place, or decides by what they came to: so one waits at a
-    # time, and its process is not kept for the next trial, with the room that it has.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_WAITING if beside is None else 1)
-    order = SearchOrder([trial.hyper for trial in context.trials], pending, lambda: progress.rows, beside)
+    order = SearchOrder(context.suggest, pending, lambda: progress.rows, beside)
     looking = [] if beside is None else [Looking(lambda: progress.rows, beside)]
     settings = context.settings
+    # Where something beside the trials takes their place, or what they come to decides of the next one, one waits at a
+    # time; and its process is not kept for the next trial, with the room that it has.
+    are_known = beside is None and settings.algorithm == "random"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_WAITING if are_known else 1)
     resources: dict[str, float] = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
     if context.only_node is not None:
         resources[f"node:{context.only_node}"] = 0.001
@@ -130,6 +132,7 @@ def _fit(
         tune.with_resources(tune.with_parameters(run_trial, context=context), resources),
         tune_config=tune.TuneConfig(
             search_alg=order,
+            scheduler=Asha(context) if settings.scheduler == "asha" else None,
             num_samples=len(pending),
             reuse_actors=beside is None,
             max_concurrent_trials=concurrency,
@@ -157,7 +160,7 @@ def _reduced_concurrency(context: TrialContext, progress: Progress) -> int:
     message = "search: a node ran low on memory (running: trial %s); going on with %d at a time"
     logger.info(message, indices, concurrency)
     if len(killed_positions) == 1:
-        trial = context.trials[killed_positions[0]]
+        trial = context.trial_at(killed_positions[0])
         if len(read_attempts(context.storage_of(trial))) > context.settings.max_failures:
             _record_failure(context, progress, trial, "the node ran low on memory although no other trial was running")
     return concurrency

@@ -66,7 +66,7 @@ def mark_left_out(run: Run) -> None:
     """
     names, rows = left_out(run.config, run.state), run.ingredients()
     marked = with_left_out(rows, names)
-    if names and not any(row.status == "finished" for row in marked):
+    if names and not any(row.is_ingredient for row in marked):
         raise SoupError("soup.leave_out: leaves no finished trial to make a soup of")
     if marked != rows:
         write_table(run.folder.ingredients, marked, IngredientRecord)

@@ -69,6 +69,7 @@ def search_stage(run: Run) -> None:
         reserved=reserved,
         storage=storage,
         experiments=run.folder.trials,
+        reports=run.folder.reports,
         recorder=recorder,
         only_node=store_node(str(config.registry.tracking_uri)),
     )
@@ -93,14 +94,17 @@ def search_stage(run: Run) -> None:
         beside.finish(rows)
     storage.remove()
     shutil.rmtree(run.folder.trials, ignore_errors=True)
-    finished = [row for row in rows if row.status == "finished"]
-    if not finished:
+    ingredients = [row for row in rows if row.is_ingredient]
+    if not ingredients:
         raise SearchError(
             f"none of the {len(rows)} trials finished; the first: {rows[0].reason}. Correct the settings and start "
             "over with --fresh (this run is kept)"
         )
     cost = " and ".join(f"{hours:.3g} {unit}" for unit, hours in costs(rows).items())
-    logger.info("search: %d of %d trials finished, %s", len(finished), len(rows), cost)
+    stopped_early = sum(row.status == "stopped" for row in rows)
+    early = f", {stopped_early} stopped early" if stopped_early else ""
+    finished = sum(row.status == "finished" for row in rows)
+    logger.info("search: %d of %d trials finished%s, %s", finished, len(rows), early, cost)
     if len(by_device := cost_by_device(rows)) > 1:
         logger.info("search: %s", ", ".join(f"{hours:.3g} on {device}" for device, hours in by_device.items()))
 

@@ -42,6 +42,15 @@ class RememberedSoup(BaseModel):
     run_id: str | None = None
 
 
+# What settings that there were not always have in runs from before.
+_AS_EVER = (
+    ("data.metric", ACCURACY),
+    ("search.algorithm", "random"),
+    ("search.scheduler", "none"),
+    ("search.keep_stopped", False),
+)
+
+
 class Stopped(BaseModel):
     """That the sweep was ended by a ``rule``, the values of `search.stop`, and why. Another rule decides anew."""
 
@@ -200,11 +209,14 @@ def with_left_out(rows: Iterable[IngredientRecord], names: Mapping[int, int | st
 
 
 def _marked(row: IngredientRecord, name: int | str | None) -> IngredientRecord:
-    if row.status not in ("finished", "left-out"):
+    # What the row was before stands after the mark: a finished trial has no reason, a stopped one has.
+    before = (row.reason or "").partition("; ")[2] if row.status == "left-out" else row.reason or ""
+    if not (row.is_ingredient or row.status == "left-out"):
         return row
     if name is None:
-        return row.model_copy(update={"status": "finished", "reason": None})
-    return row.model_copy(update={"status": "left-out", "reason": f"soup.leave_out names {name}"})
+        return row.model_copy(update={"status": "stopped" if before else "finished", "reason": before or None})
+    reason = f"soup.leave_out names {name}" + (f"; {before}" if before else "")
+    return row.model_copy(update={"status": "left-out", "reason": reason})
 
 
 def save_state(folder: RunFolder, state: RunState) -> None:
@@ -231,7 +243,7 @@ def fingerprints(config: Config) -> dict[str, str]:
         key: value
         for key, value in _flat(values)
         if (not _is_free(key) or key == "search.num_trials" or (config.search.stop.is_given and "search.stop." in key))
-        and (key, value) != ("data.metric", ACCURACY)  # as in runs from before there was a choice
+        and (key, value) not in _AS_EVER
     }
     search = _chained("", of_ingredients)
     shifts = values["data"]["shifts"]
@@ -239,8 +251,11 @@ def fingerprints(config: Config) -> dict[str, str]:
     hash_of_stage = {"search": search, "soup": soup}
     left = values["soup"]["leave_out"]  # studies of the search stage alone are about the other ingredients too
     hash_of_needed = {"search": _chained(search, left) if left else search, "soup": soup}
+    sections = dict(values["study"])
+    if curve := sections.get("cost_accuracy"):  # when its soups are built changes nothing of them
+        sections["cost_accuracy"] = {key: value for key, value in curve.items() if key != "live"}
     studies = {
-        name: _chained(f"{hash_of_needed[study.needs]}{name}", values["study"].get(section_name(name)))
+        name: _chained(f"{hash_of_needed[study.needs]}{name}", sections.get(section_name(name)))
         for name, study in STUDIES.items()
     }
     report = _chained("".join(studies.values()), values["report"])

@@ -127,7 +127,7 @@ def _in_order(ingredients: Sequence[IngredientRecord], order_seed: int | None) -
 def _point(
     inputs: StudyInputs, method: str, order_seed: int | None, rows: Sequence[IngredientRecord], size: int
 ) -> CostPoint:
-    finished = [row.trial_index for row in rows if row.status == "finished"][:size]
+    finished = [row.trial_index for row in rows if row.is_ingredient][:size]
     name = f"cost-accuracy/{method}-{size}" + ("" if order_seed is None else f"-order-{order_seed}")
     # Sorted, so that the same trials in another order are the same soup.
     request = inputs.request(method, sorted(finished), cumulative_gpu_hours(rows, size))
