@@ -55,7 +55,7 @@ def _distributions(name: str, how: Distribution) -> dict[str, Any]:
     elif how.randint is not None:
         value = IntDistribution(how.randint[0], how.randint[1] - 1)
     else:
-        value = CategoricalDistribution(how.choice or how.grid)
+        value = CategoricalDistribution(how.choice or how.grid or ())
     gate = {} if how.probability == 1 else {_gate(name): CategoricalDistribution([False, True])}
     return {**gate, name: value}
 
