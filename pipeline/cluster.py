@@ -293,6 +293,22 @@ def as_they_come(
     ``error_type`` that names ``task_name`` where its process or node was lost; then, or when the caller stops, all
     tasks are stopped. With ``instead`` no loss is an error: what it makes of a call's number and the reason is yielded.
     """
+    for item in polled(function, options, calls, error_type, task_name, instead, patience=None):
+        if item is not None:
+            yield item
+
+
+def polled(
+    function: Callable[..., Iterator[T]],
+    options: Mapping[str, Any],
+    calls: Sequence[tuple[Any, ...]],
+    error_type: type[PipelineError],
+    task_name: str,
+    instead: Callable[[int, str], T] | None = None,
+    *,
+    patience: float | None,
+) -> Iterator[tuple[int, T] | None]:
+    """As `as_they_come`, for callers with other work: yields None where nothing has come for ``patience`` seconds."""
     # A stream yields a reference per item; it is ready when its next item, or its end, has arrived. An ended one leaves
     # the table, a failed one raises in `ray.get`, and what is still in the table then is cancelled.
     # Given here, not to `.options`: then a process with a GPU ends with its task, and is not handed another GPU later.
@@ -300,7 +316,11 @@ def as_they_come(
     streams = {task.remote(*call): number for number, call in enumerate(calls)}
     try:
         while streams:
-            (ready,), _ = ray.wait(list(streams), num_returns=1)
+            came, _ = ray.wait(list(streams), num_returns=1, timeout=patience)
+            if not came:
+                yield None
+                continue
+            (ready,) = came
             try:
                 item: T = ray.get(next(ready))
             except StopIteration:

@@ -13,7 +13,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from pipeline.cluster import as_they_come, only_result
+from pipeline.cluster import as_they_come, only_result, polled
 from pipeline.data import KINDS
 from pipeline.errors import IngredientError, RegistryError, SoupError
 from pipeline.evaluation import Evaluated, evaluate_soup, figures, recalibration
@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from pipeline.data import Splits
 
 
+_TASK = "a soup task"  # in errors
+
+
 @dataclass(frozen=True)
 class SoupContext:
     """What the soups of a run share.
@@ -66,7 +69,8 @@ class SoupContext:
     ``splits`` refers to the images in Ray's object store. ``val_scores`` are those of the trials on `fit`.
     ``skip_damaged`` tells whether ingredients whose file is missing or was changed are left out (else they raise).
     Soups become model versions with the ``description`` of what ``build_model`` builds; without one they are not
-    registered. ``unfinished`` is a folder in which soups keep what they go on from when their task was killed.
+    registered. With ``better_than`` only models are whose `SoupRecord.rank` is higher.
+    ``unfinished`` is a folder in which soups keep what they go on from when their task was killed.
     """
 
     sweep: Sweep
@@ -77,6 +81,7 @@ class SoupContext:
     skip_damaged: bool
     description: ModelDescription | None
     unfinished: Path
+    better_than: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,14 +110,30 @@ def build_soups(
     resources = {"num_cpus": cpus, "num_gpus": 1 if context.device == "cuda" else 0}
     shares = [list(requests)[start::tasks] for start in range(min(tasks, len(requests)))]
     calls = [(context, {name: requests[name] for name in share}, cpus) for share in shares]
-    for _, named in as_they_come(_build_soups, {"max_retries": 0, **resources}, calls, SoupError, "a soup task"):
-        yield named
+    for _, named in as_they_come(_build_soups, {"max_retries": 0, **resources}, calls, SoupError, _TASK):
+        if named is not None:
+            yield named
+
+
+def build_beside(
+    context: SoupContext, requests: Mapping[str, SoupRequest], cpus: int, reserved: int
+) -> Iterator[tuple[str, SoupResult] | bool]:
+    """As `build_soups` in one task, beside other work: never blocks.
+
+    Yields whether the task has begun, wherever there is no soup yet. It reserves ``reserved`` cores, and a GPU if
+    ``context.device`` is ``cuda``; it computes with ``cpus``, on which the last digits of a soup may depend.
+    """
+    options = {"max_retries": 0, "num_cpus": reserved, "num_gpus": 1 if context.device == "cuda" else 0}
+    begun = False
+    for item in polled(_build_soups, options, [(context, requests, cpus)], SoupError, _TASK, patience=0):
+        begun = begun or item is not None
+        yield begun if item is None or item[1] is None else item[1]
 
 
 def measure_similarities(context: SoupContext, request: SimilarityRequest, cpus: int) -> list[SimilarityRecord]:
     """The cosines of every pair of ingredients, measured in a Ray task on ``cpus`` cores. Raises its PipelineError."""
     options = {"max_retries": 0, "num_cpus": cpus}
-    return only_result(_measure_similarities, options, (context, request, cpus), SoupError, "a soup task")
+    return only_result(_measure_similarities, options, (context, request, cpus), SoupError, _TASK)
 
 
 def _measure_similarities(
@@ -174,8 +195,12 @@ def _open(files: Mapping[int | None, Path]) -> IngredientSet:
 
 def _build_soups(
     context: SoupContext, requests: Mapping[str, SoupRequest], cpus: int
-) -> Iterator[tuple[str, SoupResult]]:
-    """In a Ray task: all files are fetched and checked against each other once, then each soup takes its own."""
+) -> Iterator[tuple[str, SoupResult] | None]:
+    """In a Ray task: all files are fetched and checked against each other once, then each soup takes its own.
+
+    None comes first: the task has begun.
+    """
+    yield None
     torch.set_num_threads(cpus)
     splits: Splits = ray.get(context.splits)
     with scratch() as folder:
@@ -250,7 +275,7 @@ def _build_one(
         **figures(evaluated),
     )
     run_id = None
-    if context.description is not None:
+    if context.description is not None and _is_wanted(context, record, soup):
         run_id = _register(context, context.description, request, record, soup, versions, folder)
     return SoupResult(
         record=record,
@@ -259,6 +284,13 @@ def _build_one(
         run_id=run_id,
         is_model=soup.state_dict is not None,
     )
+
+
+def _is_wanted(context: SoupContext, record: SoupRecord, soup: Soup) -> bool:
+    """Whether a soup is to be registered."""
+    if context.better_than is None:
+        return True
+    return soup.state_dict is not None and record.rank > context.better_than
 
 
 def unfinished_soup(folder: Path, request: SoupRequest) -> Path:

@@ -496,3 +496,24 @@ def test_training_images_are_one_path_or_several(load, tmp_path, monkeypatch):
     for wrong in ("[]", "3", "[a, 3]", "{a: b}"):
         assert "data.train: must be a path or a list of paths, got " in refused(load, f"data.train={wrong}")
     assert "data.class_names: listed twice: cat" in refused(load, "data.class_names=[cat, dog, cat]")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["search.stop.max_gpu_hours=-1"], "search.stop.max_gpu_hours: input should be greater than 0"),
+        (["search.stop.patience=0"], "search.stop.patience: input should be greater than or equal to 1"),
+        (["search.stop.max_price=5"], "search.stop.max_price: needs report.price_per_gpu_hour"),
+        (["search.stop.min_gain=0.01"], "search.stop.min_gain: looks at soups of the trials so far"),
+        (
+            ["search.stop.min_gain=0.01", "study.cost_accuracy.live=true", "data.select_fraction=0"],
+            "search.stop.min_gain: gains are measured on select",
+        ),
+        (["search.keep_stopped=true"], "search.keep_stopped: no trial is ended early without a scheduler"),
+        (["search.scheduler=asha", "search.distributions.epochs=1"], "search.scheduler: asha compares trials after"),
+        (["search.scheduler=asha", "search.distributions={epochs: {randint: [1, 2]}}"], "these have no second one"),
+        (["search.stop.max_hours=1"], "search.stop.max_hours: unknown key; did you mean 'max_gpu_hours'?"),
+    ],
+)
+def test_a_rule_that_could_not_be_followed_is_refused(load, overrides, said):
+    assert said in refused(load, *overrides)

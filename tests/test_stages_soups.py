@@ -8,7 +8,7 @@ from samples import ingredient
 from torch import nn
 
 from pipeline.stages.building import soup_context, soup_request
-from pipeline.stages.soup import best_of, stage_methods
+from pipeline.stages.soup import stage_methods
 
 
 def a_run(methods=(), model=None, metric="accuracy", **settings):
@@ -71,12 +71,12 @@ def test_soups_know_the_trials_by_what_decides():
 
 def test_the_champion_is_the_best_by_what_decides():
     by_accuracy = [a_soup("uniform", select_accuracy=0.9), a_soup("greedy", select_accuracy=0.8)]
-    assert best_of(by_accuracy).method == "uniform"
+    assert max(by_accuracy, key=lambda row: row.rank).method == "uniform"
     scores = [{"val_score": 0.1, "select_score": -0.2}, {"val_score": 0.1, "select_score": -0.1}]
     scored = [row.model_copy(update=columns) for row, columns in zip(by_accuracy, scores, strict=True)]
-    assert best_of(scored).method == "greedy"
+    assert max(scored, key=lambda row: row.rank).method == "greedy"
     without_select = [
         a_soup(name, val_accuracy=accuracy, select_accuracy=None, val_score=score)
         for name, accuracy, score in (("uniform", 0.9, 0.3), ("greedy", 0.8, 0.4))
     ]
-    assert best_of(without_select).method == "greedy"
+    assert max(without_select, key=lambda row: row.rank).method == "greedy"

@@ -59,6 +59,8 @@ def dry_run(config: Config) -> None:
         *about_trials(trials, sizes["train"], config.model),
     ):
         logger.warning("%s", warning)
+    if config.search.algorithm != "random":
+        logger.info("what varies is drawn by search.algorithm %s as the sweep goes on", config.search.algorithm)
     check_model(config.model, config.data)
 
 

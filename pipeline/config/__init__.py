@@ -25,6 +25,7 @@ from pipeline.config.sections import (
     ModelConfig,
     SearchConfig,
     SoupConfig,
+    StopConfig,
     config_type,
     section_name,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Section",
     "SoupConfig",
     "Space",
+    "StopConfig",
     "chosen",
     "config_type",
     "context",

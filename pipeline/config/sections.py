@@ -242,6 +242,28 @@ def _storage(value: str) -> str:
     return value
 
 
+class StopConfig(Section):
+    """When a sweep ends before its last trial: of trials under way none is lost, and without these it goes on."""
+
+    max_gpu_hours: float | None = Field(None, gt=0, le=MOST)
+    """When the next trial would make the sweep cost more GPU hours (CPU core hours, where no trial has a GPU), by what
+    an epoch of the trials so far cost."""
+    max_price: float | None = Field(None, gt=0, le=MOST)
+    """The same as a price, by `report.price_per_gpu_hour`."""
+    min_gain: float | None = Field(None, gt=0, le=1)
+    """When soups do not get better by so much (0.001: a tenth of a point) on `select` in `per_gpu_hours` any more: when
+    the upper end of the 95 % interval of the gain is lower, for all methods of a live `study.cost_accuracy`."""
+    per_gpu_hours: float = Field(1.0, gt=0, le=MOST)
+    """GPU hours (CPU core hours) in which `min_gain` is to be gained."""
+    patience: Count = Field(2, ge=1)
+    """In so many points of the curve, one after the other, the gain has been lower."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is any rule."""
+        return any(limit is not None for limit in (self.max_gpu_hours, self.max_price, self.min_gain))
+
+
 class SearchConfig(Section):
     """The sweep: what is drawn, how often, and what each trial may use."""
 
@@ -275,6 +297,16 @@ class SearchConfig(Section):
     """Arithmetic of the steps of trials, where it is to be another than `precision`, in which they are evaluated."""
     compile: bool = False
     """Train through torch.compile: up to a minute at the start of a trial, faster steps (CPUs need a C++ compiler)."""
+    stop: StopConfig = StopConfig()
+    algorithm: Literal["random", "optuna"] = "random"
+    """`optuna`: after ten random trials, what varies is suggested by Optuna's TPE sampler from what those that ended
+    had on `fit`: equal results with one trial at a time only."""
+    scheduler: Literal["none", "asha"] = "none"
+    """`asha`: Tune's asynchronous successive halving. After 1, 4, 16, ... epochs a trial ends that is not in the best
+    quarter of those that came so far, by `select` (by `fit` where there is none). Which these are depends on the
+    order in which trials come there: equal results with one trial at a time only."""
+    keep_stopped: bool = False
+    """Whether trials that the scheduler ended are ingredients too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -311,6 +343,15 @@ class SearchConfig(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return value
+
+    @model_validator(mode="after")
+    def _schedulable(self, info: ValidationInfo) -> SearchConfig:
+        if self.scheduler == "none" and self.keep_stopped:
+            raise ValueError("keep_stopped: no trial is ended early without a scheduler; give search.scheduler=asha")
+        epochs = {**context(info).spaces[self.space].distributions, **self.distributions}.get("epochs")
+        if self.scheduler == "asha" and epochs is not None and epochs.largest <= 1:
+            raise ValueError("scheduler: asha compares trials after their first epoch, and these have no second one")
+        return self
 
 
 def _space(search: dict[str, Any], info: ValidationInfo) -> Space | None:
@@ -418,6 +459,12 @@ class Config(Section):
                 f"search.distributions: {', '.join(found)}: without a meaning for what source '{self.data.source}' "
                 "holds; leave out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _priced(self) -> Config:
+        if self.search.stop.max_price is not None and self.report.price_per_gpu_hour is None:
+            raise ValueError("search.stop.max_price: needs report.price_per_gpu_hour, the price of an hour")
         return self
 
     @model_validator(mode="after")

@@ -62,6 +62,14 @@ class Distribution(Section):
             raise ValueError(f"{kinds[0]} {list(bounds)}: the bounds are too far from each other to draw between them")
         return self
 
+    @property
+    def largest(self) -> float:
+        """No larger value is drawn."""
+        if self.randint is not None:
+            return self.randint[1] - 1
+        values = self.uniform or self.loguniform or self.choice or self.grid or ()
+        return max((value for value in values if isinstance(value, int | float)), default=0)
+
 
 def _meant(values: list[Any]) -> str:
     """How one writes what may be meant by a plain list."""

@@ -79,6 +79,11 @@ class RunFolder:
         return self.root / "trials"
 
     @property
+    def reports(self) -> Path:
+        """What trials had after which epoch, where a scheduler compares them (`pipeline.search.early`)."""
+        return self.root / "reports.json"
+
+    @property
     def unfinished_soups(self) -> Path:
         """The folder of what unfinished soups go on from."""
         return self.root / "unfinished-soups"

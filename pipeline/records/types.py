@@ -129,11 +129,12 @@ class TrialOutcome(Record):
     others, beside ``gpu_hours`` (see `costs`). Attempts on several kinds of device have their names joined by "and" as
     ``device``. ``path`` is the URI of the checkpoint in the artifact store. An imported checkpoint has the device
     ``imported`` and no ``theta0_sha256`` where its starting point is unknown. A trial that finished is ``left-out``
-    where the settings name it in `soup.leave_out`: it has an ingredient, and no soup is made of it.
+    where the settings name it in `soup.leave_out`: it has an ingredient, and no soup is made of it. One that
+    `search.scheduler` ended is ``stopped``: it is measured as it was then, and an ingredient if its weights were kept.
     """
 
     trial_index: int
-    status: Literal["finished", "failed", "rejected", "left-out"]
+    status: Literal["finished", "stopped", "failed", "rejected", "left-out"]
     reason: str | None = None
     val_accuracy: float | None = Field(None, ge=0, le=1)
     select_accuracy: float | None = Field(None, ge=0, le=1)
@@ -148,6 +149,11 @@ class TrialOutcome(Record):
     path: str | None = None
     model_version: int | None = None
     cpu_core_hours: float | None = Field(None, ge=0, le=_MOST_HOURS)
+
+    @property
+    def is_ingredient(self) -> bool:
+        """Whether soups are made of it."""
+        return self.status == "finished" or (self.status == "stopped" and self.sha256 is not None)
 
 
 class IngredientRecord(TrialOutcome):
@@ -287,6 +293,11 @@ class SoupRecord(Measured):
     block_size: int | None = None
     outer_iterations: int | None = None
     inner_iterations: int | None = None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The champion has the highest: `select` decides; `fit`, which soups learned from, where it cannot."""
+        return self.select_score or 0.0, self.val_score
 
 
 class SoupIngredient(Record):
@@ -510,7 +521,8 @@ class RunRecord(Record):
     `cost_unit`, in any currency. ``precision`` is the arithmetic of everything, from the first call on, whatever device
     later ones have; runs that do not say were measured in float32. ``metric`` is what decides, ``metric_label`` what
     people read; ``theta0_scores`` by split (``val`` for `fit`) are those of theta0, where that is not accuracy.
-    ``example`` is what people call what is classified, ``examples`` several.
+    ``example`` is what people call what is classified, ``examples`` several. ``stopped`` is why `search.stop` ended the
+    sweep before its last trial, None where it did not.
     """
 
     records_version: int
@@ -539,6 +551,7 @@ class RunRecord(Record):
     theta0_scores: dict[str, float] = {}
     example: str = "image"
     examples: str = "images"
+    stopped: str | None = None
 
     @property
     def theta0_figures(self) -> dict[str, float]:
@@ -613,7 +626,7 @@ def trials_up_to(ingredients: Iterable[IngredientRecord], num_finished: int) -> 
     seen = 0
     for row in ingredients:
         rows.append(row)
-        seen += row.status == "finished"
+        seen += row.is_ingredient
         if seen == num_finished:
             return rows
     raise ValueError(f"only {seen} trials finished, {num_finished} asked for")

@@ -1,7 +1,7 @@
 """Ingredients and soups in MLflow. The registry, not Tune's snapshot, decides which trials are finished."""
 
 from pipeline.registry.changes import Change, trial_changes
-from pipeline.registry.client import connect, redact, store_errors
+from pipeline.registry.client import MlflowException, connect, redact, store_errors
 from pipeline.registry.ingredients import (
     REMEDY,
     IngredientRecorder,
@@ -39,6 +39,7 @@ from pipeline.registry.sweeps import (
     log_costs,
     log_datasets,
     log_settings,
+    note_stop,
     open_sweep,
     sweep_changes,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "IngredientRecorder",
     "IngredientVersion",
     "Look",
+    "MlflowException",
     "RunningTrial",
     "SoupModel",
     "SoupRun",
@@ -87,6 +89,7 @@ __all__ = [
     "log_settings",
     "log_soup_files",
     "look",
+    "note_stop",
     "open_sweep",
     "point_aliases",
     "read_trials",

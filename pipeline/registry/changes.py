@@ -108,7 +108,7 @@ def _changes_of(
     elif (found := row_of(run)) and found.model_dump(exclude=_PLACE) != row.model_dump(exclude=_PLACE):
         undo = partial(log_row, sweep, sweep.client(), str(run.info.run_id), row, {})
         yield Change(f"{what}: what its run says was changed", undo)
-    if row.status != "finished":
+    if not row.is_ingredient:
         return
     by_run = [version for version in versions if run is not None and version.run_id == run.info.run_id]
     by_index = [version for version in versions if version.tags.get("trial_index") == str(row.trial_index)]

@@ -101,7 +101,7 @@ class IngredientRecorder:
         if _stands(row_of(client.get_run(run_id)), row):
             client.set_terminated(run_id, "FINISHED")
             return
-        if row.status == "finished":
+        if row.is_ingredient:
             make_version(client, self.sweep, run_id, {**row.model_dump(), **tags, RECORD: row.model_dump_json()})
             versions = _versions_of(client, self.sweep, f"tag.trial_index = '{row.trial_index}'")
             first, *others = [version for version in versions if version.run_id == run_id or _is_there(version)]
@@ -250,7 +250,7 @@ def log_row(sweep: Sweep, client: MlflowClient, run_id: str, row: IngredientReco
     # The tag comes last: a trial counts as recorded once its whole row can be read back.
     for key, value in {**tags, "status": row.status, RECORD: row.model_dump_json()}.items():
         client.set_tag(run_id, key, value)
-    client.set_terminated(run_id, "FINISHED" if row.status == "finished" else "FAILED")
+    client.set_terminated(run_id, {"finished": "FINISHED", "stopped": "KILLED"}.get(row.status, "FAILED"))
 
 
 def _log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, object]) -> None:
@@ -291,7 +291,7 @@ def _stands(earlier: IngredientRecord | None, row: IngredientRecord) -> bool:
     """Whether a trial that is recorded as ``earlier`` stays so in spite of ``row``: it finished, and no cost is new."""
     if earlier is None:
         return False
-    return earlier.status == "finished" and (row.status != "finished" or row.gpu_hours <= earlier.gpu_hours)
+    return earlier.is_ingredient and (not row.is_ingredient or row.gpu_hours <= earlier.gpu_hours)
 
 
 def _registered(version: ModelVersion, row: IngredientRecord) -> IngredientRecord:

@@ -14,7 +14,9 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
@@ -26,7 +28,6 @@ from pipeline.registry.client import MlflowClient, MlflowException, as_tags, con
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 600.0  # seconds; a trial's hours are worth more
 _SETTINGS, _FIGURES = RunFolder(Path()).settings.name, RunFolder(Path()).figures.name
 _VERSION = "records_version"  # a tag of the sweep's run
 _NAME = "name"  # a tag of the sweep's run: the experiment may be renamed
@@ -35,6 +36,12 @@ METRIC = "metric"  # a tag of the versions, where it is not accuracy that decide
 SUPERSEDED = "superseded"  # a tag, the role of the run that such runs are nested below, and a part of their names
 _SUFFIX = f" ({SUPERSEDED})"
 _DIGEST_LENGTH = 36  # MLflow's limit
+_POINTS = "points"  # a tag of the run of a curve: a digest of each point that it has
+_SHORT = 8  # letters of the digest of a point: a tag takes 8,000
+_BATCH = 500  # metrics; MLflow takes 1,000
+_SCORED = ("val_accuracy", "select_accuracy", "test_accuracy", *SCORES)
+_OF_A_POINT = (*_SCORED, "gpu_hours", "select_gain_low", "select_gain_high")
+_STOPPED = "stopped"  # a tag of the sweep's run: why it was ended before its last trial
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Sweep:
     """Where everything of one sweep is recorded. Picklable; a worker gets its own client from ``client()``.
 
     ``origin`` (seed, commit, versions of libraries, hashes of the splits, the metric where it is not accuracy) becomes
-    tags of every version.
+    tags of every version. A store that is away is waited for ``patience`` seconds.
     """
 
     tracking_uri: str
@@ -51,6 +58,7 @@ class Sweep:
     experiment_id: str
     run_id: str
     origin: Mapping[str, str]
+    patience: float = 600.0  # a trial's hours are worth more
 
     @property
     def ingredient_model(self) -> str:
@@ -68,8 +76,8 @@ class Sweep:
         return column if split == column else f"{split}_{self.origin.get(METRIC, 'score')}"
 
     def client(self, patience: float | None = None) -> MlflowClient:
-        """A connection from this process; a store that is away is waited for, ``patience`` or ten minutes."""
-        return connect(self.tracking_uri, _PATIENCE if patience is None else patience)
+        """A connection from this process; a store that is away is waited for, ``patience`` or that of the sweep."""
+        return connect(self.tracking_uri, self.patience if patience is None else patience)
 
     def runs(self, client: MlflowClient, condition: str) -> list[Run]:
         """The sweep's runs that meet a ``condition`` of MLflow's: those in the bin last, of both the oldest first."""
@@ -391,38 +399,80 @@ def fetch_settings(sweep: Sweep, folder: Path) -> Path:
         raise RegistryError(f"the settings of run '{sweep.name}' cannot be read ({reason})") from error
 
 
-def log_costs(sweep: Sweep, start: Mapping[str, float], costs: Sequence[CostRecord]) -> None:
+def log_costs(
+    sweep: Sweep, start: Mapping[str, float], costs: Sequence[CostRecord], *, is_complete: bool = True
+) -> None:
     """Log the cost curve in search order: a nested run per method, step = number of ingredients, ``gpu_hours`` too.
 
-    ``start`` are the figures of theta0, the point of no ingredients and no hours; none where they are not known.
-    MLflow keeps every value that was ever logged at a step, so another curve of a method is another run, and the
-    earlier one is marked (see `Sweep.supersede_others`). The same curve again changes nothing.
+    ``start`` are the figures of theta0, the point of no ingredients and no hours; none where they are not known. A
+    curve that grew gets the points that it lacks, and ends where it ``is_complete``. MLflow keeps every value that was
+    ever logged at a step, so another curve of a method is another run, and the earlier one is marked (see
+    `Sweep.supersede_others`). The same curve again changes nothing.
     """
-    client = sweep.client()
+    client, current = sweep.client(), []
     costs = [row for row in costs if row.order_seed is None]
-    accuracies = ("val_accuracy", "select_accuracy", "test_accuracy")
-    first = [(sweep.metric(key), 0, start[key]) for key in (*accuracies, *SCORES) if key in start]
-    current = []
+    runs = sweep.runs(client, "tags.role = 'cost-accuracy'")
     for method in dict.fromkeys(row.method for row in costs):
-        points = [*first, *([("gpu_hours", 0, 0.0)] if first else [])]
-        points += [
-            (key, row.num_ingredients, value)
-            for row in costs
-            if row.method == method
-            for key, value in (
-                *((name, getattr(row, name)) for name in accuracies),
-                *((sweep.metric(name), value) for name, value in row.scores.items()),
-                ("gpu_hours", row.gpu_hours),
-            )
-            if value is not None
+        points = [{"gpu_hours": 0.0, **_figures(sweep, start)}] if any(key in start for key in _SCORED) else []
+        steps = [0] * len(points)
+        for row in costs:
+            if row.method == method:
+                points.append(_figures(sweep, row.model_dump()))
+                steps.append(row.num_ingredients)
+        digests = [
+            hashlib.sha256(json.dumps([step, point]).encode()).hexdigest()[:_SHORT]
+            for step, point in zip(steps, points, strict=True)
         ]
-        digest = hashlib.sha256(json.dumps(points).encode()).hexdigest()
-        run_id = sweep.child_run(client, "cost-accuracy", f"{method}:{digest}", f"cost-accuracy {method}")
-        if client.get_run(run_id).info.status != "FINISHED":
-            client.log_batch(run_id, metrics=[Metric(key, value, step, step) for key, step, value in points])
-            client.set_terminated(run_id)
+        run_id, logged = _curve_run(sweep, client, runs, method, digests)
+        metrics = [
+            Metric(key, value, step, step)  # as its time too: written twice it is one
+            for step, point in zip(steps[logged:], points[logged:], strict=True)
+            for key, value in point.items()
+        ]
+        if metrics:
+            for first in range(0, len(metrics), _BATCH):
+                client.log_batch(run_id, metrics=metrics[first : first + _BATCH])
+            client.set_tag(run_id, _POINTS, json.dumps(digests))
+        status = "FINISHED" if is_complete else "RUNNING"
+        if client.get_run(run_id).info.status != status:
+            client.update_run(run_id, status)
         current.append(run_id)
     sweep.supersede_others("cost-accuracy", current)
+
+
+def _figures(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a point of a curve, of the columns that have a value."""
+    return {sweep.metric(key): float(values[key]) for key in _OF_A_POINT if values.get(key) is not None}
+
+
+def _curve_run(
+    sweep: Sweep, client: MlflowClient, runs: Sequence[Run], method: str, digests: Sequence[str]
+) -> tuple[str, int]:
+    """The run of a curve whose points have these ``digests``, and how many of them it has: a new one has none."""
+    title = f"cost-accuracy {method}"
+    for run in runs:
+        key = run.data.tags.get("key", "")
+        logged = _logged_points(run)
+        if key.startswith(f"{method}:") and logged and logged == list(digests[: len(logged)]):
+            return sweep.child_run(client, "cost-accuracy", key, title), len(logged)
+    # Named by what it begins with, which others have gone on from another way.
+    whole, names = hashlib.sha256("".join(digests).encode()).hexdigest(), {run.data.tags.get("key") for run in runs}
+    key = next(key for number in count(1) if (key := f"{method}:{whole}:{number}") not in names)
+    return sweep.child_run(client, "cost-accuracy", key, title), 0
+
+
+def _logged_points(run: Run) -> list[str]:
+    try:
+        return list(json.loads(run.data.tags.get(_POINTS, "[]")))
+    except (ValueError, TypeError):  # people wrote something else there
+        return []
+
+
+def note_stop(sweep: Sweep, reason: str | None) -> None:
+    """Say in the sweep's run why it was ended before its last trial; None: it was not, or goes on."""
+    client = sweep.client()
+    if client.get_run(sweep.run_id).data.tags.get(_STOPPED) != (reason or None):
+        client.set_tag(sweep.run_id, _STOPPED, reason) if reason else client.delete_tag(sweep.run_id, _STOPPED)
 
 
 def finish_sweep(

@@ -1,6 +1,7 @@
 """The report of a run, as a pure function of its records: one HTML page, figures, and the table of the command line."""
 
 from pipeline.report.compare import comparison_page
+from pipeline.report.cost_accuracy import point_line, points_table
 from pipeline.report.page import page
 from pipeline.report.section import Section
 from pipeline.report.sections import SECTIONS
@@ -15,6 +16,8 @@ __all__ = [
     "comparison_page",
     "methods_table",
     "page",
+    "point_line",
+    "points_table",
     "write_page",
     "write_report",
 ]

@@ -7,7 +7,7 @@ from html import escape
 
 from pipeline.records import CPU_CORE_HOURS, CostRatioRecord, CostRecord, RunRecord, RunResults, cost_unit, costs
 from pipeline.report.cost_lines import CostLine, OrderBand, cost_lines, cost_series, order_bands
-from pipeline.report.formats import MISSING, between, cost, count, percent, significant, spent
+from pipeline.report.formats import MISSING, between, cost, count, percent, significant, spent, text_table
 from pipeline.report.intervals import exact_size
 from pipeline.report.markup import Column, chart, paragraph, table
 from pipeline.report.measured import ACCURACIES, accuracy_series, b_cell, b_heading, test_title
@@ -193,18 +193,53 @@ def worth(run: RunRecord, line: CostLine, unit: str) -> str:
         )
     on_select = 100 * (after.select_score - before.select_score)
     interval = _interval(after.select_gain_low, after.select_gain_high)
-    if after.select_gain_low is None:
-        verdict = ""  # an older table, without the interval
-    elif after.select_gain_low > 0:
-        verdict = " More trials may still pay off."
-    elif on_select > 0:
-        verdict = " That does not tell whether more trials would pay off."
-    else:
-        verdict = " That is no reason for more trials."
+    verdict = advice(after, on_select)
     return (
-        f"{text}select {run.metric_label} of {label} by {on_select:+.2f} pp{interval}.{verdict} The test "
-        f"{run.metric_label}, which decides nothing, changed by {test}."
+        f"{text}select {run.metric_label} of {label} by {on_select:+.2f} pp{interval}.{verdict and f' {verdict}.'} "
+        f"The test {run.metric_label}, which decides nothing, changed by {test}."
     )
+
+
+def advice(point: CostRecord, on_select: float) -> str:
+    """What the gain of a point ``on_select`` over the one before says of more trials; nothing without its interval."""
+    if point.select_gain_low is None:
+        return ""  # an older table
+    if point.select_gain_low > 0:
+        return "More trials may still pay off"
+    return (
+        "That does not tell whether more trials would pay off" if on_select > 0 else "That is no reason for more trials"
+    )
+
+
+def point_line(run: RunRecord, points: Sequence[CostRecord], unit: str) -> str:
+    """The last of ``points``, those so far of a method, in a line, with what it says of more trials."""
+    *_, before, point = (None, *points)
+    label, size = style(point.method, run.labels).label, count(point.num_ingredients, "ingredient")
+    text = f"{label} of {size} after {cost(point.gpu_hours, unit)}: "
+    if point.select_score is None:
+        return f"{text}validation {run.metric_label} {percent(point.val_score)} %"
+    text += f"select {run.metric_label} {percent(point.select_score)} %"
+    if before is None or before.select_score is None:
+        return text
+    on_select = 100 * (point.select_score - before.select_score)
+    said = advice(point, on_select)
+    gained = f"{on_select:+.2f} pp{_interval(point.select_gain_low, point.select_gain_high)}"
+    return f"{text}, {gained} since {before.num_ingredients}{said and f'. {said}'}"
+
+
+def points_table(points: Sequence[CostRecord], unit: str) -> str:
+    """The points so far as a plain-text table, scores in per cent."""
+    rows = [
+        (
+            point.method,
+            str(point.num_ingredients),
+            f"{point.gpu_hours:.3g}",
+            percent(point.select_score),
+            percent(point.test_score),
+        )
+        for point in points
+    ]
+    return text_table(("method", "ingredients", unit, "select %", "test %"), rows)
 
 
 def _interval(low: float | None, high: float | None) -> str:

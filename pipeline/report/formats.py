@@ -129,3 +129,15 @@ def count(number: int, noun: str, plural: str = "") -> str:
 def ingredient_name(trial_index: int) -> str:
     """What an ingredient is called: the number of its trial; theta0, which is of none, has a negative one."""
     return "theta0" if trial_index < 0 else str(trial_index)
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text: the first column to the left, the others to the right, a line below the headings."""
+    table = [headings, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in table
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)

@@ -32,12 +32,12 @@ class Trials(NamedTuple):
 def trials(ingredients: Sequence[IngredientRecord]) -> Trials:
     """Sort the trials into those that soups are made of and the others."""
     rows = sorted(ingredients, key=lambda row: row.trial_index)
-    finished = [row for row in rows if row.status == "finished"]
+    finished = [row for row in rows if row.is_ingredient]
     values = [v for row in finished for v in (row.val_score, row.test_score) if v is not None] or [0.0]
     span = max(values) - min(values)
     lowest = 0.0 if min(values) >= 0 else -1.0  # that there can be
     floor = max(lowest, min(values) - max(0.1 * span, 0.005))
-    return Trials(finished, [row for row in rows if row.status != "finished"], floor)
+    return Trials(finished, [row for row in rows if not row.is_ingredient], floor)
 
 
 def _plots(results: RunResults) -> list[Plot]:
@@ -91,7 +91,7 @@ def _trial_points(
 def _trial_hover(row: IngredientRecord) -> str:
     """What a trial came to, what it cost and its hyperparameters, in plotly's markup."""
     lines = [f"<b>Trial {row.trial_index}</b>, {row.status}"]
-    if row.status == "finished":
+    if row.is_ingredient:
         lines.append(f"validation {percent(row.val_score)} %, test {percent(row.test_score)} %")
     elif row.reason:
         lines.append(escape(row.reason if len(row.reason) <= 60 else f"{row.reason[:57]}..."))

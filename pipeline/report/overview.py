@@ -192,12 +192,14 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
         return "No trial has run yet."
     kinds = [
         (status, sum(row.status == status for row in ingredients))
-        for status in ("finished", "left-out", "failed", "rejected")
+        for status in ("finished", "stopped", "left-out", "failed", "rejected")
     ]
     outcome = ", ".join(f"{number} {status}" for status, number in kinds if number)
     total = spent(costs(ingredients))
     trials = f"{count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''}"
     text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}{_kinds(ingredients)}."
+    if run.stopped is not None:
+        text += f" It was ended before its last trial by {run.stopped}."
     start = percent(run.theta0_score("test"))
     if run.theta0_gpu_hours is not None:
         unit = own_unit(run, cost_unit(ingredients))

@@ -47,7 +47,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     if not rows:
         return ""
     measured = len({index for row in rows for index in (row.trial_index, row.other_index)})
-    finished = sum(row.status == "finished" for row in results.ingredients)
+    finished = sum(row.is_ingredient for row in results.ingredients)
     which = "" if measured == finished else f" (the first {measured} of {finished})"
     means = [
         ("weights", statistics.mean(row.weights for row in rows)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.records import IngredientRecord, RunRecord, SoupRecord, cost_unit, costs
-from pipeline.report.formats import MISSING, cost, count, duration, memory_with_kind, percent, spent
+from pipeline.report.formats import MISSING, cost, count, duration, memory_with_kind, percent, spent, text_table
 from pipeline.report.methods import champion_of, in_one_block
 from pipeline.report.starting_point import below_start, own_unit
 
@@ -32,13 +32,7 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
         )
         for soup in soups
     ]
-    table = [(f"  {_HEADINGS[0]}", *_HEADINGS[1:]), *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADINGS))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in table
-    ]
-    lines.insert(1, "-" * len(lines[0]))
+    lines = text_table((f"  {_HEADINGS[0]}", *_HEADINGS[1:]), rows).split("\n")
     if champion is not None:
         chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
         lines += ["", f"* champion: best {chooser} {run.metric_label} of a single model"]
@@ -48,9 +42,13 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
         lines.append(f"  {text}")
     left_out = sum(row.status == "left-out" for row in ingredients)
     finished = left_out + sum(row.status == "finished" for row in ingredients)
-    without = f" ({left_out} left out)" if left_out else ""
+    stopped = sum(row.status == "stopped" for row in ingredients)
+    others = ", ".join([*([f"{left_out} left out"] if left_out else []), *([f"{stopped} stopped"] if stopped else [])])
+    without = f" ({others})" if others else ""
     sweep = f"{finished} of {count(len(ingredients), 'trial')} finished{without}"
     lines.append(f"  sweep: {sweep}, {spent(costs(ingredients))}")
+    if run.stopped is not None:
+        lines.append(f"  ended before its last trial by {run.stopped}")
     if "gpu_hours" in start:
         lines.append(f"  theta0: {cost(start['gpu_hours'], own_unit(run, cost_unit(ingredients)))} beside that")
     return "\n".join(lines)

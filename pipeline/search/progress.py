@@ -1,7 +1,4 @@
-"""How a sweep gets on: a line of a table per ended trial, a line after each silence, and gauges for Prometheus.
-
-The gauges go through Ray's own exporter.
-"""
+"""How a sweep gets on: a line as trials begin, a row as one ends, a line each minute, and gauges for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.util.metrics import Gauge
 
-from pipeline.records import Hyperparameters, IngredientRecord, cost_unit, costs
+from pipeline.gauges import show_trials
+from pipeline.records import Hyperparameters, IngredientRecord, cost_unit
 from pipeline.search.progress_table import ProgressTable
 
 logger = logging.getLogger(__name__)
 
-_SILENCE = 60.0  # seconds without a line, after which the trials that run are told
+_EACH = 60.0  # seconds, in which the trials that run are told once
 _NAMED = 8  # so many of them by name
 
 
@@ -32,30 +29,26 @@ class Progress(tune.Callback):  # type: ignore[misc]
     """
 
     def __init__(self, recorded: Sequence[IngredientRecord], trials: Sequence[Hyperparameters], sweep: str) -> None:
-        self.rows, self._resumed, self._total = list(recorded), len(recorded), len(trials)
+        self.rows, self._resumed, self._total, self._sweep = list(recorded), len(recorded), len(trials), sweep
         self._table = ProgressTable([trial.given for trial in trials])
         self._epochs = [trial.epochs for trial in trials]
         self.running: set[int] = set()
         self.failed: dict[int, str] = {}
         self.crowded: set[int] = set()
         self._epochs_done: dict[int, int] = {}
+        self._begun: list[int] = []  # not told yet
+        self._again: set[int] = set()  # of `running`, those that wait for room to be tried again
         self._start = self._told = time.monotonic()
-        self._finished = Gauge("ingredients_finished", "Finished trials of the sweep.", ("sweep",))
-        self._hours = Gauge(
-            "gpu_hours", "Cost of all ended trials on GPUs; CPU core hours where none had one.", ("sweep",)
-        )
-        self._best = Gauge(
-            "best_accuracy", "Best validation accuracy (or score by data.metric) of a trial.", ("sweep",)
-        )
-        for gauge in (self._finished, self._hours, self._best):
-            gauge.set_default_tags({"sweep": sweep})
         self._measure()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver."""
-        if not self.running and len(self.rows) == self._resumed:
-            self._tell("search: the first trial runs")
-        self.running.add(trial.config["trial"])
+        index = trial.config["trial"]
+        self.running.add(index)
+        self._epochs[index] = trial.config.get("epochs", self._epochs[index])
+        self._again.discard(index)
+        self._begun.append(index)
+        self._measure()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """Called by Tune in the driver, after every epoch."""
@@ -64,37 +57,45 @@ class Progress(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called by Tune in the driver, several times a second, whether anything happened or not."""
-        if self.running and time.monotonic() - self._told > _SILENCE:
-            under_way = [f"{trial} (epoch {self._epoch(trial)})" for trial in sorted(self.running)]
-            more = f" and {len(under_way) - _NAMED} more" if len(under_way) > _NAMED else ""
-            minutes = (time.monotonic() - self._start) / 60
-            ended = f"{len(self.rows)} of {self._total} ended"
-            self._tell(f"search: after {minutes:.0f} min: {ended}, running: {', '.join(under_way[:_NAMED])}{more}")
+        if self._begun:
+            one = len(self._begun) == 1
+            line = "search: trial %s begins" if one else "search: trials %s begin"
+            logger.info(line, _named(self._begun))
+            self._begun.clear()
+        if self.running and time.monotonic() - self._told > _EACH:
+            self._told = time.monotonic()
+            under_way = [f"{trial} (epoch {self._epoch(trial)})" for trial in sorted(self.running - self._again)]
+            waiting = f", to be tried again: {_named(sorted(self._again))}" if self._again else ""
+            left = f", {_duration(self._seconds_left())} left" if len(self.rows) > self._resumed else ""
+            ended, minutes = f"{len(self.rows)} of {self._total} ended{left}", (self._told - self._start) / 60
+            running = f"running: {_named(under_way) or 'none'}{waiting}"
+            logger.info("search: after %.0f min: %s, %s", minutes, ended, running)
 
     def _epoch(self, trial: int) -> str:
         return f"{min(self._epochs_done.get(trial, 0) + 1, self._epochs[trial])} of {self._epochs[trial]}"
 
-    def _tell(self, line: str) -> None:
-        logger.info("%s", line)
-        self._told = time.monotonic()
-
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver, when an attempt has failed and the trial is tried again."""
         why = reason_of(_last_error(trial))
+        self._again.add(trial.config["trial"])
         logger.info("search: an attempt of trial %d failed (%s); trying again", trial.config["trial"], why)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver, when a trial is not tried again."""
-        self.running.discard(trial.config["trial"])
+        self._ended(trial.config["trial"])
         self.failed[trial.config["trial"]] = _last_error(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver."""
-        self.running.discard(trial.config["trial"])
+        self._ended(trial.config["trial"])
         if trial.last_result.get("crowded"):
             self.crowded.add(trial.config["trial"])
         elif row := trial.last_result.get("row"):
             self.tell(IngredientRecord.model_validate_json(row))
+
+    def _ended(self, index: int) -> None:
+        self.running.discard(index)
+        self._again.discard(index)
 
     def tell(self, row: IngredientRecord) -> None:
         """Log the line of an ended trial."""
@@ -103,18 +104,35 @@ class Progress(tune.Callback):  # type: ignore[misc]
                 logger.info("%s", line)
         self.rows.append(row)
         self._measure()
-        seconds = (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
-        left = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        left = _duration(self._seconds_left())
         line = self._table.row(row, self._best_score(), f"{len(self.rows)}/{self._total}", left)
-        self._tell(f"{line}  {row.reason}" if row.reason else line)
+        logger.info("%s", f"{line}  {row.reason}" if row.reason else line)
 
     def _best_score(self) -> float | None:
         return max((row.val_score for row in self.rows if row.val_score is not None), default=None)
 
+    def _seconds_left(self) -> float:
+        """At the pace of the trials that ended in this call, of which there is one at least."""
+        return (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
+
     def _measure(self) -> None:
-        self._finished.set(sum(row.status == "finished" for row in self.rows))
-        self._hours.set(next(iter(costs(self.rows).values()), 0.0))
-        self._best.set(self._best_score() or 0.0)
+        show_trials(
+            self._sweep,
+            self.rows,
+            running=len(self.running),
+            waiting=max(self._total - len(self.rows) - len(self.running), 0),
+            seconds_left=self._seconds_left() if len(self.rows) > self._resumed else None,
+        )
+
+
+def _named(trials: Sequence[object]) -> str:
+    """The first of them by name, of very many the number of the others."""
+    more = f" and {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
+    return ", ".join(map(str, trials[:_NAMED])) + more
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _last_error(trial: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +56,16 @@ def sample_trials(config: SearchConfig, seed: int, meaningless: Collection[str] 
             elif name not in meaningless:
                 drawn[name] = field.default
         drawn |= combinations[order[position]]
-        if drawn.get("augmentation") in _RANDAUGMENT:
-            drawn["randaugment_m"], drawn["randaugment_n"] = _RANDAUGMENT[drawn["augmentation"]]
-        trials.append(Trial(index, hyperparameters_type(**drawn)))
+        trials.append(Trial(index, hyperparameters_type(**with_randaugment(drawn))))
     return trials
+
+
+def with_randaugment(drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters with the M and N that the augmentation says, where it says any."""
+    if drawn.get("augmentation") not in _RANDAUGMENT:
+        return dict(drawn)
+    magnitude, number = _RANDAUGMENT[drawn["augmentation"]]
+    return {**drawn, "randaugment_m": magnitude, "randaugment_n": number}
 
 
 def _draw(distribution: Distribution, random_state: np.random.RandomState) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,9 @@ from ray import tune
 from torch import Tensor, nn
 
 from pipeline.config import SearchConfig
+from pipeline.data import Splits
 from pipeline.errors import TrialRejected
+from pipeline.evaluation import split_figures
 from pipeline.finetune import TRAINERS
 from pipeline.metrics import ACCURACY
 from pipeline.precision import reproducible
@@ -23,9 +26,13 @@ from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.sampling import Trial
 from pipeline.search.storage import Storage, StoreAway
+from pipeline.search.suggesting import suggested
 from pipeline.weights import load_weights, unique_state
 
 _SAVING_SHARE = 0.1  # of a trial's time may go into saving: states of large models on object stores take seconds
+SCORE = "score"  # what a trial reports to a scheduler beside its epoch
+_SUGGESTED = "hyperparameters.json"  # in the storage of a trial, where they are not drawn beforehand
+_STOP = "stop"  # a file in the storage of a trial that is to end
 _LOG_SECONDS = 5  # between two reports of a trial to the registry, so that short epochs do not wait for it
 
 
@@ -56,7 +63,7 @@ class TrialContext:
     ``name`` is the run's. ``splits`` and ``theta0`` are references into Ray's object store, read there without a copy.
     ``reserved`` GPUs (CPU cores where ``use_gpu`` is False) are what an hour of a trial is multiplied by. ``storage``
     keeps the state of unfinished trials, ``experiments`` what Tune notes of its own. ``only_node``, if given, is the
-    address of the one node that trials may run on.
+    address of the one node that trials may run on. ``reports`` is where a scheduler keeps what trials reported.
     """
 
     name: str
@@ -72,6 +79,30 @@ class TrialContext:
     experiments: Path
     recorder: Recorder
     only_node: str | None = None
+    reports: Path | None = None
+
+    def trial_at(self, position: int) -> Trial:
+        """The trial at a position of ``trials``, with the hyperparameters that were suggested for it, if any were."""
+        trial = self.trials[position]
+        if self.settings.algorithm == "random":
+            return trial
+        with self.storage_of(trial).reading(_SUGGESTED) as file:
+            if file is None:
+                return trial
+            return replace(trial, hyper=type(trial.hyper).model_validate_json(file.read()))
+
+    def suggest(self, position: int, rows: Sequence[IngredientRecord]) -> Hyperparameters:
+        """What a trial begins with once those of ``rows`` have ended; what was suggested before stands."""
+        trial = self.trials[position]
+        if self.settings.algorithm == "random":
+            return trial.hyper
+        storage = self.storage_of(trial)
+        if _SUGGESTED in storage.names():
+            return self.trial_at(position).hyper
+        hyper = suggested(self.settings, trial, rows)
+        with storage.writing(_SUGGESTED) as file:
+            file.write(json.dumps(hyper.given).encode())
+        return hyper
 
     def storage_of(self, trial: Trial) -> Storage:
         """The folder with the unfinished state and the attempts of ``trial``."""
@@ -82,10 +113,11 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     """Fine-tune, upload and record the trial ``config["trial"]``, counted among ``context.trials``.
 
     Every epoch is reported to Tune and, as `paced` allows, saved; an attempt that finds a saved epoch goes on from it.
-    Where a GPU that it shares runs out of memory, the attempt ends, and only Tune is told; where the trial has the GPU
-    for itself, it is rejected.
+    For a scheduler it is measured too, and the trial ends after it where `ask_to_stop` was called meanwhile. Where a
+    GPU that it shares runs out of memory, the attempt ends, and only Tune is told; where the trial has the GPU for
+    itself, it is rejected.
     """
-    trial = context.trials[config["trial"]]
+    trial = context.trial_at(config["trial"])
     storage = context.storage_of(trial)
     unlogged: list[EpochRecord] = []
     last_logged = time.monotonic()
@@ -98,12 +130,15 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
 
     save = paced(lambda state: save_state(storage, state))
 
-    def on_epoch(epoch_record: EpochRecord, state: dict[str, Any]) -> None:
+    def on_epoch(epoch_record: EpochRecord, state: dict[str, Any], score: float | None) -> None:
         save(state)
         unlogged.append(epoch_record)
         if time.monotonic() - last_logged > _LOG_SECONDS:
             log_epochs()
-        tune.report({"epoch": epoch_record.epoch})
+        tune.report({"epoch": epoch_record.epoch} if score is None else {"epoch": epoch_record.epoch, SCORE: score})
+        # Tune has decided when `report` returns.
+        if score is not None and epoch_record.epoch < trial.hyper.epochs and _STOP in storage.names():
+            raise _Stopped(epoch_record.epoch)
 
     device, node = torch.cuda.get_device_name() if context.use_gpu else "cpu", ray.util.get_node_ip_address()
     # `outcome` sums the hours of the attempts in `storage`, so it is called when this one has been written to the end.
@@ -129,22 +164,30 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
 
 @reproducible
 def _finetuned(
-    context: TrialContext, trial: Trial, on_epoch: Callable[[EpochRecord, dict[str, Any]], None]
+    context: TrialContext, trial: Trial, on_epoch: Callable[[EpochRecord, dict[str, Any], float | None], None]
 ) -> dict[str, Any]:
     """Fine-tune and upload; returns the columns of the record that follow from it."""
     torch.set_num_threads(context.settings.cpus_per_trial)
-    storage = context.storage_of(trial)
+    storage, device = context.storage_of(trial), "cuda" if context.use_gpu else "cpu"
     model, splits = context.build_model(), ray.get(context.splits)
     load_weights(model, ray.get(context.theta0), source="theta0")
-    finetuned = TRAINERS[context.settings.trainer].train(
-        model,
-        splits,
-        trial.hyper,
-        context.settings,
-        device="cuda" if context.use_gpu else "cpu",
-        resume=load_state(storage),
-        on_epoch=on_epoch,
-    )
+
+    def measured_epoch(epoch_record: EpochRecord, state: dict[str, Any]) -> None:
+        score = None if context.settings.scheduler == "none" else _score_now(model, splits, device)
+        on_epoch(epoch_record, state, score)
+
+    try:
+        finetuned = TRAINERS[context.settings.trainer].train(
+            model,
+            splits,
+            trial.hyper,
+            context.settings,
+            device=device,
+            resume=load_state(storage),
+            on_epoch=measured_epoch,
+        )
+    except _Stopped as stopped:
+        return _measured_early(context, trial, model, splits, device, stopped.epoch)
     if splits.metric != ACCURACY and finetuned.val_score is None:
         raise TrialRejected(
             f"trainer '{context.settings.trainer}' returns no val_score by data.metric '{splits.metric}'; "
@@ -152,6 +195,43 @@ def _finetuned(
         )
     path, sha256 = context.recorder.upload(trial.index, unique_state(model))
     return {"status": "finished", **vars(finetuned), "path": path, "sha256": sha256}
+
+
+class _Stopped(Exception):
+    """Ends the training of a trial after an ``epoch``."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+def ask_to_stop(storage: Storage) -> None:
+    """Let the trial that ``storage`` belongs to end after the epoch that it has reported last."""
+    with storage.writing(_STOP):
+        pass
+
+
+def _score_now(model: nn.Module, splits: Splits, device: str) -> float:
+    """What decides, on `select`, of the model as it is; on `fit` where there is no `select`."""
+    name = "select" if len(splits.measured()["select"]) else "fit"
+    column = {"select": "select", "fit": "val"}[name]
+    found = split_figures(model, splits, device, (name,))
+    score = found.get(f"{column}_score", found[f"{column}_accuracy"])
+    return float(score or 0.0)
+
+
+def _measured_early(
+    context: TrialContext, trial: Trial, model: nn.Module, splits: Splits, device: str, epoch: int
+) -> dict[str, Any]:
+    """The columns of a trial that was stopped: measured as it is, without the moving average that it was to have."""
+    columns: dict[str, Any] = {
+        "status": "stopped",
+        "reason": f"{context.settings.scheduler} stopped it after {epoch} of {trial.hyper.epochs} epochs",
+        "images_seen": epoch * len(splits.train),
+        **split_figures(model, splits, device),
+    }
+    if context.settings.keep_stopped:
+        columns["path"], columns["sha256"] = context.recorder.upload(trial.index, unique_state(model))
+    return columns
 
 
 def paced(

@@ -14,6 +14,8 @@ from ray.tune.execution import class_cache
 from pipeline.errors import SearchError
 from pipeline.records import IngredientRecord
 from pipeline.search.attempts import read_attempts
+from pipeline.search.early import Asha
+from pipeline.search.order import Beside, Looking, SearchOrder
 from pipeline.search.progress import Progress, reason_of
 from pipeline.search.sampling import Trial
 from pipeline.search.trial import TrialContext, outcome, run_trial
@@ -29,14 +31,19 @@ _SETTINGS_OF_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_MAX_PENDING_TRIALS_PG": "auto",
     # Its own handler of Ctrl-C makes `fit` return as if the sweep were complete.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+_MOST_WAITING = 200  # trials that wait for room at a time: what an autoscaler reacts to
 
 
-def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], experiment: str) -> None:
+def run_trials(
+    context: TrialContext, recorded: Sequence[IngredientRecord], experiment: str, beside: Beside | None = None
+) -> None:
     """Run the trials of ``context`` that are not ``recorded`` yet, as many at once as the cluster holds.
+
+    ``beside`` is what goes on beside them; once that has a reason to stop, only trials that had begun are run to their
+    end.
 
     A crashed trial is tried again ``max_failures`` times from its last saved epoch and then recorded as failed; the
     sweep goes on. When Ray kills trials because a node runs low on memory, it goes on with half as many at a time; one
@@ -53,11 +60,11 @@ def run_trials(context: TrialContext, recorded: Sequence[IngredientRecord], expe
     # next round, an experiment of its own for Tune, runs what `progress` has not seen ended.
     concurrency: int | None = None  # as many as fit
     number = 0
-    while pending := _pending(context, progress.rows):
+    while pending := _pending(context, progress.rows, only_begun=beside is not None and beside.reason is not None):
         progress.failed.clear()
         progress.crowded.clear()
         try:
-            _fit(context, pending, concurrency, progress, f"{experiment}-{number}")
+            _fit(context, pending, concurrency, progress, f"{experiment}-{number}", beside)
         except (RuntimeError, tune.TuneError) as error:
             if _LOW_ON_MEMORY not in str(error) or not progress.running:
                 raise SearchError(f"the sweep stopped: {reason_of(error)}; {_AGAIN}") from error
@@ -80,7 +87,7 @@ def _record_failed(context: TrialContext, progress: Progress) -> None:
     if reasons := [reason_of(cause) for cause in causes if _STORAGE in cause]:
         raise SearchError(reasons[0])
     for position, cause in progress.failed.items():
-        _record_failure(context, progress, context.trials[position], reason_of(cause))
+        _record_failure(context, progress, context.trial_at(position), reason_of(cause))
 
 
 def _with_more_of_a_gpu(context: TrialContext, progress: Progress) -> TrialContext:
@@ -92,29 +99,49 @@ def _with_more_of_a_gpu(context: TrialContext, progress: Progress) -> TrialConte
     return replace(context, reserved=reserved)
 
 
-def _pending(context: TrialContext, rows: Sequence[IngredientRecord]) -> list[int]:
+def _pending(context: TrialContext, rows: Sequence[IngredientRecord], *, only_begun: bool) -> list[int]:
     """The positions in ``context.trials`` of those without a row; Tune knows trials by these numbers."""
     recorded_indices = {row.trial_index for row in rows}
-    return [position for position, trial in enumerate(context.trials) if trial.index not in recorded_indices]
+    return [
+        position
+        for position, trial in enumerate(context.trials)
+        if trial.index not in recorded_indices and (not only_begun or read_attempts(context.storage_of(trial)))
+    ]
 
 
 def _fit(
-    context: TrialContext, pending: Sequence[int], concurrency: int | None, progress: Progress, experiment: str
+    context: TrialContext,
+    pending: Sequence[int],
+    concurrency: int | None,
+    progress: Progress,
+    experiment: str,
+    beside: Beside | None,
 ) -> None:
     """Let Tune run the trials at these positions, ``concurrency`` at a time; raises what Tune does when it gives up."""
+    order = SearchOrder(context.suggest, pending, lambda: progress.rows, beside)
+    looking = [] if beside is None else [Looking(lambda: progress.rows, beside)]
     settings = context.settings
+    # Where something beside the trials takes their place, or what they come to decides of the next one, one waits at a
+    # time; and its process is not kept for the next trial, with the room that it has.
+    are_known = beside is None and settings.algorithm == "random"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_WAITING if are_known else 1)
     resources: dict[str, float] = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
     if context.only_node is not None:
         resources[f"node:{context.only_node}"] = 0.001
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, context=context), resources),
-        param_space={"trial": tune.grid_search(list(pending))},
-        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
+        tune_config=tune.TuneConfig(
+            search_alg=order,
+            scheduler=Asha(context) if settings.scheduler == "asha" else None,
+            num_samples=len(pending),
+            reuse_actors=beside is None,
+            max_concurrent_trials=concurrency,
+        ),
         run_config=tune.RunConfig(
             name=experiment,
             storage_path=str(context.experiments),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-            callbacks=[progress],
+            callbacks=[progress, *looking],
             verbose=0,
         ),
     )
@@ -133,7 +160,7 @@ def _reduced_concurrency(context: TrialContext, progress: Progress) -> int:
     message = "search: a node ran low on memory (running: trial %s); going on with %d at a time"
     logger.info(message, indices, concurrency)
     if len(killed_positions) == 1:
-        trial = context.trials[killed_positions[0]]
+        trial = context.trial_at(killed_positions[0])
         if len(read_attempts(context.storage_of(trial))) > context.settings.max_failures:
             _record_failure(context, progress, trial, "the node ran low on memory although no other trial was running")
     return concurrency

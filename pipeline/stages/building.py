@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from pipeline.config import Config
@@ -81,44 +81,57 @@ def obtain_soups(
     the caller wants of a new soup; then the soup is remembered, so that a killed stage keeps those it has finished, and
     the log of the ``stage`` tells of it. Raises PipelineError.
     """
-    soups = _remembered(run, requests, under_any_name=under_any_name)  # by key
+    soups = remembered_soups(run, requests, under_any_name=under_any_name)  # by key
+    wanted = missing_soups(context, requests, soups, stage)
+    told: set[str] = set()
+    for number, (name, result) in enumerate(build_soups(context, wanted, run.cluster.cpus_per_task, tasks), start=1):
+        for reason in result.left_out:
+            if reason not in told:
+                told.add(reason)
+                logger.info("%s: left out: %s", stage, reason)
+        key = requests[name].key
+        soups[key] = keep_soup(run, name, key, result, f"{stage}: %s ({number} of {len(wanted)})", keep)
+    return {name: soup_for(soups[request.key], request) for name, request in requests.items()}
+
+
+def missing_soups(
+    context: SoupContext, requests: Mapping[str, SoupRequest], soups: Collection[str], stage: str
+) -> dict[str, SoupRequest]:
+    """Those of ``requests`` whose key is not among ``soups``, each key once; the log tells which go on."""
     missing = {request.key: name for name, request in requests.items() if request.key not in soups}
     wanted = {name: requests[name] for name in missing.values()}
     for name, request in wanted.items():
         if (blocks := blocks_done(unfinished_soup(context.unfinished, request))) is not None:
             logger.info("%s: %s goes on after block %d", stage, name, blocks)
-    told: set[str] = set()
-    for number, (name, result) in enumerate(build_soups(context, wanted, run.cluster.cpus_per_task, tasks), start=1):
-        # Until all its files are written it does not count: those of an earlier soup may be half replaced.
-        run.state.soups.pop(name, None)
-        save_state(run.folder, run.state)
-        for reason in result.left_out:
-            if reason not in told:
-                told.add(reason)
-                logger.info("%s: left out: %s", stage, reason)
-        built = BuiltSoup(name, result.record, predictions_path(name))
-        write_table(run.path(built.predictions), result.predictions, PredictionRecord)
-        keep(name, result)
-        # Once the damaged files are restored it is another soup.
-        key = requests[name].key + (" without damaged ones" if result.left_out else "")
-        run.state.soups[name] = RememberedSoup(key=key, record=result.record, run_id=result.run_id)
-        save_state(run.folder, run.state)
-        soups[requests[name].key] = built
-        row = result.record
-        logger.info(
-            "%s: %s: validation %.2f%%, %d of %d ingredients, %.1f s (%d of %d)",
-            stage, name, 100 * row.val_score, row.num_selected, row.num_ingredients, row.construction_seconds,
-            number, len(wanted),
-        )  # fmt: skip
-    return {name: _for_request(soups[request.key], request) for name, request in requests.items()}
+    return wanted
+
+
+def keep_soup(
+    run: Run, name: str, key: str, result: SoupResult, line: str, keep: Callable[[str, SoupResult], None]
+) -> BuiltSoup:
+    """Write what there is of a new soup, remember it by ``key``, and log a ``line`` with what it came to for its %s."""
+    # Until all its files are written it does not count: those of an earlier soup may be half replaced.
+    run.state.soups.pop(name, None)
+    save_state(run.folder, run.state)
+    built = BuiltSoup(name, result.record, predictions_path(name))
+    write_table(run.path(built.predictions), result.predictions, PredictionRecord)
+    keep(name, result)
+    # Once the damaged files are restored it is another soup.
+    key += " without damaged ones" if result.left_out else ""
+    run.state.soups[name] = RememberedSoup(key=key, record=result.record, run_id=result.run_id)
+    save_state(run.folder, run.state)
+    row = result.record
+    selected, seconds = f"{row.num_selected} of {row.num_ingredients} ingredients", f"{row.construction_seconds:.1f} s"
+    logger.info(line, f"{name}: validation {100 * row.val_score:.2f}%, {selected}, {seconds}")
+    return built
 
 
 def is_built(run: Run, name: str, request: SoupRequest) -> bool:
     """Whether the soup is there under this name."""
-    return request.key in _remembered(run, {name: request}, under_any_name=False)
+    return request.key in remembered_soups(run, {name: request}, under_any_name=False)
 
 
-def _remembered(run: Run, requests: Mapping[str, SoupRequest], *, under_any_name: bool) -> dict[str, BuiltSoup]:
+def remembered_soups(run: Run, requests: Mapping[str, SoupRequest], *, under_any_name: bool) -> dict[str, BuiltSoup]:
     """By key the soups that were built before, from the same ingredients, settings and seed, and whose files are there.
 
     A soup that stands under several names is taken under one that is asked for.
@@ -135,7 +148,7 @@ def _remembered(run: Run, requests: Mapping[str, SoupRequest], *, under_any_name
     return soups
 
 
-def _for_request(built: BuiltSoup, request: SoupRequest) -> BuiltSoup:
+def soup_for(built: BuiltSoup, request: SoupRequest) -> BuiltSoup:
     """The soup with the cost of the sweep that is asked about."""
     record = built.record.model_copy(update={"gpu_hours": request.gpu_hours})
     return BuiltSoup(built.name, record, built.predictions)

@@ -26,7 +26,7 @@ from pipeline.stages.report import report_stage
 from pipeline.stages.restoring import artifacts_of
 from pipeline.stages.search import search_stage
 from pipeline.stages.soup import soup_stage
-from pipeline.stages.state import RunState, left_out, remove_studies, save_state
+from pipeline.stages.state import RunState, left_out, remove_studies, save_state, with_left_out
 from pipeline.stages.study import study_stage
 from pipeline.studies import STUDIES
 
@@ -65,20 +65,12 @@ def mark_left_out(run: Run) -> None:
     Raises ConfigError for trials that there are not, SoupError where no finished one is left.
     """
     names, rows = left_out(run.config, run.state), run.ingredients()
-    marked = [_marked(row, names.get(row.trial_index)) for row in rows]
-    if names and not any(row.status == "finished" for row in marked):
+    marked = with_left_out(rows, names)
+    if names and not any(row.is_ingredient for row in marked):
         raise SoupError("soup.leave_out: leaves no finished trial to make a soup of")
     if marked != rows:
         write_table(run.folder.ingredients, marked, IngredientRecord)
         logger.info("left out by soup.leave_out: %s", ", ".join(map(str, names.values())) or "none any more")
-
-
-def _marked(row: IngredientRecord, name: int | str | None) -> IngredientRecord:
-    if row.status not in ("finished", "left-out"):
-        return row
-    if name is None:
-        return row.model_copy(update={"status": "finished", "reason": None})
-    return row.model_copy(update={"status": "left-out", "reason": f"soup.leave_out names {name}"})
 
 
 def open_run(config: Config, state: RunState, *, tasks: bool = True) -> Run:

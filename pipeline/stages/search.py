@@ -16,11 +16,13 @@ from pipeline.config import ModelConfig
 from pipeline.data import KINDS, Splits
 from pipeline.errors import SearchError
 from pipeline.evaluation import split_figures
+from pipeline.gauges import show_trials
 from pipeline.models import make_theta0
 from pipeline.precision import reproducible
 from pipeline.records import IngredientRecord, RunRecord, cost_by_device, costs
+from pipeline.records.folder import update_run
 from pipeline.records.tables import write_table
-from pipeline.registry import IngredientRecorder, read_trials
+from pipeline.registry import IngredientRecorder, note_stop, read_trials
 from pipeline.report.formats import memory
 from pipeline.search.advice import about_trials, fit_batches
 from pipeline.search.sampling import sample_trials
@@ -29,6 +31,7 @@ from pipeline.search.trial import TrialContext
 from pipeline.search.tuner import run_trials
 from pipeline.stages.context import Run
 from pipeline.stages.imported import write_imported
+from pipeline.stages.live import Live
 from pipeline.weights import read_checkpoint, read_weights, save_weights, unique_state, weights_sha256
 
 logger = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ def search_stage(run: Run) -> None:
         reserved=reserved,
         storage=storage,
         experiments=run.folder.trials,
+        reports=run.folder.reports,
         recorder=recorder,
         only_node=store_node(str(config.registry.tracking_uri)),
     )
@@ -73,23 +77,34 @@ def search_stage(run: Run) -> None:
     logger.info("search: %d trials, %d of them recorded", len(context.trials), len(recorded))
     if len(recorded) < len(context.trials):
         _check_disk(run, theta0, len(context.trials) - len(recorded))
-    run_trials(context, recorded, experiment=f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    rule = config.search.stop
+    beside = Live(run, len(drawn)) if rule.is_given or config.study_settings("cost-accuracy").live else None
+    run_trials(context, recorded, f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}", beside)
     rows = read_trials(run.sweep)
-    if len(rows) < len(context.trials):
+    stopped = None if beside is None else beside.reason
+    if stopped is None and len(rows) < len(context.trials):
         raise SearchError(
             f"only {len(rows)} of {len(context.trials)} trials are recorded; give the same command again to go on"
         )
     write_table(run.folder.ingredients, rows, IngredientRecord)
+    show_trials(config.name, rows, running=0, waiting=0, seconds_left=0.0)
+    update_run(run.folder, stopped=stopped)
+    note_stop(run.sweep, stopped)
+    if beside is not None:
+        beside.finish(rows)
     storage.remove()
     shutil.rmtree(run.folder.trials, ignore_errors=True)
-    finished = [row for row in rows if row.status == "finished"]
-    if not finished:
+    ingredients = [row for row in rows if row.is_ingredient]
+    if not ingredients:
         raise SearchError(
             f"none of the {len(rows)} trials finished; the first: {rows[0].reason}. Correct the settings and start "
             "over with --fresh (this run is kept)"
         )
     cost = " and ".join(f"{hours:.3g} {unit}" for unit, hours in costs(rows).items())
-    logger.info("search: %d of %d trials finished, %s", len(finished), len(rows), cost)
+    stopped_early = sum(row.status == "stopped" for row in rows)
+    early = f", {stopped_early} stopped early" if stopped_early else ""
+    finished = sum(row.status == "finished" for row in rows)
+    logger.info("search: %d of %d trials finished%s, %s", finished, len(rows), early, cost)
     if len(by_device := cost_by_device(rows)) > 1:
         logger.info("search: %s", ", ".join(f"{hours:.3g} on {device}" for device, hours in by_device.items()))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Sequence
 
 from pipeline.files import replacing
+from pipeline.gauges import show_soup
 from pipeline.models import describe_model, has_batchnorm
 from pipeline.records import CoefficientRecord, SoupRecord
 from pipeline.records.folder import predictions_path, update_run
@@ -32,13 +32,16 @@ def soup_stage(run: Run) -> None:
     request = functools.partial(soup_request, run.config, run.precision, rows)
     requests = {method: whole_sweep(request, rows, method) for method in methods}
     run_ids = {method: str(run.state.soups[method].run_id) for method in methods if method in run.state.soups}
-    ready = sum(is_built(run, method, request) for method, request in requests.items())
-    already = f", {ready} of them built already" if ready else ""
+    ready = [method for method, request in requests.items() if is_built(run, method, request)]
+    for method in ready:
+        show_soup(run.config.name, method, run.state.soups[method].record)
+    already = f", {len(ready)} of them built already" if ready else ""
     logger.info("soup: %d methods over %d ingredients%s", len(methods), len(finished_trials(rows)), already)
 
     def keep(method: str, result: SoupResult) -> None:
         """Weights and coefficients as files; coefficients and predictions beside the method's MLflow run too."""
         run_ids[method] = str(result.run_id)
+        show_soup(run.config.name, method, result.record)
         files = [run.path(predictions_path(method))]
         if result.is_model:
             files.append(run.folder.coefficients(method))
@@ -56,16 +59,11 @@ def soup_stage(run: Run) -> None:
     point_aliases(run.sweep, run_ids)
     models = [soups[method].record for method in methods if run.folder.soup(method).exists()]
     if models:
-        champion = best_of(models)
+        champion = max(models, key=lambda row: row.rank)
         set_champion(run.sweep, champion.method, run_ids[champion.method])
         record = update_run(run.folder, champion=champion.method)
         if below := below_start(record, champion):
             logger.warning("soup: the champion, %s, is below the starting point: %s", champion.method, below)
-
-
-def best_of(models: Sequence[SoupRecord]) -> SoupRecord:
-    """The champion: `select` decides; `fit`, which soups learned from, only where there is no `select` or it cannot."""
-    return max(models, key=lambda row: (row.select_score or 0.0, row.val_score))
 
 
 def stage_methods(run: Run) -> list[str]:

@@ -20,13 +20,13 @@ from pipeline.config import Config, Section, chosen, dump_config, nested_section
 from pipeline.errors import ConfigError
 from pipeline.files import locked, remove_partial, write_text
 from pipeline.metrics import ACCURACY
-from pipeline.records import SoupRecord
+from pipeline.records import IngredientRecord, SoupRecord
 from pipeline.records.folder import RunFolder
 from pipeline.studies import STUDIES
 
 # What the ingredients do not depend on: changing it leaves the sweep as it is.
 _FREE = {"output", "plugins", "soup", "study", "report", "data.store", "data.shifts", "data.max_pixels"} | {
-    f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures", "storage")
+    f"search.{key}" for key in ("num_trials", "gpus_per_trial", "cpus_per_trial", "max_failures", "storage", "stop")
 }
 
 
@@ -40,6 +40,22 @@ class RememberedSoup(BaseModel):
     key: str
     record: SoupRecord
     run_id: str | None = None
+
+
+# What settings that there were not always have in runs from before.
+_AS_EVER = (
+    ("data.metric", ACCURACY),
+    ("search.algorithm", "random"),
+    ("search.scheduler", "none"),
+    ("search.keep_stopped", False),
+)
+
+
+class Stopped(BaseModel):
+    """That the sweep was ended by a ``rule``, the values of `search.stop`, and why. Another rule decides anew."""
+
+    rule: dict[str, float | None]
+    reason: str
 
 
 class RunState(BaseModel):
@@ -57,6 +73,7 @@ class RunState(BaseModel):
     imported_sha256: dict[str, str] = {}
     imported_weights: str = "auto"
     soups: dict[str, RememberedSoup] = {}
+    stopped: Stopped | None = None
 
 
 @contextlib.contextmanager
@@ -186,6 +203,22 @@ def left_out(config: Config, state: RunState) -> dict[int, int | str]:
     return found
 
 
+def with_left_out(rows: Iterable[IngredientRecord], names: Mapping[int, int | str]) -> list[IngredientRecord]:
+    """The ``rows`` with the status that finished trials have while `soup.leave_out` has these ``names`` of some."""
+    return [_marked(row, names.get(row.trial_index)) for row in rows]
+
+
+def _marked(row: IngredientRecord, name: int | str | None) -> IngredientRecord:
+    # What the row was before stands after the mark: a finished trial has no reason, a stopped one has.
+    before = (row.reason or "").partition("; ")[2] if row.status == "left-out" else row.reason or ""
+    if not (row.is_ingredient or row.status == "left-out"):
+        return row
+    if name is None:
+        return row.model_copy(update={"status": "stopped" if before else "finished", "reason": before or None})
+    reason = f"soup.leave_out names {name}" + (f"; {before}" if before else "")
+    return row.model_copy(update={"status": "left-out", "reason": reason})
+
+
 def save_state(folder: RunFolder, state: RunState) -> None:
     """Write ``state.json``."""
     write_text(folder.state, state.model_dump_json(indent=1))
@@ -209,8 +242,8 @@ def fingerprints(config: Config) -> dict[str, str]:
     of_ingredients = {
         key: value
         for key, value in _flat(values)
-        if (not _is_free(key) or key == "search.num_trials")
-        and (key, value) != ("data.metric", ACCURACY)  # as in runs from before there was a choice
+        if (not _is_free(key) or key == "search.num_trials" or (config.search.stop.is_given and "search.stop." in key))
+        and (key, value) not in _AS_EVER
     }
     search = _chained("", of_ingredients)
     shifts = values["data"]["shifts"]
@@ -218,8 +251,11 @@ def fingerprints(config: Config) -> dict[str, str]:
     hash_of_stage = {"search": search, "soup": soup}
     left = values["soup"]["leave_out"]  # studies of the search stage alone are about the other ingredients too
     hash_of_needed = {"search": _chained(search, left) if left else search, "soup": soup}
+    sections = dict(values["study"])
+    if curve := sections.get("cost_accuracy"):  # when its soups are built changes nothing of them
+        sections["cost_accuracy"] = {key: value for key, value in curve.items() if key != "live"}
     studies = {
-        name: _chained(f"{hash_of_needed[study.needs]}{name}", values["study"].get(section_name(name)))
+        name: _chained(f"{hash_of_needed[study.needs]}{name}", sections.get(section_name(name)))
         for name, study in STUDIES.items()
     }
     report = _chained("".join(studies.values()), values["report"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.cluster import current_cluster
 from pipeline.errors import SoupError
-from pipeline.records import CostRecord, PredictionRecord, SoupRecord
+from pipeline.records import CostRecord, IngredientRecord, PredictionRecord, SoupRecord
 from pipeline.records.folder import read_coefficients, read_run
 from pipeline.records.tables import read_table, write_table
 from pipeline.registry import log_costs
@@ -21,7 +21,7 @@ from pipeline.studies import STUDIES, Answer, StudyInputs
 
 def study_stage(run: Run, name: str) -> None:
     """Answer the requests of the study ``name``, write its tables, show its curve in MLflow."""
-    study, inputs = STUDIES[name], study_inputs(run, name)
+    study, inputs = STUDIES[name], study_inputs(run, name, run.ingredients())
     answers = _answers(run, inputs, study.requests(inputs))
     tables = study.rows(inputs, answers)
     if undeclared := sorted(tables.keys() - study.tables.keys()):
@@ -35,9 +35,8 @@ def study_stage(run: Run, name: str) -> None:
             log_costs(run.sweep, inputs.run.theta0_figures, points)
 
 
-def study_inputs(run: Run, name: str) -> StudyInputs:
-    """The records of the run as they are now, with the settings of the study ``name``."""
-    rows = run.ingredients()
+def study_inputs(run: Run, name: str, rows: Sequence[IngredientRecord]) -> StudyInputs:
+    """The records of the run as they are now, ``rows`` for its trials, with the settings of the study ``name``."""
     return StudyInputs(
         settings=run.config.study_settings(name),
         run=read_run(run.folder),

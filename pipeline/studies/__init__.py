@@ -4,9 +4,10 @@ from pipeline.records import Record
 from pipeline.studies.ablation import ABLATION
 from pipeline.studies.base import Answer, BuiltSoup, Study, StudyInputs, finished_trials, whole_sweep
 from pipeline.studies.comparisons import COMPARISONS
-from pipeline.studies.cost_accuracy import COST_ACCURACY
+from pipeline.studies.cost_accuracy import COST_ACCURACY, CostPoint, cost_rows, points_so_far
 from pipeline.studies.elimination import ELIMINATION
 from pipeline.studies.similarity import SIMILARITY
+from pipeline.studies.stop import gains_per_hours, no_more_gain, over_budget
 from pipeline.studies.wise_ft import WISE_FT
 
 STUDIES: dict[str, Study] = {
@@ -24,4 +25,19 @@ def study_tables() -> dict[str, type[Record]]:
     return {name: kind for study in STUDIES.values() for name, kind in study.tables.items()}
 
 
-__all__ = ["STUDIES", "Answer", "BuiltSoup", "Study", "StudyInputs", "finished_trials", "study_tables", "whole_sweep"]
+__all__ = [
+    "STUDIES",
+    "Answer",
+    "BuiltSoup",
+    "CostPoint",
+    "Study",
+    "StudyInputs",
+    "cost_rows",
+    "finished_trials",
+    "gains_per_hours",
+    "no_more_gain",
+    "over_budget",
+    "points_so_far",
+    "study_tables",
+    "whole_sweep",
+]

@@ -77,7 +77,7 @@ class StudyInputs:
 
 def finished_trials(rows: Sequence[IngredientRecord]) -> list[IngredientRecord]:
     """The trials that gave an ingredient, in search order."""
-    return [row for row in rows if row.status == "finished"]
+    return [row for row in rows if row.is_ingredient]
 
 
 def whole_sweep(request: RequestSoup, rows: Sequence[IngredientRecord], method: str) -> SoupRequest:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.config import Count, MethodName, Once, Section
+from pipeline.config import Config, Count, Known, MethodName, Once, Section
 from pipeline.records import (
     CPU_CORE_HOURS,
     SCORES,
@@ -47,6 +47,20 @@ class CostAccuracySettings(Section):
     """Soups of step, 2 x step, ... ingredients."""
     orders: Count = Field(0, ge=0, le=10_000)
     """Random orders of the trials that are followed beside search order."""
+    live: bool = False
+    """Build each soup in search order while the sweep runs, as soon as its trials have ended: it takes the place of a
+    trial for a while. The best so far is the champion, and `search.stop` may end the sweep."""
+
+
+def _resolve(settings: CostAccuracySettings, config: Config, known: Known) -> Any:
+    problems = []
+    if config.search.stop.min_gain is not None and not settings.live:
+        problems.append("search.stop.min_gain: looks at soups of the trials so far; give study.cost_accuracy.live=true")
+    if config.search.stop.min_gain is not None and config.data.select_fraction == 0:
+        problems.append("search.stop.min_gain: gains are measured on select, and data.select_fraction is 0")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return settings
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,17 @@ def cost_points(inputs: StudyInputs) -> list[CostPoint]:
     ]
 
 
+def points_so_far(inputs: StudyInputs, *, have_ended: bool) -> list[CostPoint]:
+    """Those of `cost_points` in search order that are known of a sweep whose first trials have ended, by size.
+
+    ``inputs`` have these trials alone; ``have_ended``: there are no others.
+    """
+    settings: CostAccuracySettings = inputs.settings
+    count = len(inputs.finished)
+    sizes = sorted({*range(settings.step, count + 1, settings.step), *([count] if have_ended and count else [])})
+    return [_point(inputs, method, None, inputs.ingredients, size) for size in sizes for method in settings.methods]
+
+
 def _in_order(ingredients: Sequence[IngredientRecord], order_seed: int | None) -> list[IngredientRecord]:
     if order_seed is None:
         return list(ingredients)
@@ -102,7 +127,7 @@ def _in_order(ingredients: Sequence[IngredientRecord], order_seed: int | None) -
 def _point(
     inputs: StudyInputs, method: str, order_seed: int | None, rows: Sequence[IngredientRecord], size: int
 ) -> CostPoint:
-    finished = [row.trial_index for row in rows if row.status == "finished"][:size]
+    finished = [row.trial_index for row in rows if row.is_ingredient][:size]
     name = f"cost-accuracy/{method}-{size}" + ("" if order_seed is None else f"-order-{order_seed}")
     # Sorted, so that the same trials in another order are the same soup.
     request = inputs.request(method, sorted(finished), cumulative_gpu_hours(rows, size))
@@ -217,12 +242,22 @@ def _curve(hours: Sequence[float], models: Sequence[Predicted], score: Score | N
     return Curve(np.array(hours), correct, None if score is None else scores)
 
 
+def cost_rows(inputs: StudyInputs, rows: Sequence[CostRecord]) -> list[CostRecord]:
+    """The points of one curve after the other, with their gains."""
+    models, on_select = _predictions(inputs, rows, "test"), _predictions(inputs, rows, "select")
+    return with_gains(rows, models, on_select, inputs.score)
+
+
+def _predictions(inputs: StudyInputs, rows: Sequence[CostRecord], split: str) -> dict[str, Predicted]:
+    return {path: inputs.predicted(path, split) for path in {str(row.predictions) for row in rows}}
+
+
 def _rows(inputs: StudyInputs, soups: Mapping[str, BuiltSoup]) -> Mapping[str, Sequence[Record]]:
-    rows = [point.record(soups[point.name]) for point in cost_points(inputs)]
-    paths = {str(row.predictions) for row in rows}
-    models, on_select = ({path: inputs.predicted(path, split) for path in paths} for split in ("test", "select"))
-    rows = with_gains(rows, models, on_select, inputs.score)
-    return {"cost_accuracy": rows, "cost_ratios": cost_ratios(rows, models, inputs.score)}
+    rows = cost_rows(inputs, [point.record(soups[point.name]) for point in cost_points(inputs)])
+    return {
+        "cost_accuracy": rows,
+        "cost_ratios": cost_ratios(rows, _predictions(inputs, rows, "test"), inputs.score),
+    }
 
 
 COST_ACCURACY = Study(
@@ -230,5 +265,6 @@ COST_ACCURACY = Study(
     requests=lambda inputs: {point.name: point.request for point in cost_points(inputs)},
     rows=_rows,
     settings=CostAccuracySettings,
+    resolve=_resolve,
     curve="cost_accuracy",
 )

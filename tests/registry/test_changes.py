@@ -456,6 +456,23 @@ def test_another_curve_is_another_run(sweep):
     assert len(client.get_metric_history(old.info.run_id, "test_accuracy")) == 2
 
 
+def test_a_curve_grows_while_a_sweep_runs_and_ends_with_it(sweep):
+    client = sweep.client()
+
+    def states():
+        found = {run.info.run_name: run for run in runs(sweep, "cost-accuracy")}
+        histories = {name: client.get_metric_history(run.info.run_id, "test_accuracy") for name, run in found.items()}
+        return {name: (found[name].info.status, len(histories[name])) for name in found}
+
+    log_costs(sweep, {}, curve(0.5), is_complete=False)
+    log_costs(sweep, {}, curve(0.5, 0.6), is_complete=False)
+    assert states() == {"cost-accuracy greedy": ("RUNNING", 2)}
+    log_costs(sweep, {}, curve(0.5, 0.6, 0.7))
+    assert states() == {"cost-accuracy greedy": ("FINISHED", 3)}
+    log_costs(sweep, {}, curve(0.5))  # as it began, and no further
+    assert states() == {"cost-accuracy greedy": ("FINISHED", 1), "cost-accuracy greedy (superseded)": ("FINISHED", 3)}
+
+
 def test_an_attempt_that_begins_again_adds_no_second_line_to_the_curves(sweep, recorder):
     def epochs(*numbers):
         return [

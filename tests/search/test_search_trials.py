@@ -1,3 +1,4 @@
+import json
 import logging
 import re
 import time
@@ -15,6 +16,7 @@ from search_samples import FolderRecorder
 from pipeline.errors import SearchError, TrialRejected
 from pipeline.evaluation import accuracy, predict
 from pipeline.finetune import TRAINERS, Finetuned, Trainer, finetune
+from pipeline.gauges import GAUGES
 from pipeline.search.progress import Progress
 from pipeline.search.sampling import sample_trials
 from pipeline.search.storage import Storage
@@ -203,7 +205,7 @@ def test_a_resumed_sweep_counts_what_was_recorded_before(caplog):
     assert {"50.00", "95.00", "3/4"} <= set(cells)
 
 
-def test_a_sweep_is_never_silent_for_long(session_ray, caplog, monkeypatch):
+def test_each_minute_a_sweep_tells_what_runs(session_ray, caplog, monkeypatch):
     class Running:
         def __init__(self, number):
             self.config = {"trial": number}
@@ -213,28 +215,124 @@ def test_a_sweep_is_never_silent_for_long(session_ray, caplog, monkeypatch):
         progress.on_step_end(0, [])
         for number in range(10):
             progress.on_trial_start(0, [], Running(number))
-        progress.on_step_end(1, [])  # told a moment ago
-        assert caplog.messages == ["search: the first trial runs"]
-        monkeypatch.setattr("pipeline.search.progress._SILENCE", -1.0)
+        progress.on_step_end(1, [])
+        progress.on_step_end(2, [])  # told a moment ago
+        assert caplog.messages == ["search: trials 0, 1, 2, 3, 4, 5, 6, 7 and 2 more begin"]
+        caplog.clear()
+        monkeypatch.setattr("pipeline.search.progress._EACH", -1.0)
         progress.on_trial_result(0, [], Running(1), {"epoch": 1})
         progress.on_trial_result(0, [], Running(2), {"epoch": 3})
-        progress.on_step_end(2, [])
-    running = ", ".join(f"{number} (epoch {epoch} of 3)" for number, epoch in enumerate([1, 2, 3, 1, 1, 1, 1, 1]))
-    assert caplog.messages[1:] == [f"search: after 0 min: 0 of 12 ended, running: {running} and 2 more"]
+        progress.on_step_end(3, [])
+        running = [f"{number} (epoch {epoch} of 3)" for number, epoch in enumerate([1, 2, 3, 1, 1, 1, 1, 1])]
+        assert caplog.messages == [f"search: after 0 min: 0 of 12 ended, running: {', '.join(running)} and 2 more"]
+
+
+def test_a_trial_that_waits_to_be_tried_again_does_not_run(session_ray, caplog, monkeypatch, tmp_path):
+    class Lost:
+        config, error_file = {"trial": 1}, str(tmp_path / "error")
+
+    (tmp_path / "error").write_text("Failure # 1\nActorDiedError: the worker was lost\n")
+    monkeypatch.setattr("pipeline.search.progress._EACH", -1.0)
+    progress = Progress([], [hyperparameters(epochs=3)] * 2, sweep="again")
+    progress.on_trial_start(0, [], Lost())
+    progress.tell(ingredient(0))
+    with caplog.at_level(logging.INFO, "pipeline.search.progress"):
+        progress.on_trial_recover(0, [], Lost())
+        progress.on_step_end(1, [])
+        assert caplog.messages[-1].endswith(" left, running: none, to be tried again: 1")
+        progress.on_trial_start(2, [], Lost())
+        progress.on_step_end(3, [])
+        assert caplog.messages[-1].endswith(" left, running: 1 (epoch 1 of 3)")
 
 
 def test_prometheus_finds_the_sweep_at_rays_exporter(session_ray):
-    progress = Progress([ingredient(0, val_accuracy=0.75)], FOUR, sweep="watched")
+    progress = Progress([ingredient(0, val_accuracy=0.75, select_accuracy=0.5)], FOUR, sweep="watched")
     progress.tell(ingredient(1, status="failed", val_accuracy=None, gpu_hours=0.25))
+    progress.tell(ingredient(2, val_accuracy=0.5, select_accuracy=0.9))
     (port,) = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
-    wanted, deadline = {"ray_ingredients_finished": 1.0, "ray_gpu_hours": 0.75, "ray_best_accuracy": 0.75}, 60
-    found = {}
-    while found != wanted and (deadline := deadline - 1):
+    wanted = {
+        ("trials", "finished"): 2.0,
+        ("trials", "failed"): 1.0,
+        ("trials", "running"): 0.0,
+        ("trials", "waiting"): 1.0,
+        ("sweep_gpu_hours", "CPU core hours"): 1.25,
+        ("best_trial_accuracy", "fit"): 0.75,
+        ("best_trial_accuracy", "select"): 0.5,
+    }
+    found, deadline = {}, 60
+    while not wanted.items() <= found.items() and (deadline := deadline - 1):
         time.sleep(1)
         with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
             lines = [line for line in page.read().decode().splitlines() if 'sweep="watched"' in line]
-        found = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines}
-    assert found == wanted
+        series = [re.fullmatch(r"ray_(\w+)\{(.*)\} (\S+)", line) for line in lines]
+        found = {(one[1], *re.findall(r'\b(?:status|unit|split)="([^"]*)"', one[2])): float(one[3]) for one in series}
+    assert {series: found.get(series) for series in wanted} == wanted
+    assert found["seconds_left",] >= 0
+    assert {name for name, *_ in found} == GAUGES.keys() - {"soup_accuracy"}
+
+
+class Watching:
+    """Beside a sweep: lets no trial begin at its first looks, and ends it once so many trials have ended."""
+
+    def __init__(self, refusals, most):
+        self.refusals, self.most, self.reason, self.looks = refusals, most, None, []
+
+    def look(self, rows):
+        self.looks.append(len(rows))
+        self.refusals -= 1
+        return self.refusals < 0
+
+    def decide(self, rows, under_way, upcoming):
+        if len(rows) + len(under_way) >= self.most:
+            self.reason = "enough"
+
+
+def test_what_goes_on_beside_a_sweep_holds_trials_back_and_ends_it(session_ray, tmp_path):
+    made = context(tmp_path, 5)
+    beside = Watching(refusals=2, most=3)
+    run_trials(made, [], "beside", beside)
+    rows = made.recorder.rows()
+    assert sorted(row.trial_index for row in rows) == [0, 1, 2]  # those under way are not lost
+    assert beside.looks[:2] == [0, 0]
+    assert sorted(beside.looks) == beside.looks
+    # A later call by the same rule runs what had begun, and no other trial.
+    storage = made.storage_of(made.trials[4])
+    with storage.writing("attempt-000.json") as file:
+        file.write(b'{"device": "cpu", "reserved": 1.0, "node": "n", "seconds": 3600.0}')
+    again = Watching(refusals=0, most=0)
+    again.reason = "enough"
+    run_trials(made, rows, "again", again)
+    more = made.recorder.rows()[3:]
+    assert [row.trial_index for row in more] == [4]
+    assert more[0].gpu_hours > 1
+
+
+def test_trials_without_a_future_end_early_and_are_measured_and_counted(session_ray, tmp_path):
+    rates = {"lr": {"choice": [1e-2]}, "epochs": 5}
+    made = context(tmp_path, 4, scheduler="asha", keep_stopped=True, distributions=rates)
+    poor = [replace(trial, hyper=trial.hyper.model_copy(update={"lr": 1e-9})) for trial in made.trials[2:]]
+    made = replace(made, trials=(*made.trials[:2], *poor), reports=tmp_path / "reports.json")
+    run_trials(replace(made, trials=made.trials[:2]), [], "good")
+    run_trials(made, made.recorder.rows(), "poor")  # is compared with what earlier calls had
+    rows = sorted(made.recorder.rows(), key=lambda row: row.trial_index)
+    assert [row.status for row in rows[2:]] == ["stopped", "stopped"]
+    assert [row.reason for row in rows[2:]] == ["asha stopped it after 1 of 5 epochs"] * 2
+    assert [row.images_seen for row in rows] == [640, 640, 128, 128]
+    splits = digit_splits(train=128)
+    model = search_samples.build()
+    model.load_state_dict(read_weights(made.recorder.folder / "2.safetensors"))
+    images, labels = splits.select.tensors()
+    measured = accuracy(predict(model, images, "cpu"), labels)
+    assert rows[2].select_accuracy == measured
+    assert rows[2].is_ingredient
+    assert rows[2].gpu_hours > 0
+    reports = json.loads(made.reports.read_text())
+    assert [2, 1, measured] in reports
+    without = replace(made, settings=made.settings.model_copy(update={"keep_stopped": False}))
+    (tmp_path / "records" / "rows").unlink()
+    run_trials(without, rows[:3], "not kept")
+    (row,) = made.recorder.rows()
+    assert (row.trial_index, row.status, row.sha256, row.is_ingredient) == (3, "stopped", None, False)
 
 
 @pytest.mark.system

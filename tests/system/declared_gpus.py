@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,7 +47,7 @@ def stay(kind: str, seconds: float) -> None:
 
 
 def run_trial(config, context):
-    stay("trial", 3)
+    stay({"sweep": "trial", "live": "live trial"}[context.name], 3)
     tune.report({"row": ingredient(config["trial"]).model_dump_json()})
 
 
@@ -54,6 +55,32 @@ def build(context, requests, cpus):
     for name, request in requests.items():
         stay("soup", 1)
         yield name, request
+
+
+def build_live(context, requests, cpus):
+    yield None  # it has begun
+    stay("live soup", 3)
+    yield "a", requests["a"]
+
+
+class Live:
+    """A soup that is due when two trials have ended."""
+
+    reason, building, is_built = None, None, False
+
+    def look(self, rows):
+        if self.building is None and not self.is_built and len(rows) >= 2:
+            context = SimpleNamespace(device="cuda")
+            self.building = soup_task.build_beside(context, {"a": "soup a"}, cpus=4, reserved=1)
+        if self.building is None:
+            return True
+        came = next(self.building, None)
+        if came == ("a", "soup a"):
+            self.building, self.is_built = None, True
+        return came is not False
+
+    def decide(self, rows, under_way, upcoming):
+        pass
 
 
 def main() -> None:
@@ -68,8 +95,12 @@ def main() -> None:
     )  # fmt: skip
     tuner.run_trial = run_trial
     tuner.run_trials(context, [], "sweep")
-    soup_task._build_soups = build
     requests = {name: f"soup {name}" for name in "abcd"[:SOUPS]}
+    soup_task._build_soups = build_live
+    live = Live()
+    tuner.run_trials(replace(context, name="live", experiments=FOLDER / "live"), [], "live", live)
+    assert live.is_built
+    soup_task._build_soups = build
     for _ in range(ROUNDS):
         assert dict(soup_task.build_soups(SimpleNamespace(device="cuda"), requests, cpus=1, tasks=2)) == requests
 

@@ -26,11 +26,13 @@ _SMALL = ("--object-store-memory=200000000", "--min-worker-port=0", "--max-worke
 class Head:
     """A head node. ``home`` is the home folder of its processes, ``env`` what the user's shell has.
 
-    ``address`` is where jobs are submitted, ``gcs`` where nodes join, ``session`` the folder of Ray's own files.
+    ``address`` is where jobs are submitted, ``gcs`` where nodes join, ``metrics`` where Prometheus may ask, ``session``
+    the folder of Ray's own files.
     """
 
     address: str
     gcs: str
+    metrics: str
     home: Path
     session: Path
     env: dict[str, str]
@@ -90,7 +92,8 @@ def head_node(folder: Path, ip: str = "127.0.0.1", cpus: int = 2, **shell: str) 
         wait_for(lambda: answers() or running.process.poll() is not None, "a head node", 120)
         assert running.process.poll() is None, running.output()
         try:
-            yield Head(address, f"{ip}:{ports['port']}", home, session, {**env, "RAY_AUTH_TOKEN": token})
+            gcs, metrics = f"{ip}:{ports['port']}", f"{ip}:{ports['metrics-export-port']}"
+            yield Head(address, gcs, metrics, home, session, {**env, "RAY_AUTH_TOKEN": token})
         finally:
             running.process.terminate()
             running.process.wait(timeout=90)

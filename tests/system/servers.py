@@ -1,22 +1,30 @@
-"""The servers of a cluster, started on this machine: PostgreSQL, MLflow."""
+"""The servers of a cluster, started on this machine: PostgreSQL, MLflow, Prometheus."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
+import yaml
 from program import MLFLOW, Background, environment, free_ports, wait_for, wait_for_server
 
 _FOUND = [Path(found).parent for found in (shutil.which("initdb"),) if found]
 _DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 POSTGRES = next((folder for folder in reversed([*_FOUND, *_DEBIAN]) if (folder / "initdb").exists()), None)
 needs_postgres = pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed")
+PROMETHEUS = shutil.which("prometheus")
+needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="Prometheus is not installed")
 
 
 @contextlib.contextmanager
@@ -115,3 +123,35 @@ def sqlite_server(folder: Path, migrated: Path, ip: str = "127.0.0.1") -> Abstra
     folder.mkdir(exist_ok=True)
     shutil.copy(migrated, folder / "mlflow.db")
     return tracking_server(folder, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"), ip=ip)
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A running Prometheus."""
+
+    uri: str
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """What its API answers, the data alone; an expression that it cannot read is an HTTP error."""
+        with urlopen(f"{self.uri}/api/v1/{path}?{urlencode(parameters)}", timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def series(self, expression: str, since: float) -> list[dict[str, Any]]:
+        """What an expression came to, second by second, as Grafana asks for it: ``metric`` and ``values`` of each."""
+        times = {"start": f"{since}", "end": f"{time.time()}", "step": "1"}
+        return self.ask("query_range", query=expression, **times)["result"]
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, settings: dict[str, Any]) -> Iterator[Prometheus]:
+    """A Prometheus with these settings, which are those of its configuration file."""
+    folder.mkdir()
+    (port,) = free_ports(1)
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
+    command = [
+        str(PROMETHEUS), f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'series'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]  # fmt: skip
+    with Background(command, environment(), folder / "prometheus.log") as running:
+        wait_for_server(f"http://127.0.0.1:{port}/-/ready", running)
+        yield Prometheus(f"http://127.0.0.1:{port}")

@@ -21,7 +21,9 @@ def stays(tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (folder / "stays").read_text().splitlines()]
-    return {kind: [line for line in lines if line["kind"] == kind] for kind in ("trial", "soup")}
+    return {
+        kind: [line for line in lines if line["kind"] == kind] for kind in ("trial", "soup", "live trial", "live soup")
+    }
 
 
 def most_at_once(stays):
@@ -53,4 +55,15 @@ def test_a_process_that_used_a_gpu_never_gets_another(stays):
 
 
 def test_soups_do_not_wait_for_what_trials_left(stays):
-    assert min(soup["begun"] for soup in stays["soup"]) - max(trial["ended"] for trial in stays["trial"]) < 20
+    last = max(trial["ended"] for kind in ("trial", "live trial") for trial in stays[kind])
+    assert min(soup["begun"] for soup in stays["soup"]) - last < 20
+
+
+def test_a_soup_of_the_trials_so_far_gets_a_gpu_to_itself_before_trials_that_wait(stays):
+    (soup,), trials = stays["live soup"], stays["live trial"]
+    assert len(trials) == 8
+    beside = [trial for trial in trials if trial["begun"] < soup["ended"] and soup["begun"] < trial["ended"]]
+    assert beside, "the other GPU stands idle"
+    assert all(trial["gpus"] != soup["gpus"] for trial in beside)
+    # One trial more than run at a time had been handed to Tune when the soup was due.
+    assert sum(trial["begun"] < soup["begun"] for trial in trials) <= 5

@@ -1,12 +1,18 @@
-"""``ray job submit`` on a real local cluster, as the README says it."""
+"""``ray job submit`` on a real local cluster, as the README says it, with Prometheus looking on."""
 
+import json
 import re
 import shutil
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
+import yaml
+from grafana import DASHBOARD, MONITORING, expressions, with_values
 from nodes import RAY, head_node
 from program import CONFIG, ROOT, SMALL, Finished
+from servers import PROMETHEUS, needs_prometheus, prometheus
 
 from pipeline.registry import list_ingredients, read_trials
 
@@ -21,12 +27,30 @@ FEWER = ("search.num_trials=2", "soup.methods=[greedy, mehl-plus]", "study.cost_
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    with head_node(tmp_path_factory.mktemp("head")) as head:
+    folder = tmp_path_factory.mktemp("head")
+    settings = {
+        "RAY_metrics_report_interval_ms": "1000",  # it is ten seconds; so short a run would be over
+        "RAY_METRICS_OUTPUT_ROOT": str(folder / "metrics"),  # as in deploy/compose.yaml
+    }
+    with head_node(folder, **settings) as head:
         yield head
 
 
 @pytest.fixture(scope="module")
-def submitted(head, tmp_path_factory):
+def watching(head, tmp_path_factory):
+    """The Prometheus of deploy/ on this cluster, or None where it is not installed."""
+    if PROMETHEUS is None:
+        yield None
+        return
+    settings = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
+    settings["global"]["scrape_interval"] = "1s"
+    settings["scrape_configs"][0]["static_configs"] = [{"targets": [head.metrics]}]
+    with prometheus(tmp_path_factory.mktemp("watching") / "prometheus", settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def submitted(head, watching, tmp_path_factory):
     home = tmp_path_factory.mktemp("submitted")
     done = head.submit(*CONFIG, *SMALL, *FEWER, settings={"PIPELINE_HOME": str(home)})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -49,6 +73,52 @@ def test_a_job_records_in_the_registry(submitted):
     assert [version.trial_index for version in list_ingredients(sweep)] == [None, 0, 1]
     aliases = sweep.client().get_registered_model(sweep.soup_model).aliases
     assert set(aliases) == {"greedy", "mehl-plus", "champion"}
+
+
+@needs_prometheus
+def test_prometheus_has_what_grafana_asks_for(watching, submitted):
+    since = time.time() - 3600
+    # The dashboard's list of sweeps, as Grafana puts `label_values(METRIC, LABEL)` to Prometheus.
+    (variable,) = [one for one in DASHBOARD["templating"]["list"] if one["name"] == "sweep"]
+    metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["definition"]).groups()
+    assert watching.ask(f"label/{label}/values", **{"match[]": metric}) == ["digits"]
+    empty = []
+    for expression in expressions():
+        asked = with_values(expression, sweep="digits", split="select")
+        found = watching.series(asked, since)  # raises where Prometheus cannot read it
+        empty += [asked] if not found else []
+    assert [asked for asked in empty if "ray_node_gpus_" not in asked] == [], "it needs no GPU, and nothing came"
+
+
+@needs_prometheus
+def test_the_gauges_are_right_and_stay_while_soups_are_made(watching, submitted):
+    since = time.time() - 3600
+    seen = {}
+    for series in watching.series('{sweep="digits"}', since):
+        labels = series["metric"]
+        kind = [labels[name] for name in ("status", "unit", "method", "split") if name in labels]
+        seen[labels["__name__"], *kind] = [float(value) for _, value in series["values"]]
+    rows = submitted.ingredients()
+    best = max(rows, key=lambda row: row.val_score)
+    wanted = {
+        ("ray_trials", "finished"): 2,
+        ("ray_trials", "waiting"): 0,
+        ("ray_seconds_left",): 0,
+        ("ray_sweep_gpu_hours", "CPU core hours"): sum(row.gpu_hours for row in rows),
+        ("ray_best_trial_accuracy", "select"): best.select_score,
+        **{("ray_soup_accuracy", soup.method, "select"): soup.select_score for soup in submitted.soups()},
+        **{("ray_soup_accuracy", soup.method, "test"): soup.test_score for soup in submitted.soups()},
+    }
+    assert {series: seen[series][-1] for series in wanted} == pytest.approx(wanted)
+    assert max(seen["ray_trials", "running"]) >= 1, "while there were any"
+    # What was set at the end of the search is still there beside the last soup; Ray would have forgotten it.
+    assert watching.series('ray_soup_accuracy{method="mehl-plus"} and on (sweep) ray_sweep_gpu_hours', since)
+
+
+def test_ray_leaves_its_own_dashboards_where_grafana_looks_for_them(head):
+    folder = Path(head.env["RAY_METRICS_OUTPUT_ROOT"]) / "grafana" / "dashboards"
+    uids = {json.loads(path.read_text())["uid"] for path in folder.glob("*.json")}
+    assert {link["url"].removeprefix("/d/") for link in DASHBOARD["links"]} <= uids
 
 
 def test_a_job_writes_nothing_into_its_working_directory(head, submitted):

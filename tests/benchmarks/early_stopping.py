@@ -1,0 +1,83 @@
+"""What early stopping does to soups: random search, ASHA, and ASHA whose stopped trials are ingredients too.
+
+    python tests/benchmarks/early_stopping.py                                             # the digits, several seeds
+    python tests/benchmarks/early_stopping.py --config cifar10-small-vit --seeds 0        # CIFAR-10, hours
+
+Every sweep has the same trials, one at a time with both cores, so that ASHA decides the same in every call. What is
+done is not done again. Writes `results/early_stopping-CONFIG.json`: by variant and seed the core hours of the sweep,
+how its trials ended, and what greedy and MEHL-Soup+ came to; and prints a table of means.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from evidence import DATA, LABELS, read_sweep, run
+from recording import record
+
+VARIANTS = {
+    "random": [],
+    "asha": ["search.scheduler=asha"],
+    "asha, kept": ["search.scheduler=asha", "search.keep_stopped=true"],
+}
+METHODS = ("best-individual", "greedy", "mehl-plus")
+ALIKE = ("--stages=search,soup", "search.cpus_per_trial=2", f"soup.methods=[{', '.join(METHODS)}]")
+CIFAR10 = (
+    "data.train={data}/cifar10_train.parquet",
+    "data.test={data}/cifar10_test.parquet",
+    "model.pretrained={data}/theta0-small-vit.safetensors",
+)
+CONFIGS = {"digits": (), "cifar10-small-vit": CIFAR10}
+
+
+def main() -> None:
+    """Run what is not done, record, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", choices=CONFIGS, default="digits")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of CIFAR-10's files and the weights")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: %(default)s)")
+    options = parser.parse_args()
+    files = [setting.format(data=options.data.absolute()) for setting in CONFIGS[options.config]]
+    sweeps = []
+    for seed in options.seeds:
+        for variant, settings in VARIANTS.items():
+            folder = options.runs / f"early-{options.config}-{variant.replace(', ', '-')}-{seed}"
+            run(options.config, folder, f"name={folder.name}", f"seed={seed}", *ALIKE, *files, *settings)
+            sweeps.append({"variant": variant, "seed": seed, **outcome(folder)})
+    record(f"early_stopping-{options.config}", config=options.config, sweeps=sweeps)
+    print(table(sweeps))
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a sweep cost, how its trials ended, and what its soups came to, in %."""
+    sweep = read_sweep(folder)
+    return {
+        "hours": sum(row.gpu_hours for row in sweep.ingredients),
+        "stopped": sum(row.status == "stopped" for row in sweep.ingredients),
+        "ingredients": sum(row.is_ingredient for row in sweep.ingredients),
+        "soups": {
+            name: {split: 100 * float(getattr(row, f"{split}_score")) for split in ("select", "test")}
+            for name, row in sweep.soups.items()
+        },
+    }
+
+
+def table(sweeps: list[dict[str, Any]]) -> str:
+    """A row a variant: means over the seeds."""
+    heads = [f"{LABELS[method]}: select %, test %" for method in METHODS]
+    lines = [f"| | core hours | stopped | ingredients | {' | '.join(heads)} |", f"|{'---|' * (4 + len(METHODS))}"]
+    for variant in VARIANTS:
+        rows = [sweep for sweep in sweeps if sweep["variant"] == variant]
+        cells = [f"{mean(row['hours'] for row in rows):.3g}"]
+        cells += [f"{mean(row[name] for row in rows):.1f}" for name in ("stopped", "ingredients")]
+        for method in METHODS:
+            values = [mean(row["soups"][method][split] for row in rows) for split in ("select", "test")]
+            cells.append(", ".join(f"{value:.2f}" for value in values))
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
