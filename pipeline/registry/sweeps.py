@@ -386,7 +386,7 @@ def _with_table(text: str, table: str) -> str:
 
 
 def log_settings(sweep: Sweep, path: Path) -> None:
-    """Keep the settings with the sweep's run."""
+    """Keep the settings, or what the run was made with, with the sweep's run."""
     sweep.client().log_artifact(sweep.run_id, str(path))
 
 

@@ -22,7 +22,7 @@ from pipeline.precision import reproducible
 from pipeline.records import IngredientRecord, RunRecord, cost_by_device, costs
 from pipeline.records.folder import update_run
 from pipeline.records.tables import write_table
-from pipeline.registry import IngredientRecorder, note_stop, read_trials
+from pipeline.registry import IngredientRecorder, log_settings, note_stop, read_trials
 from pipeline.report.formats import memory
 from pipeline.search.advice import about_trials, fit_batches
 from pipeline.search.sampling import sample_trials
@@ -50,6 +50,7 @@ def search_stage(run: Run) -> None:
     if config.search.storage is not None:
         storage.check()
     record = ensure_theta0(run)
+    log_settings(run.sweep, run.folder.run)  # with what methods are called, for those who look on
     theta0 = read_weights(run.folder.theta0)
     recorder = IngredientRecorder(run.sweep, record.theta0_sha256, splits.class_names)
     recorder.upload_theta0(theta0, record.theta0_figures)
