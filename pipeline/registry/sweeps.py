@@ -13,7 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Sweep:
     experiment_id: str
     run_id: str
     origin: Mapping[str, str]
-    patience: float = 600.0  # a trial's hours are worth more
+    patience: float = field(default=600.0, kw_only=True)  # a trial's hours are worth more
 
     @property
     def ingredient_model(self) -> str:
