@@ -180,6 +180,19 @@ def test_what_is_done_by_accuracy_is_done_since_before_there_was_a_choice(folder
     assert all(by_metric[stage] != fingerprint for stage, fingerprint in fingerprints(before).items())
 
 
+def test_what_is_done_is_done_since_before_a_sweep_could_end_early(folder):
+    values = settings(folder).model_dump(mode="json")
+    new = ("stop", "algorithm", "scheduler", "keep_stopped")
+    search = {key: value for key, value in values["search"].items() if key not in new}
+    curve = {key: value for key, value in values["study"]["cost_accuracy"].items() if key != "live"}
+    older = {**values, "search": search, "study": {**values["study"], "cost_accuracy": curve}}
+    before = fingerprints(SimpleNamespace(model_dump=lambda mode: older))
+    assert before == fingerprints(settings(folder))
+    assert before == fingerprints(settings(folder, study={"cost_accuracy": {"live": True}}))
+    ended = fingerprints(settings(folder, search={"stop": {"max_gpu_hours": 1.0}}))
+    assert all(ended[stage] != fingerprint for stage, fingerprint in before.items())
+
+
 def test_another_metric_is_refused_and_accuracy_is_what_decided_before(folder):
     started(folder)
     text = (folder / "config.yaml").read_text()

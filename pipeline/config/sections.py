@@ -347,10 +347,10 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _schedulable(self, info: ValidationInfo) -> SearchConfig:
         if self.scheduler == "none" and self.keep_stopped:
-            raise ValueError("keep_stopped: no trial is ended early without a scheduler; give search.scheduler=asha")
+            raise ValueError("keep_stopped is true, and without search.scheduler=asha no trial is ended early")
         epochs = {**context(info).spaces[self.space].distributions, **self.distributions}.get("epochs")
         if self.scheduler == "asha" and epochs is not None and epochs.largest <= 1:
-            raise ValueError("scheduler: asha compares trials after their first epoch, and these have no second one")
+            raise ValueError("scheduler asha compares trials after their first epoch, and these have no second one")
         return self
 
 

@@ -413,7 +413,7 @@ def log_costs(
     costs = [row for row in costs if row.order_seed is None]
     runs = sweep.runs(client, "tags.role = 'cost-accuracy'")
     for method in dict.fromkeys(row.method for row in costs):
-        points = [{"gpu_hours": 0.0, **_figures(sweep, start)}] if any(key in start for key in _SCORED) else []
+        points = [{**_figures(sweep, start), "gpu_hours": 0.0}] if any(key in start for key in _SCORED) else []
         steps = [0] * len(points)
         for row in costs:
             if row.method == method:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config, Section, chosen, dump_config, nested_section, plain_yaml, section_name
+from pipeline.config import Config, Section, StopConfig, chosen, dump_config, nested_section, plain_yaml, section_name
 from pipeline.errors import ConfigError
 from pipeline.files import locked, remove_partial, write_text
 from pipeline.metrics import ACCURACY
@@ -239,10 +239,11 @@ def fingerprints(config: Config) -> dict[str, str]:
     # Each `_chained` is a node: the hashes of what the stage needs, then its own settings. A changed setting so changes
     # the hash of its stage and of all stages after it in the tree, and those alone run again.
     values = config.model_dump(mode="json")
+    has_rule = StopConfig.model_validate(values["search"].get("stop", {})).is_given
     of_ingredients = {
         key: value
         for key, value in _flat(values)
-        if (not _is_free(key) or key == "search.num_trials" or (config.search.stop.is_given and "search.stop." in key))
+        if (not _is_free(key) or key == "search.num_trials" or (has_rule and key.startswith("search.stop.")))
         and (key, value) not in _AS_EVER
     }
     search = _chained("", of_ingredients)
