@@ -170,11 +170,10 @@ def test_a_running_trial_shows_its_hyperparameters_and_epochs(sweep, recorder):
     assert ended.info.start_time == run.info.start_time
 
 
-def test_a_store_that_is_away_stops_no_trial(sweep, monkeypatch):
-    monkeypatch.setattr("pipeline.registry.sweeps._PATIENCE", 0)
+def test_a_store_that_is_away_stops_no_trial(sweep):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        away = recorder_of(replace(sweep, tracking_uri=f"http://127.0.0.1:{free.getsockname()[1]}"))
+        away = recorder_of(replace(sweep, tracking_uri=f"http://127.0.0.1:{free.getsockname()[1]}", patience=0))
     assert away.begin(0, hyperparameters()) is None
     assert away.log_epochs(0, [an_epoch(1)]) is None
     with pytest.raises(RegistryError):  # what must not be lost does not fail in silence
