@@ -264,6 +264,18 @@ def trial_resources(cluster: Cluster, settings: SearchConfig) -> tuple[bool, flo
     return (True, gpus) if gpus > 0 else (False, float(settings.cpus_per_trial))
 
 
+def trials_at_once(cluster: Cluster, cpus: float, gpus: float) -> int:
+    """How many trials to hand out that take so many cores and GPUs each: as many as there is room for.
+
+    And one more on a cluster that was joined, since an autoscaler adds nodes for what waits.
+    """
+    room = 0
+    for on_node, gpus_on_node in cluster.nodes:
+        by_gpus = int(1 / gpus) * gpus_on_node if 0 < gpus < 1 else gpus_on_node / gpus if gpus else on_node
+        room += int(min(on_node / cpus, by_gpus))
+    return max(room + (ray_address() is not None), 1)
+
+
 def check_store(cluster: Cluster, tracking_uri: str) -> None:
     """Raises RegistryError when workers on other nodes could not reach a store that is a file on this one."""
     nodes = len(cluster.nodes)

@@ -6,7 +6,7 @@ import ray
 from samples import search_config
 
 from pipeline import cluster as cluster_module
-from pipeline.cluster import Cluster, start_ray, trial_resources
+from pipeline.cluster import Cluster, start_ray, trial_resources, trials_at_once
 from pipeline.config import ray_address
 from pipeline.errors import ConfigError, SearchError
 
@@ -137,3 +137,22 @@ def test_ray_keeps_its_sockets_where_they_can_be(no_ray, monkeypatch, caplog, fo
         if short
         else []
     )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "count"),
+    [
+        (((2.0, 0.0),), 1, 0, 2),
+        (((16.0, 4.0), (16.0, 4.0)), 2, 1, 8),
+        (((16.0, 4.0),), 6, 1, 2),  # cores are short
+        (((16.0, 2.0),), 1, 0.4, 4),  # two on each GPU, not five on both
+        (((16.0, 3.0),), 1, 2, 1),
+        (((1.0, 0.0),), 2, 0, 1),  # nodes were lost: one waits
+    ],
+)
+def test_as_many_trials_are_handed_out_as_there_is_room_for(monkeypatch, nodes, cpus, gpus, count):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert trials_at_once(Cluster(nodes, image_bytes=0), cpus, gpus) == count
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")  # an autoscaler adds nodes for what waits
+    waits = 0 if nodes == ((1.0, 0.0),) else 1
+    assert trials_at_once(Cluster(nodes, image_bytes=0), cpus, gpus) == count + waits

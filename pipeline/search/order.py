@@ -34,7 +34,7 @@ class Beside(Protocol):
 class SearchOrder(Searcher):  # type: ignore[misc]
     """Hands Tune the trials in search order: the positions ``pending``, with what ``draw`` says that each begins with.
 
-    ``rows`` tells which have ended. Nothing but Tune's own thread comes here.
+    ``rows`` tells which have ended, ``room`` how many may be under way. Nothing but Tune's own thread comes here.
     """
 
     # Tune asks as soon as fewer trials wait for room than it lets wait; None makes it ask again soon, FINISHED never.
@@ -45,9 +45,10 @@ class SearchOrder(Searcher):  # type: ignore[misc]
         pending: Sequence[int],
         rows: Callable[[], Sequence[IngredientRecord]],
         beside: Beside | None,
+        room: Callable[[], int],
     ) -> None:
         super().__init__()
-        self._draw, self._left, self._rows, self._beside = draw, deque(pending), rows, beside
+        self._draw, self._left, self._rows, self._beside, self._room = draw, deque(pending), rows, beside, room
         self._under_way: dict[str, Hyperparameters] = {}  # by Tune's id
 
     def suggest(self, trial_id: str) -> Any:
@@ -56,6 +57,8 @@ class SearchOrder(Searcher):  # type: ignore[misc]
             return Searcher.FINISHED
         rows = self._rows()
         if self._beside is not None and not self._beside.look(rows):
+            return None
+        if len(self._under_way) >= self._room():
             return None
         upcoming = self._draw(self._left[0], rows)
         if self._beside is not None and self._beside.reason is None:

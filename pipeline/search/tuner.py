@@ -7,10 +7,12 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from ray import tune
 from ray.tune.execution import class_cache
 
+from pipeline.cluster import current_cluster, trials_at_once
 from pipeline.errors import SearchError
 from pipeline.records import IngredientRecord
 from pipeline.search.attempts import read_attempts
@@ -31,10 +33,10 @@ _SETTINGS_OF_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # which wait for room or start: what an autoscaler reacts to
     # Its own handler of Ctrl-C makes `fit` return as if the sweep were complete.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-_MOST_WAITING = 200  # trials that wait for room at a time: what an autoscaler reacts to
 
 
 def run_trials(
@@ -118,13 +120,9 @@ def _fit(
     beside: Beside | None,
 ) -> None:
     """Let Tune run the trials at these positions, ``concurrency`` at a time; raises what Tune does when it gives up."""
-    order = SearchOrder(context.suggest, pending, lambda: progress.rows, beside)
+    order = SearchOrder(context.suggest, pending, lambda: progress.rows, beside, partial(_room, context, beside))
     looking = [] if beside is None else [Looking(lambda: progress.rows, beside)]
     settings = context.settings
-    # Where something beside the trials takes their place, or what they come to decides of the next one, one waits at a
-    # time; and its process is not kept for the next trial, with the room that it has.
-    are_known = beside is None and settings.algorithm == "random"
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_WAITING if are_known else 1)
     resources: dict[str, float] = {"cpu": settings.cpus_per_trial, "gpu": context.reserved if context.use_gpu else 0}
     if context.only_node is not None:
         resources[f"node:{context.only_node}"] = 0.001
@@ -146,6 +144,14 @@ def _fit(
         ),
     )
     tuner.fit()  # `progress` is told of everything; results are silent on trials that ended before they began
+
+
+def _room(context: TrialContext, beside: Beside | None) -> int:
+    """How many trials may be under way: all where nothing decides of the next one, and none must make room."""
+    if beside is None and context.settings.algorithm == "random":
+        return len(context.trials)
+    cpus = context.settings.cpus_per_trial
+    return trials_at_once(current_cluster(), cpus, context.reserved if context.use_gpu else 0)
 
 
 def _reduced_concurrency(context: TrialContext, progress: Progress) -> int:

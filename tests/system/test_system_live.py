@@ -1,6 +1,7 @@
 """Soups while the sweep runs: killed, stopped by rule, gone on with, and the same as those of the study."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -19,20 +20,23 @@ LIVE = (
     *("study.cost_accuracy.orders=0", "study.ablation={}", "study.wise_ft.methods=[]", "study.elimination.top=[2]"),
     "search.distributions={lr: {loguniform: [1e-5, 1e-4]}, epochs: 4, batch_size: 25, augmentation: minimal}",
     "soup.methods=[best-individual, greedy, mehl-plus]",
-    "soup.settings={mehl-plus: {block_size: 1, inner_iterations: 100}}",  # blocks of some seconds
+    "soup.settings={mehl-plus: {block_size: 1, outer_iterations: 6, inner_iterations: 60}}",  # blocks of some seconds
 )
 RULE = "search.stop.max_gpu_hours=1e-6"  # known to be over it once the first trial has ended
 SOUPS = ("greedy-2", "mehl-plus-2", "greedy-4", "mehl-plus-4")
 
 
 @pytest.fixture(scope="module")
-def calls(warm_home, image_store, tmp_path_factory):
+def calls(migrated_store, image_store, tmp_path_factory):
     """The run after each of three calls: what they said, and what lay in the folder then."""
-    run, folder = Finished(warm_home), tmp_path_factory.mktemp("live")
+    folder = tmp_path_factory.mktemp("live")
+    (folder / "home" / "runs").mkdir(parents=True)
+    shutil.copy(migrated_store, folder / "home" / "runs" / "mlflow.db")
+    run = Finished(folder / "home")
 
     def call(number, *arguments):
         command = [sys.executable, "pipeline/run.py", *CONFIG, *SMALL, *LIVE, image_store, *arguments]
-        return Background(command, environment(warm_home), folder / f"call-{number}.log")
+        return Background(command, environment(folder / "home"), folder / f"call-{number}.log")
 
     found = []
 
