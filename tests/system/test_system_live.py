@@ -20,7 +20,7 @@ LIVE = (
     *("study.cost_accuracy.orders=0", "study.ablation={}", "study.wise_ft.methods=[]", "study.elimination.top=[2]"),
     "search.distributions={lr: {loguniform: [1e-5, 1e-4]}, epochs: 4, batch_size: 25, augmentation: minimal}",
     "soup.methods=[best-individual, greedy, mehl-plus]",
-    "soup.settings={mehl-plus: {block_size: 1, outer_iterations: 6, inner_iterations: 60}}",  # blocks of some seconds
+    "soup.settings={mehl-plus: {block_size: 1, outer_iterations: 6, inner_iterations: 30}}",  # blocks of some seconds
 )
 RULE = "search.stop.max_gpu_hours=1e-6"  # known to be over it once the first trial has ended
 SOUPS = ("greedy-2", "mehl-plus-2", "greedy-4", "mehl-plus-4")
