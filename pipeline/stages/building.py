@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from pipeline.config import Config
+from pipeline.files import replacing
 from pipeline.records import IngredientRecord, ModelDescription, Precision, PredictionRecord
 from pipeline.records.folder import predictions_path
 from pipeline.records.tables import write_table
@@ -124,6 +126,16 @@ def keep_soup(
     selected, seconds = f"{row.num_selected} of {row.num_ingredients} ingredients", f"{row.construction_seconds:.1f} s"
     logger.info(line, f"{name}: validation {100 * row.val_score:.2f}%, {selected}, {seconds}")
     return built
+
+
+def keep_also_as(run: Run, name: str, key: str, built: BuiltSoup) -> BuiltSoup:
+    """Remember a soup under another name too: by that of its method it is forgotten once the method makes another."""
+    copy = BuiltSoup(name, built.record, predictions_path(name))
+    with replacing(run.path(copy.predictions)) as partial:
+        shutil.copyfile(run.path(built.predictions), partial)
+    run.state.soups[name] = RememberedSoup(key=key, record=built.record)
+    save_state(run.folder, run.state)
+    return copy
 
 
 def is_built(run: Run, name: str, request: SoupRequest) -> bool:

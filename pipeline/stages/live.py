@@ -20,7 +20,7 @@ from pipeline.records import CostRecord, Hyperparameters, IngredientRecord, cost
 from pipeline.registry import MlflowException, describe, log_costs, note_stop, set_champion
 from pipeline.report import point_line, points_table
 from pipeline.soup_task import SoupContext, SoupResult, build_beside
-from pipeline.stages.building import keep_soup, missing_soups, remembered_soups, soup_context, soup_for
+from pipeline.stages.building import keep_also_as, keep_soup, missing_soups, remembered_soups, soup_context, soup_for
 from pipeline.stages.context import Run
 from pipeline.stages.state import Stopped, left_out, save_state, with_left_out
 from pipeline.stages.study import study_inputs
@@ -113,6 +113,9 @@ class Live:
         """Build and record the soups of the points ``due``; yields as `build_beside` while there is nothing new."""
         run, requests = self._run, {point.name: point.request for point in due}
         soups = remembered_soups(run, requests, under_any_name=True)  # by key
+        for name, request in requests.items():
+            if request.key in soups and not soups[request.key].name.startswith(_STUDY):
+                soups[request.key] = keep_also_as(run, name, request.key, soups[request.key])
         context = self._context(inputs)
         wanted = missing_soups(context, requests, soups, "live")
         if wanted:
