@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
+from pipeline.config import StopConfig
 from pipeline.dashboard.shown import SPLITS, Shown, units_of
 from pipeline.records import CostRecord, IngredientRecord, Scalar, cost_unit, costs, title_of
 from pipeline.records.hyperparameters import compared, shown
@@ -16,6 +18,7 @@ from pipeline.registry import RunningTrial, WatchedCurve, WatchedSweep
 from pipeline.report.formats import MISSING, count, duration, percent, significant, spent
 from pipeline.report.markup import Column
 from pipeline.report.styles import style
+from pipeline.studies import gains_per_hours
 
 MOST_ROWS = 100  # of a table on the page; the CSV has all
 
@@ -141,22 +144,22 @@ def _gains_of(sweep: Shown, curve: WatchedCurve) -> list[list[Cell]]:
     rule = sweep.look.setting("search", "stop")
     least = _number(rule.get("min_gain")) if isinstance(rule, Mapping) else None
     label = style(curve.method, sweep.labels).label
+    points = [row for row in curve.points if row.num_ingredients > 0]
+    uppers = gains_per_hours(StopConfig.model_construct(per_gpu_hours=_rule_hours(sweep)), points)
     rows: list[list[Cell]] = []
     below = 0
     before: CostRecord | None = None
-    for row in (row for row in curve.points if row.num_ingredients > 0):
+    for row, each in zip(points, [math.inf, *uppers], strict=False):
         gain, bounds, upper, verdict = MISSING, MISSING, MISSING, MISSING
         if before is not None and row.select_score is not None and before.select_score is not None:
             gain = f"{100 * (row.select_score - before.select_score):+.2f}"
         if row.select_gain_low is not None and row.select_gain_high is not None:
             bounds = f"{100 * row.select_gain_low:+.2f} to {100 * row.select_gain_high:+.2f}"
-            hours = row.gpu_hours - (before.gpu_hours if before else 0.0)
-            if hours > 0:
-                each = row.select_gain_high / hours * _rule_hours(sweep)
-                upper = f"{100 * each:+.2f}"
-                if least is not None:
-                    below = below + 1 if each < least else 0
-                    verdict = f"below {100 * least:.2f}, {below} in a row" if below else f"not below {100 * least:.2f}"
+        if math.isfinite(each):
+            upper = f"{100 * each:+.2f}"
+            if least is not None:
+                below = below + 1 if each < least else 0
+                verdict = f"below {100 * least:.2f}, {below} in a row" if below else f"not below {100 * least:.2f}"
         method = Link(label, sweep.look.sweep.page(curve.run_id))
         paid = f"{significant(row.gpu_hours)} {sweep.look.unit}"
         rows.append([method, str(row.num_ingredients), paid, percent(row.select_score), gain, bounds, upper, verdict])

@@ -471,8 +471,10 @@ def _logged_points(run: Run) -> list[str]:
 def note_stop(sweep: Sweep, reason: str | None) -> None:
     """Say in the sweep's run why it was ended before its last trial; None: it was not, or goes on."""
     client = sweep.client()
-    if client.get_run(sweep.run_id).data.tags.get(_STOPPED) != (reason or None):
-        client.set_tag(sweep.run_id, _STOPPED, reason) if reason else client.delete_tag(sweep.run_id, _STOPPED)
+    if reason is not None:
+        client.set_tag(sweep.run_id, _STOPPED, reason)
+    elif _STOPPED in client.get_run(sweep.run_id).data.tags:
+        client.delete_tag(sweep.run_id, _STOPPED)
 
 
 def finish_sweep(

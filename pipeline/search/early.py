@@ -28,7 +28,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
         self._context = context
         self._asha = ASHAScheduler("epoch", metric=SCORE, mode="max", max_t=_FAR, stop_last_trials=False)
         self._reports: list[tuple[int, int, float]] = []  # trial, epoch, score
-        self._stops: dict[tuple[int, int], bool] = {}  # what was decided after which epoch of which trial
+        self._stops: dict[int, dict[int, bool]] = {}  # of each trial what was decided after which epoch
         path = context.reports
         for report in json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else ():
             self._decide(*report)
@@ -46,14 +46,16 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
 
     def _decide(self, index: int, epoch: int, score: float) -> bool:
         """Whether a trial is to end after an epoch; once decided, it stands: one tried again reports epochs again."""
-        if (index, epoch) not in self._stops:
-            known_as = SimpleNamespace(trial_id=str(index))  # Tune's own id is another in every call
-            if all(index != other for other, _ in self._stops):
-                self._asha.on_trial_add(None, known_as)
+        known_as = SimpleNamespace(trial_id=str(index))  # Tune's own id is another in every call
+        if index not in self._stops:
+            self._asha.on_trial_add(None, known_as)
+            self._stops[index] = {}
+        decided = self._stops[index]
+        if epoch not in decided:
             decision = self._asha.on_trial_result(None, known_as, {"epoch": epoch, SCORE: score})
-            self._stops[index, epoch] = bool(decision == TrialScheduler.STOP)
+            decided[epoch] = bool(decision == TrialScheduler.STOP)
             self._reports.append((index, epoch, score))
-        return self._stops[index, epoch]
+        return decided[epoch]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as `SearchOrder`

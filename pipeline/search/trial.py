@@ -84,24 +84,25 @@ class TrialContext:
     def trial_at(self, position: int) -> Trial:
         """The trial at a position of ``trials``, with the hyperparameters that were suggested for it, if any were."""
         trial = self.trials[position]
+        hyper = self._suggested(trial)
+        return trial if hyper is None else replace(trial, hyper=hyper)
+
+    def _suggested(self, trial: Trial) -> Hyperparameters | None:
         if self.settings.algorithm == "random":
-            return trial
+            return None
         with self.storage_of(trial).reading(_SUGGESTED) as file:
-            if file is None:
-                return trial
-            return replace(trial, hyper=type(trial.hyper).model_validate_json(file.read()))
+            return None if file is None else type(trial.hyper).model_validate_json(file.read())
 
     def suggest(self, position: int, rows: Sequence[IngredientRecord]) -> Hyperparameters:
         """What a trial begins with once those of ``rows`` have ended; what was suggested before stands."""
         trial = self.trials[position]
         if self.settings.algorithm == "random":
             return trial.hyper
-        storage = self.storage_of(trial)
-        if _SUGGESTED in storage.names():
-            return self.trial_at(position).hyper
-        hyper = suggested(self.settings, trial, rows)
-        with storage.writing(_SUGGESTED) as file:
-            file.write(json.dumps(hyper.given).encode())
+        hyper = self._suggested(trial)
+        if hyper is None:
+            hyper = suggested(self.settings, trial, rows)
+            with self.storage_of(trial).writing(_SUGGESTED) as file:
+                file.write(json.dumps(hyper.given).encode())
         return hyper
 
     def storage_of(self, trial: Trial) -> Storage:
@@ -212,8 +213,7 @@ def ask_to_stop(storage: Storage) -> None:
 
 def _score_now(model: nn.Module, splits: Splits, device: str) -> float:
     """What decides, on `select`, of the model as it is; on `fit` where there is no `select`."""
-    name = "select" if len(splits.measured()["select"]) else "fit"
-    column = {"select": "select", "fit": "val"}[name]
+    name, column = ("select", "select") if len(splits.select) else ("fit", "val")
     found = split_figures(model, splits, device, (name,))
     score = found.get(f"{column}_score", found[f"{column}_accuracy"])
     return float(score or 0.0)

@@ -96,8 +96,7 @@ def cost_points(inputs: StudyInputs) -> list[CostPoint]:
     The first order is search order, that of the ingredients.
     """
     settings: CostAccuracySettings = inputs.settings
-    count = len(inputs.finished)
-    sizes = [*range(settings.step, count, settings.step), count]
+    sizes = _sizes(inputs, have_ended=True)
     orders = {seed: _in_order(inputs.ingredients, seed) for seed in (None, *range(1, settings.orders + 1))}
     return [
         _point(inputs, method, seed, rows, size)
@@ -113,9 +112,14 @@ def points_so_far(inputs: StudyInputs, *, have_ended: bool) -> list[CostPoint]:
     ``inputs`` have these trials alone; ``have_ended``: there are no others.
     """
     settings: CostAccuracySettings = inputs.settings
-    count = len(inputs.finished)
-    sizes = sorted({*range(settings.step, count + 1, settings.step), *([count] if have_ended and count else [])})
+    sizes = _sizes(inputs, have_ended=have_ended)
     return [_point(inputs, method, None, inputs.ingredients, size) for size in sizes for method in settings.methods]
+
+
+def _sizes(inputs: StudyInputs, *, have_ended: bool) -> list[int]:
+    """Of how many ingredients there are soups: step, 2 x step, ... and, once all trials have ended, all."""
+    count, step = len(inputs.finished), inputs.settings.step
+    return sorted({*range(step, count + 1, step), *([count] if have_ended and count else [])})
 
 
 def _in_order(ingredients: Sequence[IngredientRecord], order_seed: int | None) -> list[IngredientRecord]:
