@@ -1,11 +1,13 @@
 import json
 import logging
+import platform
 import re
 import time
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
 import pytest
 import ray
 import search_samples
@@ -20,7 +22,7 @@ from pipeline.gauges import GAUGES
 from pipeline.search.progress import Progress
 from pipeline.search.sampling import sample_trials
 from pipeline.search.storage import Storage
-from pipeline.search.trial import TrialContext, _finetuned, outcome, paced, save_state
+from pipeline.search.trial import TrialContext, _finetuned, give_back_memory, outcome, paced, save_state
 from pipeline.search.tuner import run_trials
 from pipeline.weights import load_weights, read_weights, unique_state
 
@@ -335,6 +337,16 @@ def test_trials_without_a_future_end_early_and_are_measured_and_counted(session_
     run_trials(without, rows[:2], "not kept")
     (row,) = made.recorder.rows()
     assert (row.trial_index, row.status, row.sha256, row.is_ingredient) == (3, "stopped", None, False)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library gives it back by itself, or never")
+def test_memory_that_was_freed_between_what_is_kept_goes_back_to_the_system():
+    pieces = [torch.ones(size) for _ in range(2000) for size in (25_000, 10)]  # 100 kB each, and 40 bytes
+    kept, full = pieces[1::2], psutil.Process().memory_info().rss
+    del pieces
+    give_back_memory()
+    assert full - psutil.Process().memory_info().rss > 150_000_000
+    assert len(kept) == 2000
 
 
 @pytest.mark.system
