@@ -222,6 +222,16 @@ def test_the_report_opens_without_a_network(finished):
     assert "url(http" not in page
 
 
+def test_a_run_given_by_name_has_the_same_page_from_the_registry_alone(finished, again, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing has the name of the run
+    config, pages = finished.config(), []
+    for given in (str(config.output), config.name):
+        asked = ["report", given, "--tracking-uri", str(config.registry.tracking_uri), "--out", "page.html"]
+        assert main(asked) == 0
+        pages.append(Path("page.html").read_text())
+    assert pages[0] == pages[1]
+
+
 def test_every_trial_is_a_row_in_search_order(finished):
     rows = finished.trials()
     assert [row.trial_index for row in rows] == list(range(5))

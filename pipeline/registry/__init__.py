@@ -2,6 +2,7 @@
 
 from pipeline.registry.changes import Change, trial_changes
 from pipeline.registry.client import MlflowException, connect, redact, store_errors
+from pipeline.registry.fetching import fetch_records
 from pipeline.registry.ingredients import (
     REMEDY,
     IngredientRecorder,
@@ -75,6 +76,7 @@ __all__ = [
     "fetch_description",
     "fetch_ingredients",
     "fetch_intact",
+    "fetch_records",
     "fetch_settings",
     "fetch_soup",
     "file_changes",

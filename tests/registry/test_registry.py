@@ -30,6 +30,7 @@ from pipeline.registry import (
     connect,
     describe,
     fetch_ingredients,
+    fetch_records,
     fetch_settings,
     fetch_soup,
     find_soup,
@@ -483,6 +484,11 @@ def test_files_stay_with_their_run(sweep, tmp_path):
     assert client.get_run(sweep.run_id).data.tags["champion"] == "greedy"
     assert client.get_run(sweep.run_id).data.metrics == {"test_accuracy": 0.8}
     assert client.get_run(sweep.run_id).info.status == "FINISHED"
+
+
+def test_records_come_with_the_report(sweep, tmp_path):
+    with pytest.raises(RegistryError, match="has no records of run 'demo' yet: they come with its report"):
+        fetch_records(sweep, tmp_path)
 
 
 @pytest.fixture

@@ -53,3 +53,10 @@ def test_mistakes_are_one_line(written_run, tmp_path, capsys):
     assert errors[0].startswith(f"error: {tmp_path}: holds no finished run (run.json cannot be read)")
     assert errors[1].startswith("error: --out: /proc/no/x.html cannot be written")
     assert len(errors) == 2
+
+
+def test_a_run_that_is_neither_folder_nor_name_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "mine", "--out", str(tmp_path / "x.html")]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: 'mine' is no folder, and no run of a registry: --tracking-uri: is not given")
