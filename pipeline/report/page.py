@@ -42,7 +42,8 @@ $scripts
 # A chart keeps the width of the window when it is printed; paper is narrower than most windows.
 _PRINT_SCRIPT = """
 const charts = document.querySelectorAll(".chart");
-addEventListener("beforeprint", () => charts.forEach(chart => Plotly.relayout(chart, { width: 660, height: 400 })));
+const height = chart => chart.classList.contains("rows") ? chart.clientHeight : 400;
+addEventListener("beforeprint", () => charts.forEach(chart => Plotly.relayout(chart, { width: 660, height: height(chart) })));
 addEventListener("afterprint", () => charts.forEach(chart => Plotly.relayout(chart, { width: null, height: null })));
 """
 

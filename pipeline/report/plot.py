@@ -38,7 +38,11 @@ class Series:
 
 @dataclass(frozen=True)
 class LinePlot:
-    """Series over a common axis; with ``ticks`` x counts these named values. ``source`` is where the numbers are."""
+    """Series over a common axis; ``source`` is where the numbers are.
+
+    With ``ticks`` x counts these named values, which are drawn as rows from above, with y to the right: names have room
+    there. ``from_zero`` has the x axis begin at 0.
+    """
 
     name: str
     description: str
@@ -48,6 +52,7 @@ class LinePlot:
     source: str = ""
     ticks: Sequence[str] = ()
     whole_x: bool = False
+    from_zero: bool = False
 
     def csv(self) -> str:
         """The points as a table."""
