@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from pipeline.digits import apart, significant
 from pipeline.config import StopConfig
 from pipeline.dashboard.shown import SPLITS, Shown, units_of
+from pipeline.digits import apart, significant
 from pipeline.records import CostRecord, IngredientRecord, Scalar, cost_unit, costs, title_of
 from pipeline.records.hyperparameters import compared, shown
 from pipeline.registry import RunningTrial, WatchedCurve, WatchedSweep

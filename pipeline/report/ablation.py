@@ -44,8 +44,8 @@ def _plot(results: RunResults, rows: Sequence[VariantRecord]) -> LinePlot:
                 own = look._replace(label=f"{look.label}, {what}", symbol=f"{look.symbol}{suffix}")
                 accuracies = [rows[at].test_score for at in places]
                 hover = [
-                    f"<b>{escape(look.label)}</b><br>{escape(_setting(rows[at]))}<br>test {percent(rows[at].test_score)} %"
-                    for at in places
+                    f"<b>{escape(look.label)}</b><br>{escape(_setting(rows[at]))}<br>test {percent(accuracy)} %"
+                    for at, accuracy in zip(places, accuracies, strict=True)
                 ]
                 points = accuracy_series(own, places, accuracies, exact_size(results.run))
                 series.append(replace(points, line=None, hover=hover))

@@ -13,7 +13,6 @@ from pipeline.report.plot import Plot
 from pipeline.report.section import Section
 from pipeline.report.styles import style
 
-
 SIGNIFICANT = 0.05  # p below this is beyond noise
 
 

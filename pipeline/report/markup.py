@@ -59,9 +59,9 @@ def chart(plot: Plot) -> str:
         kind = "chart rows" if plot.ticks else "chart"
         size = f' style="--rows: {len(plot.ticks)}; --legend: {len(plot.series)}"'
     return (
-        f'<figure><div class="{kind}"{size} id="{chart_id(plot)}" role="img" aria-label="{escape(plot.description)}"></div>'
-        "<noscript><p>This chart needs JavaScript; the folder figures beside this page holds an image of it.</p>"
-        f"</noscript><figcaption>{escape(plot.description)}{_origin(plot.source)}. "
+        f'<figure><div class="{kind}"{size} id="{chart_id(plot)}" role="img" '
+        f'aria-label="{escape(plot.description)}"></div><figcaption>'
+        f"{escape(plot.description)}{_origin(plot.source)}. "
         f'<a download="{plot.name}.csv" href="{data}">Its data as CSV</a></figcaption></figure>'
     )
 
