@@ -40,8 +40,11 @@ def _plot(results: RunResults, rows: Sequence[VariantRecord]) -> LinePlot:
         for is_default in (True, False):
             places = [at for at, row in enumerate(rows) if (row.method, row.is_default) == (method, is_default)]
             if places:
-                what, suffix = ("as in the run", "") if is_default else ("changed", "-open")
-                own = look._replace(label=f"{look.label}, {what}", symbol=f"{look.symbol}{suffix}")
+                own = (
+                    look._replace(label=f"{look.label} (run)")
+                    if is_default
+                    else look._replace(symbol=f"{look.symbol}-open")
+                )
                 accuracies = [rows[at].test_score for at in places]
                 hover = [
                     f"<b>{escape(look.label)}</b><br>{escape(_setting(rows[at]))}<br>test {percent(accuracy)} %"

@@ -59,13 +59,14 @@ def _draw_lines(plot: LinePlot) -> go.Figure:
             hovertemplate="%{customdata}<extra></extra>" if series.hover else None,
         )
     if plot.ticks:
+        figure.update_layout(legend={"xref": "container"})  # the names of the rows may leave it too little room
         figure.update_xaxes(title={"text": plot.y_title})
         figure.update_yaxes(title={"text": plot.x_title}, ticktext=list(plot.ticks))
         figure.update_yaxes(tickvals=list(range(len(plot.ticks))), range=[len(plot.ticks) - 0.5, -0.5])
     elif plot.whole_x:
         figure.update_xaxes(tickformat="d")
-    if plot.from_zero:
-        figure.update_xaxes(rangemode="tozero")
+    if ends := plot.x_range():
+        figure.update_xaxes(range=list(ends))
     return figure
 
 

@@ -126,7 +126,12 @@ def _last_steps(run: RunRecord, lines: Sequence[CostLine]) -> str:
     if len(lines) < 2:
         return ""
     headings = ("Ingredients", "Select, pp", "95 % interval", "Test, pp", "95 % interval")
-    columns = [Column("Method", False), *map(Column, headings), Column("What select says of more trials", False)]
+    says = (
+        ["What select says of more trials"]
+        if any(line.points[-1].record.select_gain_low is not None for line in lines)
+        else []
+    )
+    columns = [Column("Method", False), *map(Column, headings), *(Column(heading, False) for heading in says)]
     rows = []
     for line in lines:
         (before, _), (after, _) = line.points[-2:]
@@ -137,7 +142,7 @@ def _last_steps(run: RunRecord, lines: Sequence[CostLine]) -> str:
                 f"{before.num_ingredients} to {after.num_ingredients}",
                 *_cells(on_select, after.select_gain_low, after.select_gain_high),
                 *_cells(after.test_score - before.test_score, after.gain_low, after.gain_high),
-                MISSING if on_select is None else advice(after, on_select) or MISSING,
+                *((on_select is not None and advice(after, on_select)) or MISSING for _ in says),
             )
         )
     return table("What the last trials changed", columns, rows, source="cost_accuracy.parquet")

@@ -57,8 +57,8 @@ def _draw_lines(plot: LinePlot) -> Figure:
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axes.margins(x=0.06, y=0.14)
-    if plot.from_zero:
-        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+    if ends := plot.x_range():
+        axes.set_xlim(ends)
     columns = 2 if max(len(series.label) for series in plot.series) > 20 else 4
     # Above the axes, where it covers no point.
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=9, borderaxespad=0.2)

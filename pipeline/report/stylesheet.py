@@ -40,8 +40,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
 /* A shade at the right and at the bottom says that there is more; it scrolls under a lid where the table ends. */
 .scroll { overflow: auto; max-height: 36rem; border: 1px solid var(--line); border-radius: 8px;
   background: linear-gradient(to left, var(--ground) 60%, transparent) right / 3rem 100% no-repeat local,
-    linear-gradient(to top, var(--ground) 60%, transparent) bottom / 100% 3rem no-repeat local,
     linear-gradient(to left, var(--shade), transparent) right / 1rem 100% no-repeat scroll,
+    linear-gradient(to top, var(--ground) 60%, transparent) bottom / 100% 3rem no-repeat local,
     linear-gradient(to top, var(--shade), transparent) bottom / 100% 1rem no-repeat scroll, var(--ground); }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .92rem;
   font-variant-numeric: tabular-nums; }

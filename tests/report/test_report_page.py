@@ -385,6 +385,10 @@ def test_select_alone_decides_what_is_advised():
     assert "More trials may still pay off." in advice(worse_on_test | better_on_select)
     without = {"select_accuracy": None}
     assert "Without a select split nothing can tell whether" in advice(better_on_test | without, without)
+    # What the overview tells of the champion stands beside what the other curves say.
+    both = advice(worse_on_test | better_on_select)
+    assert "MEHL-Soup+ 12 to 16 +3.19 +1.00 to +5.00 -45.81 -50.00 to -30.00 More trials may still pay off" in both
+    assert "Greedy soup 12 to 16 +0.33 - +0.33 - -" in both
 
 
 def test_costs_in_two_units_stand_beside_each_other():
