@@ -59,7 +59,7 @@ def _draw_lines(plot: LinePlot) -> go.Figure:
             hovertemplate="%{customdata}<extra></extra>" if series.hover else None,
         )
     if plot.ticks:
-        figure.update_layout(legend={"xref": "container"})  # the names of the rows may leave it too little room
+        figure.update_layout(legend={"x": 1, "xanchor": "right"})  # so that it may reach over the names of the rows
         figure.update_xaxes(title={"text": plot.y_title})
         figure.update_yaxes(title={"text": plot.x_title}, ticktext=list(plot.ticks))
         figure.update_yaxes(tickvals=list(range(len(plot.ticks))), range=[len(plot.ticks) - 0.5, -0.5])
