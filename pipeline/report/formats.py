@@ -87,15 +87,15 @@ def tells_memory(soups: Sequence[HasMemory]) -> bool:
     return any(memory_with_kind(soup) != MISSING for soup in soups)
 
 
-def memory_with_kind(soup: HasMemory) -> str:
+def memory_with_kind(soup: HasMemory, *, held: bool = True) -> str:
     """Peak memory of a construction and where it was taken: ``1.32 GiB GPU (1.5 GiB held)`` or ``1.2 GiB RAM``.
 
     ``-`` for a rise in RAM that says nothing (see `about_memory`).
     """
     if soup.peak_memory_kind == "anon" and soup.peak_memory_bytes < _TOLD_FROM:
         return MISSING
-    held = "" if soup.peak_reserved_bytes is None else f" ({memory(soup.peak_reserved_bytes)} held)"
-    return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}{held}"
+    besides = f" ({memory(soup.peak_reserved_bytes)} held)" if held and soup.peak_reserved_bytes is not None else ""
+    return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}{besides}"
 
 
 def about_memory(soups: Sequence[HasMemory]) -> str:

@@ -19,28 +19,26 @@ from pipeline.report.formats import (
 from pipeline.report.methods import champion_of, in_one_block
 from pipeline.report.starting_point import below_start, own_unit
 
-_HEADINGS = ("method", "validation %", "select %", "test %", "models", "build time")
+_HEADINGS = ("method", "val %", "select %", "test %", "models", "time")
 
 
 def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequence[IngredientRecord]) -> str:
-    """The methods as a plain-text table of at most 100 columns, the champion marked with a star, theta0 before them.
+    """The methods as a plain-text table, in general 80 columns at most; the champion has a star, theta0 stands before.
 
     Scores are in per cent; ``models`` counts the ingredients selected out of all. Peak memory has a column where it
     says something.
     """
     start, champion = run.theta0_figures, champion_of(run, soups)
     scores = (percent(run.theta0_score(split)) for split in ("val", "select", "test"))
-    memory = ["peak memory"] if tells_memory(soups) else []
-    rows = [("  theta0", *scores, *(2 + len(memory)) * (MISSING,))] if run.theta0_score("test") is not None else []
+    memory = ["memory"] if tells_memory(soups) else []
+    rows = [("  theta0", *scores, *[MISSING] * (2 + len(memory)))] if run.theta0_score("test") is not None else []
     rows += [
         (
             f"{'*' if soup is champion else ' '} {soup.method}",
-            percent(soup.val_score),
-            percent(soup.select_score),
-            percent(soup.test_score),
+            *map(percent, (soup.val_score, soup.select_score, soup.test_score)),
             f"{soup.num_selected}/{soup.num_ingredients}",
             duration(soup.construction_seconds),
-            *(memory_with_kind(soup) for _ in memory),
+            *(memory_with_kind(soup, held=False) for _ in memory),
         )
         for soup in soups
     ]

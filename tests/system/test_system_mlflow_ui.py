@@ -139,7 +139,7 @@ def test_the_pages_in_chromium(server, parent, tmp_path):
     greedy, learned = (runs[name]["info"]["run_id"] for name in ("greedy", "mehl-plus"))
     pages = {
         "runs": (f"experiments/{experiment}/runs", ["digits", "13 matching runs"]),
-        "sweep": (f"experiments/{experiment}/runs/{parent['info']['run_id']}", ["champion", "mehl-plus", "build time"]),
+        "sweep": (f"experiments/{experiment}/runs/{parent['info']['run_id']}", ["champion", "mehl-plus", "models"]),
         "compare": (
             f'compare-runs?runs=["{greedy}","{learned}"]&experiments=["{experiment}"]',
             ["Comparing 2 Runs from 1 Experiment", "greedy", "mehl-plus", "val_accuracy"],
