@@ -53,6 +53,16 @@ figure { margin: 0 0 1rem; }
 figcaption { color: var(--soft); font-size: .85rem; }
 .chart { height: 27rem; width: 100%; }
 .chart.map { height: 36rem; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0 1.5rem; }
+.beside .chart.map { height: 24rem; }
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; padding: 0;
+  margin: 0 0 1rem; list-style: none; }
+.examples li { display: flex; gap: .75rem; }
+.examples img { width: 64px; height: 64px; flex: none; }
+.examples .wide { grid-column: 1 / -1; flex-wrap: wrap; }
+.examples .wide .predicted { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
+.examples blockquote { margin: 0; padding-left: .75rem; border-left: 3px solid var(--line); width: 100%; }
+.predicted div { display: flex; flex-wrap: wrap; gap: 0 .4rem; font-size: .85rem; line-height: 1.35; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); margin-bottom: .5rem; }
 footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }

@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import file_sha256, scratch
 from pipeline.metrics import ACCURACY
 from pipeline.records import CoefficientRecord, CostRecord, IngredientRecord, RunRecord, SoupIngredient, SoupRecord
-from pipeline.records.folder import RunFolder, predictions_path, read_coefficients, read_results, read_run
+from pipeline.records.folder import RunFolder, read_coefficients, read_results, read_run
 from pipeline.records.tables import read_table, write_table
 from pipeline.registry import (
     METRIC,
@@ -214,7 +214,7 @@ def _registered_again(
         copy = shutil.copyfile(weights, copies / "model.safetensors")
         description = describe_model(config.model, config.data, class_names)
         run_id = register(sweep, description, request, remembered.record, layers, ingredients, copy)
-    log_soup_files(sweep, run_id, [folder.root / predictions_path(method), folder.coefficients(method)])
+    log_soup_files(sweep, run_id, folder.tables_of(method))
     return run_id
 
 
