@@ -174,6 +174,8 @@ def read_results(root: Path, study_tables: Mapping[str, type[Record]]) -> RunRes
             name: read_table(path, kind) for name, kind in study_tables.items() if (path := folder.table(name)).exists()
         },
         losses={
-            soup.method: read_table(path, LossRecord) for soup in soups if (path := folder.history(soup.method)).exists()
+            soup.method: read_table(path, LossRecord)
+            for soup in soups
+            if (path := folder.history(soup.method)).exists()
         },
     )

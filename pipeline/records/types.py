@@ -552,6 +552,29 @@ class SplitRecord(Record):
     images_sha256: str | None = None
 
 
+def run_page(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
+    """The address of a run in MLflow's UI; None of a database, which has no address in a browser."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return None
+    return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+class RecordedRuns(Record):
+    """The ids of a sweep's runs in MLflow as the report was made: of its soups by method, of its trials by index.
+
+    ``tracking_uri`` is without user name and password.
+    """
+
+    tracking_uri: str
+    experiment_id: str
+    soups: dict[str, str]
+    trials: dict[int, str]
+
+    def page(self, run_id: str) -> str | None:
+        """See `run_page`."""
+        return run_page(self.tracking_uri, self.experiment_id, run_id)
+
+
 class RunRecord(Record):
     """What a run was made with: everything needed to repeat it or to explain its figures.
 
@@ -565,7 +588,7 @@ class RunRecord(Record):
     later ones have; runs that do not say were measured in float32. ``metric`` is what decides, ``metric_label`` what
     people read; ``theta0_scores`` by split (``val`` for `fit`) are those of theta0, where that is not accuracy.
     ``example`` is what people call what is classified, ``examples`` several. ``stopped`` is why `search.stop` ended the
-    sweep before its last trial, None where it did not.
+    sweep before its last trial, None where it did not. ``recorded`` is None until there is a report.
     """
 
     records_version: int
@@ -595,6 +618,7 @@ class RunRecord(Record):
     example: str = "image"
     examples: str = "images"
     stopped: str | None = None
+    recorded: RecordedRuns | None = None
 
     @property
     def theta0_figures(self) -> dict[str, float]:

@@ -85,6 +85,7 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
   html { font-size: 10pt; }
   header, main, footer { max-width: none; padding: 0; }
   .chart { height: 400px; }
+  .beside { grid-template-columns: 1fr; }
   nav, summary { display: none; }
   figure, tr, .tiles > div, .scroll { break-inside: avoid; }
   #sweep { page: sweep; }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.records import CPU_CORE_HOURS, SCORES, RunResults, cost_unit, costs
 from pipeline.records.folder import RunFolder, read_results, update_run
-from pipeline.registry import Sweep, describe, finish_sweep
+from pipeline.registry import Sweep, describe, finish_sweep, recorded_runs
 from pipeline.report import below_start, methods_table, write_report
 from pipeline.stages.context import Run, method_labels
 from pipeline.studies import study_tables
@@ -12,7 +12,8 @@ from pipeline.studies import study_tables
 
 def report_stage(run: Run) -> None:
     """``report.html`` and the figures, also logged to the sweep's MLflow run."""
-    update_run(run.folder, **run.config.report.model_dump(), labels=method_labels())
+    given = run.config.report.model_dump()
+    update_run(run.folder, **given, labels=method_labels(), recorded=recorded_runs(run.sweep))
     results = read_results(run.folder.root, study_tables())
     write_report(run.folder.root, results)
     log_report(run.sweep, run.folder, results)
