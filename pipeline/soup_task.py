@@ -89,7 +89,7 @@ class SoupContext:
 class SoupResult:
     """A built soup as records. ``run_id`` is its MLflow run (None if not registered); weights are in the registry.
 
-    ``losses`` are those of a method that learns in blocks, none of others. ``left_out`` says which ingredients were damaged.
+    ``losses`` are those of a method that learns in blocks. ``left_out`` says which ingredients were damaged.
     """
 
     record: SoupRecord

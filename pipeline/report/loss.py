@@ -51,15 +51,15 @@ def by_block(rows: Sequence[LossRecord]) -> list[list[LossRecord]]:
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     if not plots:
         return ""
-    said = [
-        f"{style(method, results.run.labels).label} in {count(len(blocks), 'block')} of {count(len(blocks[0]), 'step')}"
-        for method, rows in results.losses.items()
-        for blocks in [by_block(rows)]
-    ]
+    said = []
+    for method, rows in results.losses.items():
+        blocks = by_block(rows)
+        steps = f"{count(len(blocks), 'block')} of {count(len(blocks[0]), 'step')}"
+        said.append(f"{style(method, results.run.labels).label} in {steps}")
     text = (
-        f"These methods learn their coefficients on the fit {results.run.examples}, a block of models at a time, and go "
-        f"on from the soup that the block before has left: {', '.join(said)}. A point is the mean over some steps where "
-        "there are many. The first batches of a block show what it starts from."
+        f"These methods learn their coefficients on the fit {results.run.examples}, a block of models at a time; each "
+        f"block goes on from the soup that the one before has left: {', '.join(said)}. A point is the mean over some "
+        "steps where there are many."
     )
     return paragraph(text) + chart(plots[_NAME])
 
