@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 from report_records import a_run, the_comparisons, the_results
-from test_report_page import HOSTILE, Outline, text_of
+from test_report_page import HOSTILE, Outline, a_page, text_of
 
 from pipeline.records import ConfusionRecord, ExampleRecord, LossRecord, RecordedRuns
-from pipeline.report import page
 from pipeline.report.classes import by_class, in_order
 from pipeline.report.figures import draw
 from pipeline.report.intervals import interval
@@ -153,7 +152,7 @@ def recorded(uri):
 
 
 def test_methods_and_trials_lead_to_their_runs_where_these_have_an_address():
-    html = page(the_results(run=a_run(recorded=recorded("https://mlflow.example/base/"))))
+    html = a_page(run=a_run(recorded=recorded("https://mlflow.example/base/")))
     links = re.findall(r'<a href="(http[^"]*)"[^>]*>([^<]*)</a>', html)
     assert links == [
         ("https://mlflow.example/base/#/experiments/7/runs/aa11", "Greedy soup"),
@@ -163,7 +162,7 @@ def test_methods_and_trials_lead_to_their_runs_where_these_have_an_address():
 
 
 def test_a_store_without_an_address_has_no_links_and_says_how_to_open_it():
-    html = page(the_results(run=a_run(recorded=recorded("sqlite:////home/me/my runs/mlflow.db"))))
+    html = a_page(run=a_run(recorded=recorded("sqlite:////home/me/my runs/mlflow.db")))
     assert not re.search(r'<a href="(http|sqlite)', html)
     assert "mlflow ui --backend-store-uri &#x27;sqlite:////home/me/my runs/mlflow.db&#x27;" in html
-    assert "mlflow ui" not in page(the_results())  # of a run from before its runs were recorded
+    assert "mlflow ui" not in a_page()  # of a run from before its runs were recorded
