@@ -131,10 +131,10 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
 
 
 def _table(results: RunResults, methods: Sequence[ByClass]) -> str:
-    labels = [style(method.method, results.run.labels).label for method in methods]
+    names = [style(method.method, results.run.labels).label for method in methods]
     columns = [Column("Class", False), Column(f"Test {results.run.examples}")]
-    for label in labels:
-        columns += [Column(f"{label} %"), Column("95 % interval")]
+    for name in names:
+        columns += [Column(f"{name} %"), Column("95 % interval")]
     columns += [Column("Gain, pp")] if len(methods) > 1 else []
     rows = []
     for label in sorted(methods[0].images):
