@@ -67,7 +67,7 @@ def _accuracies(results: RunResults, methods: Sequence[ByClass]) -> LinePlot:
     labels, series = in_order(methods), []
     for number, method in enumerate(methods):
         bounds = [interval(method.accuracy(label), method.images[label]) for label in labels]
-        beside = 0.3 * (number - (len(methods) - 1) / 2)
+        beside = min(0.3, len(labels) / 30) * (number - (len(methods) - 1) / 2)
         series.append(
             Series(
                 *style(method.method, results.run.labels),
@@ -116,7 +116,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     names = [style(method.method, results.run.labels).label for method in methods]
     classes = len(methods[0].images)
     drawn = f" Of {classes:,} classes the {_MOST_DRAWN} that differ most are drawn." if classes > _MOST_DRAWN else ""
-    chance = " Of many classes some differ by chance alone: look at the intervals." if len(methods) > 1 else ""
+    chance = f" Few {results.run.examples} of a class make wide intervals; of many classes some differ by chance alone."
     return "".join(
         [
             paragraph(

@@ -59,8 +59,8 @@ figcaption { color: var(--soft); font-size: .85rem; }
   margin: 0 0 1rem; list-style: none; }
 .examples li { display: flex; gap: .75rem; }
 .examples img { width: 64px; height: 64px; flex: none; }
-.examples .wide { grid-column: 1 / -1; flex-wrap: wrap; }
-.examples .wide .predicted { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
+.examples .wide { grid-column: 1 / -1; flex-wrap: wrap; gap: .25rem; }
+.examples .wide .predicted { display: flex; flex-wrap: wrap; gap: 0 1.5rem; padding-left: .95rem; }
 .examples blockquote { margin: 0; padding-left: .75rem; border-left: 3px solid var(--line); width: 100%; }
 .predicted div { display: flex; flex-wrap: wrap; gap: 0 .4rem; font-size: .85rem; line-height: 1.35; }
 details { margin: .75rem 0; }
