@@ -49,6 +49,7 @@ from pipeline.records import (
     VariantRecord,
     cumulative_gpu_hours,
 )
+from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 from pipeline.registry import connect, find_soup, find_sweep, list_ingredients, list_soups
 from pipeline.registry.client import local_path
@@ -857,6 +858,21 @@ def test_a_store_that_is_lost_is_filled_again_from_the_folder(finished, by_hand,
     assert f"soup: 6 methods over {len(finished.ingredients())} ingredients, 5 of them built already" in caplog.messages
     (parent,) = by_role["sweep"]
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"report.html", "config.yaml"}
+
+
+def test_a_page_whose_runs_were_made_anew_leads_to_the_new_ones(finished, by_hand, again, migrated_store, monkeypatch):
+    client, _, _ = by_hand
+    again("soup.methods=[uniform, greedy]")  # models, which the folder has all of
+    before = read_run(RunFolder(finished.live)).recorded
+    copy_database(migrated_store, finished.folder / "mlflow.db")
+    with monkeypatch.context() as patch:
+        no_cluster(patch)
+        again("soup.methods=[uniform, greedy]")
+    recorded = read_run(RunFolder(finished.live)).recorded
+    assert recorded.soups.keys() == before.soups.keys() == {"uniform", "greedy"}
+    assert not set(recorded.soups.values()) & set(before.soups.values())
+    for run_id in (*recorded.soups.values(), *recorded.trials.values()):
+        assert client.get_run(run_id).info.experiment_id == recorded.experiment_id
 
 
 def test_a_soup_of_which_nothing_is_left_is_built_again(finished, by_hand, again):
