@@ -20,22 +20,25 @@ _NUMBERED = 12  # blocks of a line, at most
 def _plots(results: RunResults) -> list[Plot]:
     if not results.losses:
         return []
-    series = [_line(results, method, rows) for method, rows in results.losses.items()]
+    numbered: set[tuple[int, int]] = set()  # blocks by number and first step: lines on each other have them once
+    series = [_line(results, method, rows, numbered) for method, rows in results.losses.items()]
     what = f"Loss on the fit {results.run.examples} while methods learn; numbers say which block begins there"
     return [LinePlot(_NAME, what, "Step", "Loss", series, whole_x=True, source="history/METHOD.parquet")]
 
 
-def _line(results: RunResults, method: str, rows: Sequence[LossRecord]) -> Series:
+def _line(results: RunResults, method: str, rows: Sequence[LossRecord], numbered: set[tuple[int, int]]) -> Series:
     blocks = by_block(rows)
     width = -(-len(rows) // _DRAWN)  # steps of a point; no point is of two blocks
-    numbered = -(-len(blocks) // _NUMBERED)
+    each = -(-len(blocks) // _NUMBERED)
     x, y, numbers = [], [], []
     for block, steps in enumerate(blocks):
+        place = (block, steps[0].step)
         for start in range(0, len(steps), width):
             some = steps[start : start + width]
             x.append(statistics.mean(row.step for row in some))
             y.append(statistics.mean(row.loss for row in some))
-            numbers.append("" if start or block % numbered else str(block + 1))
+            numbers.append("" if start or block % each or place in numbered else str(block + 1))
+        numbered.add(place)
     look = style(method, results.run.labels)
     return Series(*look, x, y, points=False, numbers=numbers, sides=["above" if text else None for text in numbers])
 

@@ -147,6 +147,12 @@ def test_a_line_of_losses_has_its_blocks_marked():
     assert part(the_results(), "loss") == ""
 
 
+def test_lines_whose_blocks_begin_together_are_numbered_once():
+    results = replace(the_results(), losses={"hl": losses(1, 8), "mehl": losses(2, 4), "mehl-plus": losses(2, 4)})
+    numbers = [[number for number in series.numbers if number] for series in plots_of(results)["loss"].series]
+    assert numbers == [["1"], ["2"], []]
+
+
 def recorded(uri):
     return RecordedRuns(tracking_uri=uri, experiment_id="7", soups={"greedy": "aa11"}, trials={3: "bb22"})
 
