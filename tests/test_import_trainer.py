@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import sys
-from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -13,15 +11,13 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from text_samples import SPECIAL, WORDS, texts, write_table, write_tokenizer
 
 from pipeline.commands import main
 from pipeline.commands.import_ import find_checkpoints
 from pipeline.records import IngredientRecord
 from pipeline.records.tables import read_table
 from pipeline.stages.trainer_state import read_trainer_state
-
-sys.path.append(str(Path(__file__).parent / "data"))
-from text_samples import SPECIAL, WORDS, texts, write_table, write_tokenizer
 
 SETTINGS = """
 name: trained

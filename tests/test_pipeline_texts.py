@@ -1,14 +1,13 @@
 """The whole line on small texts: a tiny random BERT through search, registry, soups, report, and a served soup."""
 
 import re
-import sys
-from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 import torch
 from samples import search_config
+from text_samples import SPECIAL, WORDS, texts, write_table, write_tokenizer
 
 from pipeline.commands import main
 from pipeline.commands.common import known_names
@@ -20,9 +19,6 @@ from pipeline.models import build_classifier
 from pipeline.records import IngredientRecord, PredictionRecord, RunRecord, SoupRecord
 from pipeline.records.tables import read_table
 from pipeline.search.sampling import sample_trials
-
-sys.path.append(str(Path(__file__).parent / "data"))
-from text_samples import SPECIAL, WORDS, texts, write_table, write_tokenizer
 
 SETTINGS = """
 name: texts-tiny

@@ -116,15 +116,19 @@ def _restore_done(config: Config) -> None:
 
 
 def _tell(config: Config) -> None:
-    """The table of methods, where the report is, and how to open MLflow's UI."""
+    """The table of methods, and what to do next: read the report, compare in MLflow, use the champion."""
     folder, uri = RunFolder(config.output), str(config.registry.tracking_uri)
     if folder.soups.exists():
         soups, rows = read_table(folder.soups, SoupRecord), read_table(folder.ingredients, IngredientRecord)
         print(f"\n{methods_table(read_run(folder), soups, rows)}\n")
     if folder.report.exists():
-        print(f"Report:    {folder.report}")
-    print(f"In MLflow: {f'mlflow ui --backend-store-uri {shlex.quote(uri)}' if uri.startswith('sqlite:') else uri}")
-    print("           (choose 'Model training' at the top left; the + before the sweep shows its trials and soups)")
+        print(f"Read:    {folder.report}")
+    store = shlex.quote(uri)
+    page = f"mlflow ui --backend-store-uri {store}" if uri.startswith("sqlite:") else uri
+    print(f"Compare: {page}   (there: 'Model training', + before the sweep)")
+    if folder.soups.exists():
+        name = shlex.quote(config.name)
+        print(f"Use:     python -m pipeline export {name} --out {name}-exported --tracking-uri {store}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

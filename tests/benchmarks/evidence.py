@@ -3,8 +3,8 @@
     make evidence
 
 Runs `configs/cifar10-small-vit.yaml` once per seed and keeps the records and predictions of each run, never its
-weights, in `results/evidence/`. From them alone it writes `results/evidence.json`, two figures, the tables in the
-README and a page on all runs. What is kept or done is not done again, so it can be run in parts, on one machine after
+weights, in `results/evidence/`. From them alone it writes `results/evidence.json`, two figures, the tables in both
+READMEs and a page on all runs. What is kept or done is not done again, so it can be run in parts, on one machine after
 another; to repeat the whole study, name another folder: `make evidence ARGS="--records runs/again"`.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import re
 import shutil
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
-from recording import RESULTS, record
+from recording import RESULTS, put_between, record
 
 from pipeline.commands.report import report
 from pipeline.records import (
@@ -52,6 +51,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "cifar10-small-vit"
 DATA = ROOT.parent / "shared" / "data"
 RECORDS = RESULTS / "evidence"
+PAGE = Path(__file__).with_name("README.md")  # that of the benchmarks
 _KEPT = ("run.json", "config.yaml", "*.parquet", "coefficients/*.parquet", "predictions/**/*.parquet")
 METHODS = ("mehl-plus", "mehl-plus-greedy")
 # What settings of the coefficients are worth: the learning rate in every sweep, the rest in the last, for the time.
@@ -116,7 +116,8 @@ def main() -> None:
     figures = {"evidence-effects": effects_figure(effects), "evidence-cost": cost_figure(sweeps)}
     for name, figure in figures.items():
         save(figure, "svg", RESULTS / f"{name}.svg")
-    write_readme(ROOT / "README.md", markdown(sweeps, effects))
+    put_between(ROOT / "README.md", "evidence-summary", summary(sweeps, effects))
+    put_between(PAGE, "evidence", markdown(sweeps, effects))
     report(folders, options.runs / "evidence.html")
 
 
@@ -260,8 +261,24 @@ def effect(sweeps: Sequence[Sweep], method: str, baseline: str) -> dict[str, Any
     }
 
 
+def summary(sweeps: Sequence[Sweep], effects: Effects) -> str:
+    """The README's table: mean test accuracy, and what our methods add to each baseline with 95 % intervals."""
+    tests = {name: [float(sweep.soups[name].test_accuracy or 0) for sweep in sweeps] for name in sweeps[0].soups}
+    tests[START] = [float(sweep.run.theta0_figures["test_accuracy"]) for sweep in sweeps]
+    means = {name: 100 * statistics.mean(values) for name, values in tests.items()}
+    lines = [f"| | test % | {' | '.join(f'{LABELS[method]} adds' for method in effects)} |"]
+    lines.append(f"|---|---|{'---|' * len(effects)}")
+    for name in sorted({*effects, *BASELINES, START} & means.keys(), key=means.__getitem__, reverse=True):
+        cells = [f"{means[name]:.2f}"]
+        for over in effects.values():
+            found = over.get(name)
+            cells.append(f"{found['estimate']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})" if found else "")
+        lines.append(f"| {LABELS.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def markdown(sweeps: Sequence[Sweep], effects: Effects) -> str:
-    """The README's tables: means over the sweeps, best test accuracy first, and the effects."""
+    """The tables of the benchmarks' page: means over the sweeps, best test accuracy first, and the effects."""
     lines = [
         "| method | validation % | select % | test % | time per epoch | epochs | construction | peak memory |",
         "|---|---|---|---|---|---|---|---|",
@@ -300,15 +317,6 @@ def markdown(sweeps: Sequence[Sweep], effects: Effects) -> str:
             interval = f"{found['estimate']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
             lines.append(f"| {LABELS[baseline]} | {interval} | {per_sweep} | {tests} |")
     return "\n".join(lines)
-
-
-def write_readme(path: Path, table: str) -> None:
-    """Put the table between the README's marks."""
-    marks = re.compile(r"(<!-- evidence -->\n).*?(<!-- /evidence -->)", re.DOTALL)
-    text = path.read_text(encoding="utf-8")
-    partial = path.with_suffix(".partial")
-    partial.write_text(marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text), encoding="utf-8")
-    partial.replace(path)
 
 
 def effects_figure(effects: Effects) -> Figure:

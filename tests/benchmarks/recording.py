@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -45,3 +46,12 @@ def write(name: str, result: dict[str, object]) -> str:
 def path_of(name: str) -> Path:
     """Where a record is."""
     return Path(os.environ.get("BENCHMARK_RESULTS", RESULTS)) / f"{name}.json"
+
+
+def put_between(path: Path, mark: str, text: str) -> None:
+    """Put ``text`` between the lines ``<!-- mark -->`` and ``<!-- /mark -->`` of a page."""
+    marks = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    page = path.read_text(encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(marks.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page), encoding="utf-8")
+    partial.replace(path)

@@ -1,9 +1,9 @@
-"""What the README says of the evidence study is what its records say."""
+"""What the READMEs say of the evidence study and of the demo is what their records say."""
 
 import json
 
 import evidence
-from evidence import CONFIG, RECORDS, RESULTS, ROOT, effects_of, keep, markdown, read_sweep
+from evidence import CONFIG, PAGE, RECORDS, RESULTS, ROOT, effects_of, keep, markdown, read_sweep, summary
 
 
 def sweeps():
@@ -11,9 +11,17 @@ def sweeps():
     return [read_sweep(RECORDS / f"{CONFIG}-{seed}") for seed in seeds]
 
 
-def test_the_tables_of_the_readme_are_those_of_the_records():
+def test_the_tables_of_the_readmes_are_those_of_the_records():
     measured = sweeps()
-    assert markdown(measured, effects_of(measured)) in (ROOT / "README.md").read_text(encoding="utf-8")
+    effects = effects_of(measured)
+    assert summary(measured, effects) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert markdown(measured, effects) in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_readme_shows_the_demo_as_it_was_measured():
+    assert json.loads((RESULTS / "demo.json").read_text())["printed"] in (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_same_records_give_the_same_effects():

@@ -49,8 +49,11 @@ def test_the_output_is_quiet(finished):
     assert [line for line in log.splitlines() if not ours.match(line)] == []
     assert len(re.findall(advice, log)) == 2
     assert re.findall(r"(?i)warning|traceback|deprecat|\d+%\|", re.sub(advice, "", finished.stdout)) == []
-    assert f"Report:    {finished.output / 'report.html'}" in table
     assert "mehl-plus" in table
+    methods, _, next_steps = table.rpartition("\n\n")
+    assert max(map(len, methods.splitlines())) <= 80
+    assert [line.split()[0] for line in next_steps.splitlines()] == ["Read:", "Compare:", "Use:"]
+    assert f"Read:    {finished.output / 'report.html'}\n" in next_steps
 
 
 @pytest.mark.parametrize(
