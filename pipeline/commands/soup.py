@@ -16,6 +16,7 @@ from pipeline.commands.import_ import add_weights_argument, find_checkpoints
 from pipeline.config import Config, chosen, load_config, nearest
 from pipeline.errors import ConfigError, ModelError, quoted
 from pipeline.files import absence, is_special, scratch
+from pipeline.report.formats import memory_with_kind, tells_memory
 
 if TYPE_CHECKING:
     from pipeline.models import Backbone
@@ -111,11 +112,11 @@ def make_soup(arguments: argparse.Namespace) -> None:
         save_weights(soup.state_dict, arguments.out, metadata)
     by_split = {name: split.accuracy if split.score is None else split.score for name, split in evaluated.items()}
     logger.info(
-        "%s: %s; built in %.1f s, peak memory %.2f GiB",
+        "%s: %s; built in %.1f s%s",
         METRICS[splits.metric].label,
         ", ".join(f"{name} {100 * value:.2f}%" for name, value in by_split.items() if value is not None),
         soup.seconds,
-        soup.peak_memory_bytes / 2**30,
+        f", peak memory {memory_with_kind(soup)}" if tells_memory([soup]) else "",
     )
     logger.info("wrote %s", arguments.out)
 

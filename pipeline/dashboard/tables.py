@@ -12,10 +12,11 @@ from typing import Any
 
 from pipeline.config import StopConfig
 from pipeline.dashboard.shown import SPLITS, Shown, units_of
+from pipeline.digits import apart, significant
 from pipeline.records import CostRecord, IngredientRecord, Scalar, cost_unit, costs, title_of
 from pipeline.records.hyperparameters import compared, shown
 from pipeline.registry import RunningTrial, WatchedCurve, WatchedSweep
-from pipeline.report.formats import MISSING, count, duration, percent, significant, spent
+from pipeline.report.formats import MISSING, count, duration, percent, spent
 from pipeline.report.markup import Cell, Column, Link
 from pipeline.report.styles import style
 from pipeline.studies import gains_per_hours
@@ -81,12 +82,12 @@ def _budget(rule: Mapping[str, Any], hours: float, price: float | None, unit: st
     """What a stop rule allows, and how much of it is spent."""
     most, most_money = _number(rule.get("max_gpu_hours")), _number(rule.get("max_price"))
     if most:
-        yield "Budget", f"{significant(hours)} of {significant(most)} {unit} ({100 * hours / most:.0f} %)"
+        yield "Budget", f"{' of '.join(apart([hours, most]))} {unit} ({100 * hours / most:.0f} %)"
     if most_money and price is not None:
         money = hours * price
         yield (
             "Budget, in money",
-            f"{significant(money)} of {significant(most_money)} ({100 * money / most_money:.0f} %)",
+            f"{' of '.join(apart([money, most_money]))} ({100 * money / most_money:.0f} %)",
         )
     least = _number(rule.get("min_gain"))
     if least is not None:

@@ -36,9 +36,10 @@ def _draw_lines(plot: LinePlot) -> go.Figure:
             _add_band(figure, series)
         modes = ["lines"] * (series.line is not None) + ["markers"] * series.points + ["text"] * bool(series.numbers)
         bars = series.low and not series.band
+        x, y = list(series.x), list(series.y)
         figure.add_scatter(
-            x=list(series.x),
-            y=list(series.y),
+            x=y if plot.ticks else x,
+            y=x if plot.ticks else y,
             name=series.label,
             legendgroup=series.label,
             mode="+".join(modes),
@@ -52,16 +53,20 @@ def _draw_lines(plot: LinePlot) -> go.Figure:
                 "shape": "hvh" if series.line == "step" else "linear",
             },
             marker={"symbol": series.symbol, "size": 9, "color": series.colour, "line": _outline(series)},
-            error_y=_bars(series) if bars else None,
+            **({"error_x" if plot.ticks else "error_y": _bars(series)} if bars else {}),
             cliponaxis=False,
             customdata=list(series.hover) or None,
             hovertemplate="%{customdata}<extra></extra>" if series.hover else None,
         )
     if plot.ticks:
-        figure.update_xaxes(tickvals=list(range(len(plot.ticks))), ticktext=list(plot.ticks))
-        figure.update_xaxes(range=[-0.5, len(plot.ticks) - 0.5])
+        figure.update_layout(legend={"xref": "container"})  # the names of the rows may leave it too little room
+        figure.update_xaxes(title={"text": plot.y_title})
+        figure.update_yaxes(title={"text": plot.x_title}, ticktext=list(plot.ticks))
+        figure.update_yaxes(tickvals=list(range(len(plot.ticks))), range=[len(plot.ticks) - 0.5, -0.5])
     elif plot.whole_x:
         figure.update_xaxes(tickformat="d")
+    if ends := plot.x_range():
+        figure.update_xaxes(range=list(ends))
     return figure
 
 

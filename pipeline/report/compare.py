@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from pipeline.digits import significant
 from pipeline.metrics import ACCURACY
 from pipeline.records import CostRecord, RunResults, cost_unit, costs
 from pipeline.report.cost_lines import cost_series
-from pipeline.report.formats import MISSING, between, count, percent, significant
+from pipeline.report.formats import MISSING, between, count, percent
 from pipeline.report.intervals import exact_size
 from pipeline.report.markup import Column, chart, facts, paragraph, section, table
 from pipeline.report.methods import champion_of

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.digits import apart
 from pipeline.metrics import ACCURACY
 from pipeline.records import ComparisonRecord, RunResults
-from pipeline.report.formats import significant
+from pipeline.report.formats import gains
 from pipeline.report.markup import Column, paragraph, table
 from pipeline.report.plot import Plot
 from pipeline.report.section import Section
 from pipeline.report.styles import style
+
+SIGNIFICANT = 0.05  # p below this is beyond noise
 
 
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
@@ -24,12 +27,10 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     rows = [
         (
             style(method, run.labels).label,
-            f"{100 * pair.difference:+.2f}",
-            f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f}",
+            *gain_and_interval(pair),
             str(pair.wins),
             str(pair.losses),
-            significant(pair.p_value),
-            significant(pair.p_adjusted),
+            *apart([pair.p_value, pair.p_adjusted, SIGNIFICANT])[:2],
         )
         for method, pair in pairs
     ]
@@ -41,6 +42,12 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         f"all {len(comparisons)} pairs of methods (Benjamini and Yekutieli); comparisons.parquet holds them all."
     )
     return introduction + table("The champion against each method", columns, rows, source="comparisons.parquet")
+
+
+def gain_and_interval(pair: ComparisonRecord) -> tuple[str, str]:
+    """The difference in percentage points, and the ends of its interval: ``+1.61``, ``-0.20 to +3.42``."""
+    gain, low, high = gains(pair.difference, pair.low, pair.high)
+    return gain, f"{low} to {high}"
 
 
 def against(comparisons: Sequence[ComparisonRecord], method: str | None, baseline: str) -> ComparisonRecord | None:

@@ -75,7 +75,7 @@ def cost_series(costs: Sequence[CostRecord], unit: str, labels: Mapping[str, str
 
 
 class OrderBand(NamedTuple):
-    """Test accuracies of so many random orders at one number of ingredients: mean, 2.5 and 97.5 % quantile."""
+    """Test accuracies of so many orders at one number of ingredients: mean, 2.5 and 97.5 % quantile."""
 
     orders: int
     num_ingredients: int
@@ -86,11 +86,16 @@ class OrderBand(NamedTuple):
 
 
 def order_bands(costs: Sequence[CostRecord], method: str) -> list[OrderBand]:
-    """By number of ingredients; ``gpu_hours`` is their mean too. Empty where there are no random orders."""
+    """By number of ingredients; ``gpu_hours`` is their mean too. Empty where there are no random orders.
+
+    Search order is one of the orders, as it is in a `CostRatioRecord`.
+    """
+    own = [row for row in costs if row.method == method]
+    if all(row.order_seed is None for row in own):
+        return []
     by_number: dict[int, list[CostRecord]] = {}
-    for row in costs:
-        if row.method == method and row.order_seed is not None:
-            by_number.setdefault(row.num_ingredients, []).append(row)
+    for row in own:
+        by_number.setdefault(row.num_ingredients, []).append(row)
     bands = []
     for number, rows in sorted(by_number.items()):
         accuracies = np.array([row.test_score for row in rows])

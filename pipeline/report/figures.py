@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.report.formats import significant
+from pipeline.digits import significant
 from pipeline.report.plot import HeatMap, LinePlot, Plot, Series
 from pipeline.report.styles import DIVERGING, SEQUENTIAL
 
@@ -32,8 +32,7 @@ def _draw_lines(plot: LinePlot) -> Figure:
         if series.low and series.band:
             axes.fill_between(series.x, series.low, series.high, color=series.colour, alpha=0.15, linewidth=0)
         axes.plot(
-            series.x,
-            series.y,
+            *((series.y, series.x) if plot.ticks else (series.x, series.y)),
             color=series.colour,
             linestyle={None: "none", "dash": "--"}.get(series.line, "-"),
             drawstyle="steps-mid" if series.line == "step" else "default",
@@ -44,16 +43,22 @@ def _draw_lines(plot: LinePlot) -> Figure:
             label=series.label,
         )
         if series.low and not series.band:
-            axes.vlines(series.x, series.low, series.high, color=series.colour, linewidth=1.2)
+            (axes.hlines if plot.ticks else axes.vlines)(
+                series.x, series.low, series.high, color=series.colour, linewidth=1.2
+            )
         _write_numbers(axes, series)
     if plot.ticks:
-        axes.set_xticks(range(len(plot.ticks)), plot.ticks)
-        axes.set_xlim(-0.5, len(plot.ticks) - 0.5)
+        axes.set_xlabel(plot.y_title)
+        axes.set_ylabel(plot.x_title)
+        axes.set_yticks(range(len(plot.ticks)), plot.ticks)
+        axes.set_ylim(len(plot.ticks) - 0.5, -0.5)
     elif plot.whole_x:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axes.margins(x=0.06, y=0.14)
+    if ends := plot.x_range():
+        axes.set_xlim(ends)
     columns = 2 if max(len(series.label) for series in plot.series) > 20 else 4
     # Above the axes, where it covers no point.
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=9, borderaxespad=0.2)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-from pipeline.records import GPU_HOURS, SoupRecord, VariantRecord
+from pipeline.digits import apart, significant
+from pipeline.records import GPU_HOURS
 from pipeline.report.intervals import interval
 
 MISSING = "-"
+# A smaller rise in RAM is not told: what a process has freed before is used again and adds nothing, so that the same
+# soup of models of 3.3 MB came to anything from 32 to 410 MiB.
+_TOLD_FROM = 512 * 2**20
 
 
-def percent(fraction: float | None) -> str:
+def percent(fraction: float | None, decimals: int = 2) -> str:
     """An accuracy, or another score, in per cent with two decimals, without the sign: ``94.57``; ``-`` for None."""
-    return MISSING if fraction is None else f"{100 * fraction:.2f}"
+    return MISSING if fraction is None else f"{100 * fraction:.{decimals}f}"
+
+
+def percents(*fractions: float) -> list[str]:
+    """Accuracies that are compared, in per cent: with more decimals where two would look alike."""
+    return apart(fractions, percent, 2)
+
+
+def gains(*fractions: float) -> list[str]:
+    """Differences of accuracies in percentage points, ``+1.61``: with more decimals where one would look like none."""
+    return apart([*fractions, 0.0], lambda fraction, decimals: f"{100 * fraction:+z.{decimals}f}", 2)[:-1]
 
 
 def between(accuracy: float, num_images: int | None) -> str:
@@ -27,18 +41,6 @@ def between(accuracy: float, num_images: int | None) -> str:
 def capital(text: str) -> str:
     """The text as a sentence begins: ``Macro F1``."""
     return text[:1].upper() + text[1:]
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """A number rounded to so many significant digits, never with an exponent: ``0.00213``, ``12.3``, ``1234``."""
-    if value == 0:
-        return "0"
-    rounded = float(f"{value:.{digits - 1}e}")
-    exponent = int(f"{rounded:e}".split("e")[1])
-    if exponent >= digits:
-        return f"{value:.0f}"
-    text = f"{rounded:.{digits - 1 - exponent}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def duration(seconds: float) -> str:
@@ -64,14 +66,40 @@ def memory(num_bytes: int | None) -> str:
     return f"{significant(size)} GiB"
 
 
-def memory_with_kind(soup: SoupRecord | VariantRecord) -> str:
-    """Peak memory of a construction and where it was taken: ``1.32 GiB GPU (1.5 GiB held)`` or ``120 MiB RAM``."""
+class HasMemory(Protocol):
+    """What building a soup took, as `SoupRecord` tells it."""
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """At most at a time."""
+
+    @property
+    def peak_memory_kind(self) -> Literal["cuda", "anon"]:
+        """Of a GPU, or what was added to the process."""
+
+    @property
+    def peak_reserved_bytes(self) -> int | None:
+        """What the allocator of a GPU held for that."""
+
+
+def tells_memory(soups: Sequence[HasMemory]) -> bool:
+    """Whether the peak memory of any of them says something, so that a table has a column for it."""
+    return any(memory_with_kind(soup) != MISSING for soup in soups)
+
+
+def memory_with_kind(soup: HasMemory) -> str:
+    """Peak memory of a construction and where it was taken: ``1.32 GiB GPU (1.5 GiB held)`` or ``1.2 GiB RAM``.
+
+    ``-`` for a rise in RAM that says nothing (see `about_memory`).
+    """
+    if soup.peak_memory_kind == "anon" and soup.peak_memory_bytes < _TOLD_FROM:
+        return MISSING
     held = "" if soup.peak_reserved_bytes is None else f" ({memory(soup.peak_reserved_bytes)} held)"
     return f"{memory(soup.peak_memory_bytes)} {'GPU' if soup.peak_memory_kind == 'cuda' else 'RAM'}{held}"
 
 
-def about_memory(soups: Sequence[SoupRecord]) -> str:
-    """A sentence for each kind of memory figure among the rows: what it holds and what it leaves out."""
+def about_memory(soups: Sequence[HasMemory]) -> str:
+    """A sentence for each kind of memory figure among the rows: what it holds, what it leaves out, when it is told."""
     kinds = {soup.peak_memory_kind for soup in soups}
     said = ""
     if "cuda" in kinds:
@@ -81,7 +109,9 @@ def about_memory(soups: Sequence[SoupRecord]) -> str:
         )
     if "anon" in kinds:
         said += (
-            "Peak memory in RAM is what building the soup added to the process; files that are mapped do not count. "
+            "Peak memory in RAM is what building the soup added to the process, without files that are mapped and "
+            "without what the process had freed before and used again. That differs by hundreds of MiB for one and the "
+            f"same soup, so less than {memory(_TOLD_FROM)} is not shown, here and further down. "
         )
     return said
 

@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
-from pipeline.report.plot import HeatMap, Plot
+from pipeline.report.plot import LinePlot, Plot
 
 _NUMBER_AND_UNIT = re.compile(r"(\d) (?=(?:s|min|h|%|GPU|CPU|images?|texts?|points?)(?!\w))")
 
@@ -64,11 +64,14 @@ def facts(pairs: Iterable[tuple[str, str]], css_class: str) -> str:
 def chart(plot: Plot) -> str:
     """The place where a plot is drawn, with a description for those who do not see it, and its data to take away."""
     data = f"data:text/csv;charset=utf-8,{quote(plot.csv())}"
-    kind = "chart map" if isinstance(plot, HeatMap) else "chart"
+    kind, size = "chart map", ""
+    if isinstance(plot, LinePlot):
+        kind = "chart rows" if plot.ticks else "chart"
+        size = f' style="--rows: {len(plot.ticks)}; --legend: {len(plot.series)}"'
     return (
-        f'<figure><div class="{kind}" id="{chart_id(plot)}" role="img" aria-label="{escape(plot.description)}"></div>'
-        "<noscript><p>This chart needs JavaScript; the folder figures beside this page holds an image of it.</p>"
-        f"</noscript><figcaption>{escape(plot.description)}{_origin(plot.source)}. "
+        f'<figure><div class="{kind}"{size} id="{chart_id(plot)}" role="img" '
+        f'aria-label="{escape(plot.description)}"></div><figcaption>'
+        f"{escape(plot.description)}{_origin(plot.source)}. "
         f'<a download="{plot.name}.csv" href="{data}">Its data as CSV</a></figcaption></figure>'
     )
 
@@ -82,6 +85,11 @@ def paragraph(text: str, css_class: str = "") -> str:
     """A paragraph of plain text, in which no line ends between a number and its unit."""
     content = _NUMBER_AND_UNIT.sub(r"\1&nbsp;", escape(text))
     return f'<p class="{css_class}">{content}</p>' if css_class else f"<p>{content}</p>"
+
+
+def folded(summary: str, *content: str) -> str:
+    """HTML that is shown once ``summary``, plain text, is touched."""
+    return f"<details><summary>{escape(summary)}</summary>{''.join(content)}</details>"
 
 
 def section(section_id: str, title: str, *content: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pipeline.records import RunRecord, RunResults, VariantRecord
-from pipeline.report.formats import MISSING, between, duration, memory_with_kind, percent
+from pipeline.report.formats import MISSING, between, duration, memory_with_kind, percent, tells_memory
 from pipeline.report.intervals import exact_size, interval
 from pipeline.report.markup import Column, table
 from pipeline.report.plot import Series
@@ -73,7 +73,8 @@ def variants_table(
     """A table of soups of which one thing varies; ``default`` names the run's own value."""
     images = exact_size(results.run)
     shifts = [f"{name} %" for name in rows[0].shift_scores]
-    headings = (heading, *ACCURACIES, *shifts, "Selected", *b_heading(rows), "Construction", "Peak memory")
+    memory = ["Peak memory"] if tells_memory(rows) else []
+    headings = (heading, *ACCURACIES, *shifts, "Selected", *b_heading(rows), "Construction", *memory)
     columns = [Column("Method", False), *map(Column, headings)]
     cells = [
         (
@@ -87,7 +88,7 @@ def variants_table(
             f"{row.num_selected} of {row.num_ingredients}",
             *b_cell(row, rows),
             duration(row.construction_seconds),
-            memory_with_kind(row),
+            *(memory_with_kind(row) for _ in memory),
         )
         for row in rows
     ]

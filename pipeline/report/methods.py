@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from pipeline.digits import significant
 from pipeline.records import RunRecord, RunResults, SoupRecord
 from pipeline.report.formats import (
     MISSING,
@@ -14,7 +15,7 @@ from pipeline.report.formats import (
     duration,
     memory_with_kind,
     percent,
-    significant,
+    tells_memory,
 )
 from pipeline.report.intervals import exact_size
 from pipeline.report.links import how_to_open, method_link
@@ -22,7 +23,7 @@ from pipeline.report.markup import Cell, Column, paragraph, table
 from pipeline.report.measured import b_cell, b_heading
 from pipeline.report.plot import Plot
 from pipeline.report.section import Section
-from pipeline.report.starting_point import LABEL, below_start, is_start
+from pipeline.report.starting_point import LABEL, is_start
 from pipeline.report.styles import style
 
 RENEWED = "best-individual-renewed"
@@ -35,7 +36,8 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     images = exact_size(run)
     accuracies = ("Validation %", "Select %", "Test %", "95 % interval")
     shifts = list(soups[0].shift_scores)
-    built = ("Selected", *b_heading(soups), "Time per epoch", "Epochs", "Construction", "Peak memory")
+    memory = ["Peak memory"] if tells_memory(soups) else []
+    built = ("Selected", *b_heading(soups), "Time per epoch", "Epochs", "Construction", *memory)
     columns = ("Method", *accuracies, *(f"{name} %" for name in shifts), *built)
     rows: list[Sequence[Cell]] = [_start(run, shifts, len(columns))] if run.theta0_score("test") is not None else []
     before = len(rows)
@@ -52,13 +54,12 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             duration(soup.construction_seconds / soup.epochs) if soup.epochs else MISSING,
             f"{significant(soup.epochs)}{f' (+{soup.epochs_of_trials})' if soup.epochs_of_trials else ''}",
             duration(soup.construction_seconds),
-            memory_with_kind(soup),
+            *(memory_with_kind(soup) for _ in memory),
         )
         for soup in soups
     ]
     champion = champion_of(run, soups)
     marked = None if champion is None else before + soups.index(champion)
-    chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
     notes = f"Epochs are passes over the {run.examples} that a method learned from. "
     if any(soup.epochs_of_trials for soup in soups):
         notes += (
@@ -76,20 +77,17 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             f"have their own. {style(RENEWED, run.labels).label} is the best trial with them renewed: what a soup "
             "gains over that row is due to mixing. "
         )
-    notes += f"The methods learned from validation, {chooser} chose the champion (marked), test is only reported."
     if any(soup.method not in results.coefficients for soup in soups):
-        notes += " An ensemble runs all its selected models for every prediction; every other row is a single model."
+        notes += "An ensemble runs all its selected models for every prediction; every other row is a single model. "
     headings = [Column(name, name != "Method") for name in columns]
     methods = table(
         f"{capital(run.metric_label)} and cost of each method", headings, rows, marked, "soups.parquet, run.json"
     )
-    below = champion is not None and below_start(run, champion)
-    warning = paragraph(f"The champion is below the starting point: {below}.") if below else ""
     opened = how_to_open(run)
     where = (
         f'<p class="note">Methods and trials are runs in MLflow: <code>{escape(opened)}</code></p>' if opened else ""
     )
-    return methods + warning + paragraph(notes, "note") + where
+    return methods + paragraph(notes.strip(), "note") + where
 
 
 def _start(run: RunRecord, shifts: Sequence[str], num_columns: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.digits import apart, significant
 from pipeline.metrics import ACCURACY
 from pipeline.records import (
     ComparisonRecord,
@@ -17,12 +18,12 @@ from pipeline.records import (
     cost_unit,
     costs,
 )
-from pipeline.report.comparisons import against
-from pipeline.report.cost_accuracy import worth
+from pipeline.report.comparisons import SIGNIFICANT, against, gain_and_interval
+from pipeline.report.cost_accuracy import against_cost, reading, times, worth
 from pipeline.report.cost_lines import cost_lines
-from pipeline.report.formats import between, cost, count, duration, percent, significant, spent
+from pipeline.report.formats import between, cost, count, duration, gains, percent, percents, spent
 from pipeline.report.intervals import split_size
-from pipeline.report.markup import facts, paragraph
+from pipeline.report.markup import chart, facts, paragraph
 from pipeline.report.methods import RENEWED, champion_of
 from pipeline.report.plot import Plot
 from pipeline.report.section import Section
@@ -30,19 +31,20 @@ from pipeline.report.starting_point import below_start, own_unit
 from pipeline.report.styles import style
 
 _BASELINE = "best-individual"
-_SIGNIFICANT = 0.05
 
 
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     run, ingredients, soups = results.run, results.ingredients, results.soups
     champion = champion_of(run, soups)
     baseline = next((soup for soup in soups if soup.method == _BASELINE), None)
+    curve = "".join([*map(chart, plots.values()), paragraph(reading(results), "note")]) if plots else ""
     if champion is None:
         text = "There is no champion yet: run the soup stage (--stages soup) to mix the ingredients into one model."
-        return paragraph(text, "lead") + paragraph(_spent(run, ingredients, None))
+        return paragraph(text, "lead") + curve + paragraph(_spent(run, ingredients, None))
     tested = against(results.table("comparisons", ComparisonRecord), champion.method, _BASELINE)
     content = [
         facts(_tiles(run, champion, baseline, tested, ingredients), "tiles"),
+        curve,
         paragraph(_verdict(run, champion), "lead"),
         paragraph(_below(run, champion)) if below_start(run, champion) else "",
         paragraph(_gain(run, champion, baseline, tested) + _renewed(run, champion, baseline, soups))
@@ -76,21 +78,22 @@ def _headline(ratios: Sequence[CostRatioRecord], champion: str) -> CostRatioReco
 def _equal_accuracy(run: RunRecord, ratio: CostRatioRecord, unit: str) -> str:
     """What two methods cost for the same accuracy, in search order and over all orders."""
     method, baseline = (style(name, run.labels).label for name in (ratio.method, ratio.baseline))
-    text = (
-        f"For {percent(ratio.accuracy)} % test {run.metric_label} {baseline} needed "
-        f"{significant(ratio.baseline_gpu_hours)} {unit}, {method} {significant(ratio.gpu_hours)}."
-    )
-    for name, best, other in (
-        (method, ratio.best_accuracy, baseline),
-        (baseline, ratio.baseline_best_accuracy, method),
-    ):
-        if best > ratio.accuracy:
-            text += f" {other} did not reach the {percent(best)} % of {name}."
+    hours, baseline_hours = apart([ratio.gpu_hours, ratio.baseline_gpu_hours])
+    reached, best, baseline_best = percents(ratio.accuracy, ratio.best_accuracy, ratio.baseline_best_accuracy)
+    if hours == baseline_hours:
+        text = f"For {reached} % test {run.metric_label} {baseline} and {method} both needed {hours} {unit}."
+    else:
+        text = f"For {reached} % test {run.metric_label} {baseline} needed {baseline_hours} {unit}, {method} {hours}."
+    if ratio.best_accuracy > ratio.accuracy:
+        text += f" {baseline} did not reach the {best} % of {method}."
+    if ratio.baseline_best_accuracy > ratio.accuracy:
+        text += f" {method} did not reach the {baseline_best} % of {baseline}."
     orders = f"Over {ratio.orders} orders of the trials {baseline}" if ratio.orders > 1 else baseline
     doubt = ", so it may be chance" if ratio.low <= 1 <= ratio.high else ""
+    estimate, interval = times(ratio)
     return (
-        f"{text} {orders} costs {significant(ratio.ratio)} times as much as {method} for the same {run.metric_label} "
-        f"(95 % interval {significant(ratio.low)} to {significant(ratio.high)}{doubt})."
+        f"{text} {orders} costs {estimate} times as much as {method} for the same {run.metric_label} "
+        f"(95 % interval {interval}{doubt})."
     )
 
 
@@ -104,17 +107,26 @@ def _tiles(
     """The four figures at the top."""
     tiles = [
         ("Champion", style(champion.method, run.labels).label),
-        (f"Test {run.metric_label}", f"{percent(champion.test_score)} %"),
+        (f"Test {run.metric_label}", f"{_on_test(champion, baseline)} %"),
     ]
     if baseline is not None and baseline.method != champion.method:
-        gain = champion.test_score - baseline.test_score
-        doubt = ", within noise" if tested is not None and tested.p_adjusted >= _SIGNIFICANT else ""
-        tiles.append((f"Gain over best individual{doubt}", f"{100 * gain:+.2f} pp"))
+        noise = "" if tested is None else f", {'within' if tested.p_adjusted >= SIGNIFICANT else 'beyond'} noise"
+        tiles.append((f"Gain over best individual{noise}", f"{_gain_of(champion, baseline)} pp"))
     return [*tiles, *((f"Sweep, {unit}", significant(hours)) for unit, hours in costs(ingredients).items())]
 
 
+def _on_test(champion: SoupRecord, baseline: SoupRecord | None) -> str:
+    """The champion's, told apart from that of the best individual."""
+    return percents(champion.test_score, *([baseline.test_score] if baseline else []))[0]
+
+
+def _gain_of(soup: SoupRecord, other: SoupRecord) -> str:
+    """What one has on test over another, in percentage points."""
+    return gains(soup.test_score - other.test_score)[0]
+
+
 def _verdict(run: RunRecord, champion: SoupRecord) -> str:
-    """Who won, on which split, and what that is worth on the test split."""
+    """Who won, on which split, and how sure what the test split says of it is."""
     images = split_size(run, "test")
     select = split_size(run, "select")
     name = style(champion.method, run.labels).label
@@ -128,13 +140,12 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
             f"{name} is the champion: of the single models it has the best {run.metric_label} on the select split "
             f"({percent(champion.select_score)} %{size})."
         )
-    reached = f"On the test split, which no choice has seen, it reaches {percent(champion.test_score)} %"
     if images is None:
-        return f"{chosen} {reached}."
-    number = count(images, run.example, run.examples)
+        return f"{chosen} No choice has seen the test split."
+    test = f"The test split, which no choice has seen, has {count(images, run.example, run.examples)}"
     if run.metric != ACCURACY:
-        return f"{chosen} {reached} ({number})."
-    return f"{chosen} {reached} (95 % interval {between(champion.test_score, images)}, {number})."
+        return f"{chosen} {test}."
+    return f"{chosen} {test}: a 95 % interval of {between(champion.test_score, images)} %."
 
 
 def _below(run: RunRecord, champion: SoupRecord) -> str:
@@ -146,30 +157,19 @@ def _below(run: RunRecord, champion: SoupRecord) -> str:
 
 
 def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, tested: ComparisonRecord | None) -> str:
-    """What the champion gained over the best single trial, and whether that is more than chance."""
+    """What the gain of the tiles is over, and why it is called noise or not."""
     if champion.method == baseline.method:
         return "No soup beat it on the split that chooses, so mixing gained nothing here."
-    gain = 100 * (champion.test_score - baseline.test_score)
-    other = f"the best individual trial ({percent(baseline.test_score)} %)"
-    if round(gain, 2) == 0:
-        text = f"That is the same as {other}."
-    else:
-        text = f"That is {abs(gain):.2f} percentage points {'more' if gain > 0 else 'less'} than {other}."
+    _, reached = percents(champion.test_score, baseline.test_score)
+    text = f"The best individual trial has {reached} % on it."
     if tested is None:
         return text
-    noise = "within noise" if tested.p_adjusted >= _SIGNIFICANT else "beyond noise"
-    interval = f"The 95 % interval of the difference is {100 * tested.low:+.2f} to {100 * tested.high:+.2f} points."
-    if run.metric != ACCURACY:
-        p = f"p = {significant(tested.p_adjusted)}"
-        return (
-            f"{text} This is {noise}: the paired bootstrap, corrected for all pairs of methods, gives {p}. {interval}"
-        )
-    differing = count(tested.wins + tested.losses, f"test {run.example}", f"test {run.examples}")
-    return (
-        f"{text} This is {noise}: of {differing} that only one of them gets "
-        f"right the champion has {tested.wins}; the exact McNemar test, corrected for all pairs of methods, gives "
-        f"p = {significant(tested.p_adjusted)}. {interval}"
-    )
+    p, _ = apart([tested.p_adjusted, SIGNIFICANT])
+    _, interval = gain_and_interval(tested)
+    if run.metric == ACCURACY:
+        differing = count(tested.wins + tested.losses, f"test {run.example}", f"test {run.examples}")
+        text += f" Of {differing} that only one of the two gets right the champion has {tested.wins}."
+    return f"{text} The 95 % interval of the gain is {interval} points (corrected p = {p}, see Comparisons)."
 
 
 def _renewed(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, soups: Sequence[SoupRecord]) -> str:
@@ -177,12 +177,9 @@ def _renewed(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, soups: 
     renewed = next((soup for soup in soups if soup.method == RENEWED), None)
     if renewed is None or champion.method == baseline.method:
         return ""
-    alone, rest = (
-        100 * (one.test_score - other.test_score) for one, other in ((renewed, baseline), (champion, renewed))
-    )
     return (
-        f" Renewing the BatchNorm statistics of that trial alone changes its {run.metric_label} by {alone:+.2f} "
-        f"points; to that mixing adds {rest:+.2f}."
+        f" Renewing the BatchNorm statistics of that trial alone changes its {run.metric_label} by "
+        f"{_gain_of(renewed, baseline)} points; to that mixing adds {_gain_of(champion, renewed)}."
     )
 
 
@@ -231,4 +228,4 @@ def _money(run: RunRecord, ingredients: Sequence[IngredientRecord]) -> str:
     return f" ({significant(total)} at {significant(run.price_per_gpu_hour)} per {unit.removesuffix('s')})"
 
 
-SECTION = Section("Overview", _body)
+SECTION = Section("Overview", _body, against_cost)

@@ -31,6 +31,7 @@ _PAGE = Template("""<!DOCTYPE html>
 <h1>$name</h1>
 $facts
 <nav aria-label="Contents"><ul>$contents</ul></nav>
+$noscript
 </header>
 <main>$sections</main>
 <footer><p>Every number comes from the records beside this page.</p></footer>
@@ -39,10 +40,16 @@ $scripts
 </html>
 """)
 
+_NOSCRIPT = (
+    "<noscript><p>The charts need JavaScript; the folder figures beside this page holds images of them.</p></noscript>"
+)
+
 # A chart keeps the width of the window when it is printed; paper is narrower than most windows.
 _PRINT_SCRIPT = """
 const charts = document.querySelectorAll(".chart");
-addEventListener("beforeprint", () => charts.forEach(chart => Plotly.relayout(chart, { width: 660, height: 400 })));
+const height = chart => chart.classList.contains("rows") ? chart.clientHeight : 400;
+addEventListener("beforeprint", () =>
+  charts.forEach(chart => Plotly.relayout(chart, { width: 660, height: height(chart) })));
 addEventListener("afterprint", () => charts.forEach(chart => Plotly.relayout(chart, { width: null, height: null })));
 """
 
@@ -73,6 +80,7 @@ def document(name: str, kind: str, head: str, sections: Mapping[str, str], plots
         stylesheet=STYLESHEET,
         facts=head,
         contents="".join(_link(anchor) for anchor in sections if anchor != "overview"),
+        noscript=_NOSCRIPT if charts else "",
         sections=body,
         scripts=_scripts(charts) if charts else "",
     )

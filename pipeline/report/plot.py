@@ -38,7 +38,11 @@ class Series:
 
 @dataclass(frozen=True)
 class LinePlot:
-    """Series over a common axis; with ``ticks`` x counts these named values. ``source`` is where the numbers are."""
+    """Series over a common axis; ``source`` is where the numbers are.
+
+    With ``ticks`` x counts these named values, which are drawn as rows from above, with y to the right: names have room
+    there. ``from_zero`` has the x axis begin just below 0.
+    """
 
     name: str
     description: str
@@ -48,6 +52,12 @@ class LinePlot:
     source: str = ""
     ticks: Sequence[str] = ()
     whole_x: bool = False
+    from_zero: bool = False
+
+    def x_range(self) -> tuple[float, float] | None:
+        """The ends of the x axis, where they do not follow from the points: what is at an end is not cut off there."""
+        last = max((x for series in self.series for x in series.x), default=0.0)
+        return (-0.04 * last, 1.06 * last) if self.from_zero and last else None
 
     def csv(self) -> str:
         """The points as a table."""

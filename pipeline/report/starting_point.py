@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.digits import significant
 from pipeline.records import CPU_CORE_HOURS, GPU_HOURS, CoefficientRecord, RunRecord, RunResults, SoupRecord, score
-from pipeline.report.formats import percent, significant
+from pipeline.report.formats import percent, percents
 from pipeline.report.intervals import exact_size, interval
 from pipeline.report.plot import Series
 from pipeline.report.styles import GREY
@@ -25,7 +26,9 @@ def below_start(run: RunRecord, champion: SoupRecord) -> str:
         if (start := run.theta0_score(split)) is not None
     ]
     return ", ".join(
-        f"{name} {percent(reached)} % against {percent(start)} %" for name, reached, start in pairs if reached < start
+        "{} {} % against {} %".format(name, *percents(reached, start))
+        for name, reached, start in pairs
+        if reached < start
     )
 
 
@@ -56,13 +59,13 @@ def start_series(results: RunResults, unit: str, *, bars: bool = False) -> list[
     low, high = interval(value, images) if bars and images else (None, None)
     return [
         Series(
-            f"{LABEL}{price}",
+            LABEL,
             *(GREY, "+", "cross-thin"),
             x=[0],
             y=[100 * value],
             low=[] if low is None else [100 * low],
             high=[] if high is None else [100 * high],
             line=None,
-            hover=[] if bars else [f"<b>{LABEL}</b>{price}<br>test {percent(value)} %"],
+            hover=[f"<b>{LABEL}</b>{price}<br>test {percent(value)} %"],
         )
     ]

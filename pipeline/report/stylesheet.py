@@ -2,10 +2,10 @@
 
 STYLESHEET = """
 :root { color-scheme: light dark; --ink: #1c2128; --soft: #57606a; --ground: #ffffff; --raised: #f5f7f9;
-  --line: #d5dae0; --accent: #0072b2; --mark: #e8f2f9; }
+  --line: #d5dae0; --accent: #0072b2; --mark: #e8f2f9; --shade: rgba(0, 0, 0, .22); }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e8ed; --soft: #9ba5b1; --ground: #14181d; --raised: #1d232a; --line: #363e48; --accent: #6cb8e6;
-    --mark: #16303f; }
+    --mark: #16303f; --shade: rgba(0, 0, 0, .75); }
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
@@ -37,7 +37,12 @@ dd { margin: 0; overflow-wrap: anywhere; }
   margin-bottom: 1.25rem; }
 .tiles > div { background: var(--raised); border: 1px solid var(--line); border-radius: 8px; padding: .75rem 1rem; }
 .tiles dd { font-size: 1.35rem; font-weight: 600; line-height: 1.3; }
-.scroll { overflow: auto; max-height: 36rem; border: 1px solid var(--line); border-radius: 8px; }
+/* A shade at the right and at the bottom says that there is more; it scrolls under a lid where the table ends. */
+.scroll { overflow: auto; max-height: 36rem; border: 1px solid var(--line); border-radius: 8px;
+  background: linear-gradient(to left, var(--ground) 60%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--shade), transparent) right / 1rem 100% no-repeat scroll,
+    linear-gradient(to top, var(--ground) 60%, transparent) bottom / 100% 3rem no-repeat local,
+    linear-gradient(to top, var(--shade), transparent) bottom / 100% 1rem no-repeat scroll, var(--ground); }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .92rem;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: .85rem; padding: .6rem .75rem; }
@@ -53,6 +58,7 @@ figure { margin: 0 0 1rem; }
 figcaption { color: var(--soft); font-size: .85rem; }
 .chart { height: 27rem; width: 100%; }
 .chart.map { height: 36rem; }
+.chart.rows { height: calc(7rem + var(--rows) * 1.75rem); }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0 1.5rem; }
 .beside .chart.map { height: 24rem; }
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; padding: 0;
@@ -72,8 +78,9 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
   h1 { font-size: 1.5rem; }
   .tiles { grid-template-columns: 1fr 1fr; gap: .5rem; }
   .tiles dd { font-size: 1.1rem; }
-  .chart { height: 22rem; }
+  .chart { height: calc(18rem + var(--legend, 2) * 1.6rem); }
   .chart.map { height: 32rem; }
+  .chart.rows { height: calc(7rem + var(--rows) * 1.75rem + var(--legend) * 1.6rem); }
   .facts { grid-template-columns: 1fr 1fr; gap: .5rem 1rem; }
   table { font-size: .85rem; }
   th, td { padding: .4rem .45rem; }
@@ -84,14 +91,14 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
     --line: #bbb; --accent: #0072b2; --mark: #e8f2f9; }
   html { font-size: 10pt; }
   header, main, footer { max-width: none; padding: 0; }
-  .chart { height: 400px; }
+  .chart:not(.rows) { height: 400px; }
   .beside { grid-template-columns: 1fr; }
   nav, summary { display: none; }
   figure, tr, .tiles > div, .scroll { break-inside: avoid; }
   #sweep { page: sweep; }
   #sweep .scroll { break-inside: auto; }
   h2, h3, caption, p:has(+ figure) { break-after: avoid; }
-  .scroll { overflow: visible; max-height: none; border: 0; }
+  .scroll { overflow: visible; max-height: none; border: 0; background: none; }
   table { font-size: 8pt; }
   thead th, tbody th { position: static; }
   #sweep table { font-size: 6pt; }

@@ -21,12 +21,13 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     differing, shared = compared(trials)
     hours = [costs([row]) for row in ingredients]  # a column for each unit
     scales = {unit: cost_scale(max(trial.get(unit, 0.0) for trial in hours), unit) for unit in costs(ingredients)}
+    peak = ["Peak memory"] if any(row.peak_memory_bytes for row in ingredients) else []  # None without a GPU
     columns = [
         Column("Trial"),
         Column("Status", numeric=False),
         *map(Column, ("Validation %", "Select %", "Test %")),
         *(Column(title_of(name), not any(isinstance(trial.get(name), str) for trial in trials)) for name in differing),
-        *map(Column, ("Attempts", "Images seen", "Peak memory")),
+        *map(Column, ("Attempts", "Images seen", *peak)),
         *(Column(f"Cost ({scale.unit})") for scale in scales.values()),
     ]
     rows = [
@@ -39,7 +40,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             *(shown(row.hyperparameters).get(name, MISSING) for name in differing),
             str(row.attempts),
             f"{row.images_seen:,}",
-            memory(row.peak_memory_bytes),
+            *(memory(row.peak_memory_bytes) for _ in peak),
             *(scale.text(costs([row]).get(unit, 0.0)) for unit, scale in scales.items()),
         )
         for row in sorted(ingredients, key=lambda row: row.trial_index)

@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.records import IngredientRecord, RunRecord, SoupRecord, cost_unit, costs
-from pipeline.report.formats import MISSING, cost, count, duration, memory_with_kind, percent, spent, text_table
+from pipeline.report.formats import (
+    MISSING,
+    cost,
+    count,
+    duration,
+    memory_with_kind,
+    percent,
+    spent,
+    tells_memory,
+    text_table,
+)
 from pipeline.report.methods import champion_of, in_one_block
 from pipeline.report.starting_point import below_start, own_unit
 
-_HEADINGS = ("method", "validation %", "select %", "test %", "models", "build time", "peak memory")
+_HEADINGS = ("method", "validation %", "select %", "test %", "models", "build time")
 
 
 def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequence[IngredientRecord]) -> str:
     """The methods as a plain-text table of at most 100 columns, the champion marked with a star, theta0 before them.
 
-    Scores are in per cent; ``models`` counts the ingredients selected out of all.
+    Scores are in per cent; ``models`` counts the ingredients selected out of all. Peak memory has a column where it
+    says something.
     """
     start, champion = run.theta0_figures, champion_of(run, soups)
     scores = (percent(run.theta0_score(split)) for split in ("val", "select", "test"))
-    rows = [("  theta0", *scores, *3 * (MISSING,))] if run.theta0_score("test") is not None else []
+    memory = ["peak memory"] if tells_memory(soups) else []
+    rows = [("  theta0", *scores, *(2 + len(memory)) * (MISSING,))] if run.theta0_score("test") is not None else []
     rows += [
         (
             f"{'*' if soup is champion else ' '} {soup.method}",
@@ -28,11 +40,11 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
             percent(soup.test_score),
             f"{soup.num_selected}/{soup.num_ingredients}",
             duration(soup.construction_seconds),
-            memory_with_kind(soup),
+            *(memory_with_kind(soup) for _ in memory),
         )
         for soup in soups
     ]
-    lines = text_table((f"  {_HEADINGS[0]}", *_HEADINGS[1:]), rows).split("\n")
+    lines = text_table((f"  {_HEADINGS[0]}", *_HEADINGS[1:], *memory), rows).split("\n")
     if champion is not None:
         chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
         lines += ["", f"* champion: best {chooser} {run.metric_label} of a single model"]

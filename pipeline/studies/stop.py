@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pipeline.config import StopConfig
+from pipeline.digits import apart
 from pipeline.records import CostRecord, Hyperparameters, IngredientRecord, cost_unit, costs
 
 
@@ -33,8 +34,9 @@ def over_budget(
     limits = {"max_gpu_hours": (rule.max_gpu_hours, 1.0, f" {unit}"), "max_price": (rule.max_price, price or 0.0, "")}
     for name, (limit, factor, what) in limits.items():
         if limit is not None and factor * expected > limit:
-            begun = f"the {len(rows) + len(under_way)} trials so far come to {factor * committed:.3g}{what}"
-            return f"search.stop.{name}: {begun}, and the next would make it {factor * expected:.3g}, over {limit:g}"
+            so_far, then, most = apart([factor * committed, factor * expected, limit])
+            begun = f"the {len(rows) + len(under_way)} trials so far come to {so_far}{what}"
+            return f"search.stop.{name}: {begun}, and the next would make it {then}, over {most}"
     return None
 
 
@@ -59,17 +61,19 @@ def no_more_gain(rule: StopConfig, points: Sequence[CostRecord]) -> str | None:
     """
     if rule.min_gain is None:
         return None
-    lasts = []
+    highest: dict[str, float] = {}  # by method
     for method in dict.fromkeys(point.method for point in points):
         bounds = gains_per_hours(rule, [point for point in points if point.method == method])[-rule.patience :]
         if len(bounds) < rule.patience or max(bounds) >= rule.min_gain:
             return None
-        lasts.append(f"{method} {100 * max(bounds):+.2f}")
-    if not lasts:
+        highest[method] = max(bounds)
+    if not highest:
         return None
     count = max(point.num_ingredients for point in points)
+    percentage_points = [100 * gain for gain in (rule.min_gain, *highest.values())]
+    least, *most = apart(percentage_points, lambda gain, decimals: f"{gain:+.{decimals}f}", 2)
+    lasts = ", ".join(f"{method} {bound}" for method, bound in zip(highest, most, strict=True))
     return (
         f"search.stop.min_gain: in each of the last {rule.patience} steps up to {count} ingredients, soups gained at "
-        f"most ({', '.join(lasts)}) points on select in {rule.per_gpu_hours:g} hours, less than "
-        f"{100 * rule.min_gain:g} (95 %)"
+        f"most ({lasts}) points on select in {rule.per_gpu_hours:g} hours, less than {least} (95 %)"
     )

@@ -65,7 +65,7 @@ def an_ingredient(index: int = 0, **changes) -> IngredientRecord:
         "gpu_hours": 0.0015,
         "attempts": 1,
         "images_seen": 4000,
-        "peak_memory_bytes": 310 * 2**20,
+        "peak_memory_bytes": None,
         "device": "cpu",
         "sha256": f"{index:064x}",
         "theta0_sha256": "ab" * 32,
@@ -164,7 +164,7 @@ def the_comparisons(images: int = 497) -> list[ComparisonRecord]:
     ]  # fmt: skip
 
 
-def the_costs(ingredients: list[IngredientRecord]) -> list[CostRecord]:
+def the_costs(ingredients: list[IngredientRecord], order_seed: int | None = None) -> list[CostRecord]:
     finished = sum(row.status == "finished" for row in ingredients)
     rows = []
     for number in range(4, finished + 1, 4):
@@ -178,6 +178,7 @@ def the_costs(ingredients: list[IngredientRecord]) -> list[CostRecord]:
                     val_accuracy=accuracy + 0.01,
                     select_accuracy=accuracy,
                     test_accuracy=accuracy,
+                    order_seed=order_seed,
                 )
             )
     return rows

@@ -1,8 +1,9 @@
 """The report in a real browser. The pictures it takes lie in pytest's temporary folder, to be looked at."""
 
 import pytest
+from PIL import Image
 from report_browser import CHROMIUM, chromium
-from report_records import the_results
+from report_records import a_sweep, the_costs, the_results
 
 from pipeline.report import write_report
 
@@ -23,6 +24,27 @@ def test_the_report_in_chromium(tmp_path):
                 assert ink == ("rgb(228, 232, 237)" if dark else "rgb(28, 33, 40)")
         page.pdf(tmp_path / "report.pdf")
         assert page.complaints() == []
+
+
+def test_on_a_phone_a_wide_table_says_that_there_is_more_and_legends_are_whole(tmp_path):
+    """At its right edge a table's box is shaded until it has been scrolled to the end."""
+    ordered = [*the_costs(a_sweep()), *the_costs(a_sweep(), order_seed=1)]
+    report, *_ = write_report(tmp_path, the_results(cost_accuracy=ordered))
+    box = "document.querySelector('#methods .scroll')"
+    with chromium(tmp_path / "profile") as page:
+        for dark in (False, True):
+            page.open(report, 390, dark)
+            shades = []
+            for left in (0, 10_000):
+                page.value(f"{box}.scrollLeft = {left}")
+                page.screenshot(tmp_path / "box.png")
+                x, y = page.value(f"(b => [b.right - 4, b.bottom - 20 + scrollY])({box}.getBoundingClientRect())")
+                shades.append(sum(Image.open(tmp_path / "box.png").convert("RGB").getpixel((int(x), int(y)))))
+            assert shades[0] < shades[1] - 10
+            inside = "[...document.querySelectorAll('.legendtext')].every(t => t.getBoundingClientRect().right <= 390)"
+            assert page.value(inside)
+            bars = "[...document.querySelectorAll('.legend .scrollbar')].map(bar => +bar.getAttribute('height'))"
+            assert set(page.value(bars)) == {0}, "a legend has to be scrolled"
 
 
 def test_the_browser_notices_what_it_is_asked_to_notice(tmp_path):

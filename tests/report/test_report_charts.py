@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from report_records import a_failure, an_ingredient, the_results
+from report_records import a_failure, a_run, an_ingredient, the_results
 
 from pipeline.records import CostRecord
 from pipeline.report import charts, figures
@@ -38,8 +38,8 @@ def test_the_curve_is_drawn_in_search_order_only():
 
 def test_the_cost_chart_has_a_line_per_method_with_its_numbers():
     figure = charts.draw(plots_of(the_results())["cost_accuracy"])
-    start = "Starting point (0.0031 CPU core hours of its own)"
-    assert [trace.name for trace in figure.data] == ["MEHL-Soup+", "Greedy soup", start]
+    assert [trace.name for trace in figure.data] == ["MEHL-Soup+", "Greedy soup", "Starting point"]
+    assert "(0.0031 CPU core hours of its own)" in figure.data[2].customdata[0]
     assert (list(figure.data[2].x), list(figure.data[2].y)) == ([0], [pytest.approx(61.37)])
     assert list(figure.data[0].text) == ["4", "8", "12", "16"]
     assert figure.data[0].y[0] > 90
@@ -60,7 +60,7 @@ def test_the_file_says_the_same_as_the_page(name):
     traces = [trace for trace in chart.data if trace.name]  # the others are bands
     for trace, line in zip(traces, axes.get_lines(), strict=True):
         assert trace.name == line.get_label()
-        assert list(trace.y) == list(line.get_ydata())
+        assert (list(trace.x), list(trace.y)) == (list(line.get_xdata()), list(line.get_ydata()))
 
 
 def test_hovering_over_a_trial_shows_its_hyperparameters():
@@ -82,11 +82,46 @@ def test_random_orders_are_a_dashed_mean_in_a_band():
     costs = [a_point("greedy", number, 0.7, order) for order in (None, 1) for number in (4, 8)]
     costs += [a_point("greedy", 4, 0.8, 2), a_point("greedy", 8, 0.7, 2)]
     bands = order_bands(costs, "greedy")
-    assert [(band.orders, round(band.mean, 6)) for band in bands] == [(2, 0.75), (2, 0.7)]
-    assert 0.7 < bands[0].low < 0.75 < bands[0].high < 0.8
-    figure = charts.draw(plots_of(the_results(cost_accuracy=costs))["cost_accuracy"])
-    assert [trace.name for trace in figure.data][:-1] == ["Greedy soup", None, "Greedy soup, 2 random orders"]
+    # Search order is one of them, as in the ratio of costs.
+    assert [(band.orders, round(band.mean, 3)) for band in bands] == [(3, 0.733), (3, 0.7)]
+    assert 0.7 <= bands[0].low < 0.733 < bands[0].high < 0.8
+    plot = plots_of(the_results(cost_accuracy=costs))["cost_accuracy"]
+    figure = charts.draw(plot)
+    assert [trace.name for trace in figure.data][:-1] == ["Greedy soup", None, "Greedy soup, mean of 3 orders"]
     assert figure.data[1].fill == "toself"
+
+
+@pytest.mark.parametrize("name", ["cost_accuracy", "number_accuracy"])
+def test_the_legend_is_in_the_order_of_the_lines_and_no_band_is_cut_by_the_axis(name):
+    accuracies = {"greedy": (0.7, 0.72), "mehl": (0.8, 0.9), "mehl-plus": (0.75, 0.8)}
+    costs = [
+        a_point(method, number, accuracy, order)
+        for order in (None, 1)
+        for method, both in accuracies.items()
+        for number, accuracy in zip((4, 8), both, strict=True)
+    ]
+    run = a_run(theta0_test_accuracy=None)  # no point at 0 that would keep the axis away from the bands
+    plot = plots_of(the_results(run=run, cost_accuracy=costs))[name]
+    figure = charts.draw(plot)
+    methods = ["MEHL-Soup", "MEHL-Soup+", "Greedy soup"]
+    named = [trace.name for trace in figure.data if trace.name]
+    assert named == [label for method in methods for label in (method, f"{method}, mean of 2 orders")]
+    for ends in (figure.layout.xaxis.range, figures.draw(plot).axes[0].get_xlim()):
+        assert ends[0] < 0 < max(figure.data[0].x) < ends[1]
+
+
+def test_settings_are_rows_with_the_one_of_the_run_filled():
+    plot = plots_of(the_results())["ablation"]
+    figure, axes = charts.draw(plot), figures.draw(plot).axes[0]
+    names = ["block_size 2", "block_size 18 (run)", "block_size none", "seed 0", "seed 1", "seed 2"]
+    assert list(figure.layout.yaxis.ticktext) == [label.get_text() for label in axes.get_yticklabels()] == names
+    run, changed = figure.data
+    assert (run.name, changed.name) == ("MEHL-Soup+ (run)", "MEHL-Soup+")
+    assert (run.marker.symbol, list(run.y)) == ("diamond", [1])
+    assert (changed.marker.symbol, list(changed.y)) == ("diamond-open", [0, 2, 3, 4, 5])
+    assert changed.x[1] == pytest.approx(94.5)
+    assert changed.error_x.array[1] > 0
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first row above
 
 
 def test_the_shares_of_the_coefficients_sum_to_all():

@@ -1,6 +1,7 @@
 import pytest
 
-from pipeline.report.formats import between, cost, cost_scale, count, duration, memory, percent, significant
+from pipeline.digits import apart, significant
+from pipeline.report.formats import between, cost, cost_scale, count, duration, gains, memory, percent, percents
 from pipeline.report.intervals import interval
 
 
@@ -10,6 +11,18 @@ from pipeline.report.intervals import interval
 )
 def test_significant_digits_without_exponent(value, text):
     assert significant(value) == text
+
+
+def test_numbers_that_are_compared_have_enough_digits_to_differ():
+    assert apart([0.01, 0.010135]) == ["0.01", "0.0101"]
+    assert apart([0.01, 0.010004, 2.5]) == ["0.01", "0.010004", "2.5"]
+    assert apart([1234.1, 1234.3]) == ["1234.1", "1234.3"]
+    assert apart([0.3, 0.1 + 0.2, 0.0, -0.0]) == ["0.3", "0.3", "0", "0"]  # differ by rounding, if at all
+    assert percents(0.71, 0.710004, 0.5) == ["71.0000", "71.0004", "50.0000"]
+    assert percents(0.71, 0.71) == ["71.00", "71.00"]
+    assert gains(0.0161, -0.002, -0.0) == ["+1.61", "-0.20", "+0.00"]
+    assert gains(-0.00004, 0.01) == ["-0.004", "+1.000"]
+    assert gains(1e-17) == ["+0.00"]
 
 
 @pytest.mark.parametrize(
