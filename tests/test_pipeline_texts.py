@@ -64,7 +64,7 @@ def test_soups_of_texts_are_recorded(finished):
     assert soups.keys() == {"best-individual", "uniform", "greedy", "mehl-plus"}
     assert soups["greedy"].test_accuracy > 0.9
     report = (finished / "report.html").read_text()
-    assert "100&nbsp;texts)" in report
+    assert "has 100&nbsp;texts" in report
     assert "What each text was used for" in report
     said = re.sub(r"(?s)<(script|style|noscript).*?</\1>|<[^>]*>", "", report)
     assert "image" not in said

@@ -59,8 +59,7 @@ def _draw_lines(plot: LinePlot) -> go.Figure:
             hovertemplate="%{customdata}<extra></extra>" if series.hover else None,
         )
     if plot.ticks:
-        # The names of the rows may leave it too little room above the rows: it has the width of the whole figure.
-        figure.update_layout(legend={"xref": "container", "yref": "container", "y": 1, "yanchor": "top"})
+        figure.update_layout(legend={"x": 1, "xanchor": "right"})  # so that it may reach over the names of the rows
         figure.update_xaxes(title={"text": plot.y_title})
         figure.update_yaxes(title={"text": plot.x_title}, ticktext=list(plot.ticks))
         figure.update_yaxes(tickvals=list(range(len(plot.ticks))), range=[len(plot.ticks) - 0.5, -0.5])

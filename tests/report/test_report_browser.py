@@ -43,6 +43,11 @@ def test_on_a_phone_a_wide_table_says_that_there_is_more_and_legends_are_whole(t
             assert shades[0] < shades[1] - 10
             inside = "[...document.querySelectorAll('.legendtext')].every(t => t.getBoundingClientRect().right <= 390)"
             assert page.value(inside)
+            above = (
+                "[...document.querySelectorAll('.legend')].every(legend => legend.getBoundingClientRect().bottom <= "
+                "legend.closest('.chart').querySelector('.nsewdrag').getBoundingClientRect().top + 2)"
+            )
+            assert page.value(above), "a legend lies over the lines"
             bars = "[...document.querySelectorAll('.legend .scrollbar')].map(bar => +bar.getAttribute('height'))"
             assert set(page.value(bars)) == {0}, "a legend has to be scrolled"
 
