@@ -24,6 +24,7 @@ from pipeline.precision import reproducible
 from pipeline.records import (
     CoefficientRecord,
     LineageRecord,
+    LossRecord,
     ModelDescription,
     PredictionRecord,
     SimilarityRecord,
@@ -88,7 +89,7 @@ class SoupContext:
 class SoupResult:
     """A built soup as records. ``run_id`` is its MLflow run (None if not registered); weights are in the registry.
 
-    ``left_out`` says which ingredients were damaged.
+    ``losses`` are those of a method that learns in blocks. ``left_out`` says which ingredients were damaged.
     """
 
     record: SoupRecord
@@ -96,6 +97,7 @@ class SoupResult:
     predictions: list[PredictionRecord]
     run_id: str | None
     is_model: bool
+    losses: list[LossRecord]
     left_out: tuple[str, ...] = ()
 
 
@@ -283,6 +285,7 @@ def _build_one(
         predictions=_predictions(evaluated),
         run_id=run_id,
         is_model=soup.state_dict is not None,
+        losses=_losses(soup),
     )
 
 
@@ -315,6 +318,14 @@ def _predictions(evaluated: Mapping[str, Evaluated]) -> list[PredictionRecord]:
         PredictionRecord.model_validate({"split": name, "image_index": image, "label": label, "prediction": prediction})
         for name, split in evaluated.items()
         for image, (label, prediction) in enumerate(zip(split.labels, split.predictions, strict=True))
+    ]
+
+
+def _losses(soup: Soup) -> list[LossRecord]:
+    """Every block has as many steps; a method without blocks has another history than of losses."""
+    steps = len(soup.history) // len(soup.blocks) if soup.blocks else 0
+    return [
+        LossRecord(step=step, block=step // steps, loss=loss) for step, loss in enumerate(soup.history if steps else ())
     ]
 
 

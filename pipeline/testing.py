@@ -14,12 +14,14 @@ Each check raises AssertionError that says what is owed.
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
 import importlib.metadata
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -351,6 +353,12 @@ def check_kind(kind: Kind, data: DataConfig, values: Sequence[Any], constants: M
     assert json.loads(json.dumps(kind.inputs(data))) == kind.inputs(data), "inputs: plain values"
     together, prepare = torch.from_numpy(np.stack(examples)), kind.reader.prepare(constants)
     _check_batch(kind, together, prepare)
+    if kind.show is not None:
+        shown = kind.show(data, np.stack(examples))
+        assert len(shown) == len(values), "show: each example"
+        for media_type, content in shown:
+            assert re.fullmatch(r"[a-z]+/[a-z0-9.+-]+", media_type), "show: the media type of what is shown"
+            assert media_type.startswith("text/") or base64.b64decode(content, validate=True), "show: base64"
     torch.testing.assert_close(prepare(kind.exported(together)), prepare(together), msg="exported: the same examples")
     _check_read_alone(kind, data, folder)
 

@@ -1,5 +1,6 @@
 """The whole line on a few digits: real trials in Ray, a real MLflow store, every record read back."""
 
+import base64
 import dataclasses
 import functools
 import io
@@ -35,9 +36,12 @@ from pipeline.models import build_classifier
 from pipeline.records import (
     CoefficientRecord,
     ComparisonRecord,
+    ConfusionRecord,
     CostRatioRecord,
     CostRecord,
+    ExampleRecord,
     IngredientRecord,
+    LossRecord,
     PredictionRecord,
     RunRecord,
     SimilarityRecord,
@@ -45,6 +49,7 @@ from pipeline.records import (
     VariantRecord,
     cumulative_gpu_hours,
 )
+from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 from pipeline.registry import connect, find_soup, find_sweep, list_ingredients, list_soups
 from pipeline.registry.client import local_path
@@ -184,6 +189,8 @@ def open_ingredients(finished) -> IngredientSet:
         ("cost_accuracy.parquet", CostRecord),
         ("cost_ratios.parquet", CostRatioRecord),
         ("comparisons.parquet", ComparisonRecord),
+        ("confusions.parquet", ConfusionRecord),
+        *[(f"history/{method}.parquet", LossRecord) for method in ("mehl", "mehl-plus")],
         ("similarity.parquet", SimilarityRecord),
         *[(f"{study}.parquet", VariantRecord) for study in ("elimination", "ablation", "wise_ft")],
         *[(f"coefficients/{method}.parquet", CoefficientRecord) for method in MODELS],
@@ -198,6 +205,40 @@ def test_tables_have_the_columns_of_the_design(finished, file, kind):
         *kind.extra_columns,
     ]
     assert read_table(path, kind)
+
+
+def test_mistakes_are_those_of_champion_and_best_trial_and_examples_are_the_images(finished, splits):
+    champion, soups = finished.record().champion, finished.soups()
+    rows = read_table(finished.output / "confusions.parquet", ConfusionRecord)
+    assert {row.method for row in rows} == {champion, "best-individual"}
+    for method in {row.method for row in rows}:
+        right = sum(row.images for row in rows if row.method == method and row.label == row.prediction)
+        assert right / 150 == pytest.approx(soups[method].test_accuracy)
+    examples = read_table(finished.output / "examples.parquet", ExampleRecord)
+    assert bool(examples) == (champion != "best-individual")
+    for row in examples:
+        assert splits.test.labels[row.image_index] == row.label
+        with Image.open(io.BytesIO(base64.b64decode(row.content))) as picture:
+            pixels = np.asarray(picture.convert("RGB"))  # each as a square of 4 x 4
+        assert np.array_equal(pixels[::4, ::4].transpose(2, 0, 1), splits.test.inputs[row.image_index])
+
+
+def test_the_losses_of_methods_with_blocks_are_recorded_and_kept_with_their_runs(finished):
+    rows = read_table(finished.output / "history" / "mehl-plus.parquet", LossRecord)
+    soup = finished.soups()["mehl-plus"]
+    assert [row.step for row in rows] == list(range(4 * soup.outer_iterations))
+    assert [row.block for row in rows] == [block for block in range(soup.outer_iterations) for _ in range(4)]
+    assert soup.outer_iterations > 1
+    assert {path.stem for path in (finished.output / "history").iterdir()} == {"mehl", "mehl-plus"}
+    recorded = finished.record().recorded
+    assert recorded.soups.keys() == set(METHODS)
+    client = client_of(finished)
+    assert [item.path for item in client.list_artifacts(recorded.soups["mehl-plus"], "history")] == [
+        "history/mehl-plus.parquet"
+    ]
+    assert {client.get_run(run_id).info.run_name for run_id in recorded.trials.values()} == {
+        f"trial {row.trial_index}" for row in finished.trials()
+    }
 
 
 def test_every_file_of_the_design_is_there_and_nothing_unfinished(finished):
@@ -827,6 +868,21 @@ def test_a_store_that_is_lost_is_filled_again_from_the_folder(finished, by_hand,
     assert f"soup: 6 methods over {len(finished.ingredients())} ingredients, 5 of them built already" in caplog.messages
     (parent,) = by_role["sweep"]
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"report.html", "config.yaml"}
+
+
+def test_a_page_whose_runs_were_made_anew_leads_to_the_new_ones(finished, by_hand, again, migrated_store, monkeypatch):
+    client, _, _ = by_hand
+    again("soup.methods=[uniform, greedy]")  # models, which the folder has all of
+    before = read_run(RunFolder(finished.live)).recorded
+    copy_database(migrated_store, finished.folder / "mlflow.db")
+    with monkeypatch.context() as patch:
+        no_cluster(patch)
+        again("soup.methods=[uniform, greedy]")
+    recorded = read_run(RunFolder(finished.live)).recorded
+    assert recorded.soups.keys() == before.soups.keys() == {"uniform", "greedy"}
+    assert not set(recorded.soups.values()) & set(before.soups.values())
+    for run_id in (*recorded.soups.values(), *recorded.trials.values()):
+        assert client.get_run(run_id).info.experiment_id == recorded.experiment_id
 
 
 def test_a_soup_of_which_nothing_is_left_is_built_again(finished, by_hand, again):

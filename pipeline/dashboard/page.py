@@ -19,10 +19,11 @@ from pipeline.dashboard.reader import Reader
 from pipeline.dashboard.reader import State as Known
 from pipeline.dashboard.shown import SPLITS, Shown, Split, shown, titles
 from pipeline.dashboard.stylesheet import STYLESHEET
-from pipeline.dashboard.tables import CSV_TABLES, Cell, Table, csv_of, facts_of, gains, moment, soups, status_of, trials
+from pipeline.dashboard.tables import CSV_TABLES, Table, csv_of, facts_of, gains, moment, soups, status_of, trials
 from pipeline.errors import first_line
 from pipeline.registry import WatchedSweep, redact
 from pipeline.report.formats import capital, percent
+from pipeline.report.markup import Cell
 
 logger = logging.getLogger(__name__)
 

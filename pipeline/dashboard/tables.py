@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from pipeline.config import StopConfig
 from pipeline.dashboard.shown import SPLITS, Shown, units_of
@@ -17,21 +17,11 @@ from pipeline.records import CostRecord, IngredientRecord, Scalar, cost_unit, co
 from pipeline.records.hyperparameters import compared, shown
 from pipeline.registry import RunningTrial, WatchedCurve, WatchedSweep
 from pipeline.report.formats import MISSING, count, duration, percent, spent
-from pipeline.report.markup import Column
+from pipeline.report.markup import Cell, Column, Link
 from pipeline.report.styles import style
 from pipeline.studies import gains_per_hours
 
 MOST_ROWS = 100  # of a table on the page; the CSV has all
-
-
-class Link(NamedTuple):
-    """A cell that leads to a run in MLflow's UI, if that has an address."""
-
-    text: str
-    address: str | None
-
-
-Cell: TypeAlias = str | Link
 
 
 @dataclass(frozen=True)

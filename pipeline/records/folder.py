@@ -15,6 +15,7 @@ from pipeline.records.types import (
     RECORDS_VERSION,
     CoefficientRecord,
     IngredientRecord,
+    LossRecord,
     Record,
     RunRecord,
     RunResults,
@@ -96,9 +97,18 @@ class RunFolder:
         """The mixing coefficients of a method's soup."""
         return self.root / "coefficients" / f"{method}.parquet"
 
+    def history(self, method: str) -> Path:
+        """The loss of every step of a method that learns in blocks."""
+        return self.root / "history" / f"{method}.parquet"
+
     def soup(self, method: str) -> Path:
         """The weights of a method's soup."""
         return self.root / "soups" / f"{method}.safetensors"
+
+    def tables_of(self, method: str) -> list[Path]:
+        """The tables of a method's soup that there are."""
+        paths = (self.root / predictions_path(method), self.coefficients(method), self.history(method))
+        return [path for path in paths if path.exists()]
 
 
 def predictions_path(name: str) -> str:
@@ -162,5 +172,10 @@ def read_results(root: Path, study_tables: Mapping[str, type[Record]]) -> RunRes
         coefficients={method: rows for method, rows in coefficients.items() if rows is not None},
         studies={
             name: read_table(path, kind) for name, kind in study_tables.items() if (path := folder.table(name)).exists()
+        },
+        losses={
+            soup.method: read_table(path, LossRecord)
+            for soup in soups
+            if (path := folder.history(soup.method)).exists()
         },
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Optional, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Optional, Self, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -497,6 +497,49 @@ class PredictionRecord(Record):
     prediction: int
 
 
+class ConfusionRecord(Record):
+    """How many ``images`` of `test` that are of the class ``label`` a method took for ``prediction`` (its own: right).
+
+    Pairs of classes that never occurred have no row.
+    """
+
+    method: str
+    label: int
+    prediction: int
+    images: int
+
+
+class ShownExample(NamedTuple):
+    """An example for people to look at: text as it is, anything else in base64."""
+
+    media_type: str
+    content: str
+
+
+class ExampleRecord(Record):
+    """An example of `test` that one of two methods got right and the other did not, for people to look at.
+
+    ``image_index`` counts within `test`; ``media_type`` and ``content`` are those of `ShownExample`.
+    """
+
+    method: str
+    baseline: str
+    image_index: int
+    label: int
+    prediction: int
+    baseline_prediction: int
+    media_type: str
+    content: str
+
+
+class LossRecord(Record):
+    """The loss on `fit` before a step of a method that learns in blocks; steps and blocks count from 0."""
+
+    step: int
+    block: int
+    loss: float
+
+
 class SplitRecord(Record):
     """A split of the images, or a shift: its size and the SHA-256 of its sorted source indices.
 
@@ -507,6 +550,29 @@ class SplitRecord(Record):
     size: int
     indices_sha256: str
     images_sha256: str | None = None
+
+
+def run_page(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
+    """The address of a run in MLflow's UI; None of a database, which has no address in a browser."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return None
+    return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+class RecordedRuns(Record):
+    """The ids of a sweep's runs in MLflow as the report was made: of its soups by method, of its trials by index.
+
+    ``tracking_uri`` is without user name and password.
+    """
+
+    tracking_uri: str
+    experiment_id: str
+    soups: dict[str, str]
+    trials: dict[int, str]
+
+    def page(self, run_id: str) -> str | None:
+        """See `run_page`."""
+        return run_page(self.tracking_uri, self.experiment_id, run_id)
 
 
 class RunRecord(Record):
@@ -522,7 +588,7 @@ class RunRecord(Record):
     later ones have; runs that do not say were measured in float32. ``metric`` is what decides, ``metric_label`` what
     people read; ``theta0_scores`` by split (``val`` for `fit`) are those of theta0, where that is not accuracy.
     ``example`` is what people call what is classified, ``examples`` several. ``stopped`` is why `search.stop` ended the
-    sweep before its last trial, None where it did not.
+    sweep before its last trial, None where it did not. ``recorded`` is None until there is a report.
     """
 
     records_version: int
@@ -552,6 +618,7 @@ class RunRecord(Record):
     example: str = "image"
     examples: str = "images"
     stopped: str | None = None
+    recorded: RecordedRuns | None = None
 
     @property
     def theta0_figures(self) -> dict[str, float]:
@@ -574,13 +641,17 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class RunResults:
-    """All records of a run, ``coefficients`` by method, the tables of studies by name; empty what is not there yet."""
+    """All records of a run, ``coefficients`` and ``losses`` by method, the tables of studies by name.
+
+    What is not there yet is empty.
+    """
 
     run: RunRecord
     ingredients: list[IngredientRecord] = field(default_factory=list)
     soups: list[SoupRecord] = field(default_factory=list)
     coefficients: dict[str, list[CoefficientRecord]] = field(default_factory=dict)
     studies: dict[str, list[Any]] = field(default_factory=dict)
+    losses: dict[str, list[LossRecord]] = field(default_factory=dict)
 
     def table(self, name: str, kind: type[R]) -> list[R]:
         """The rows of a study's table; none while there is no such table. Raises TypeError for rows of another kind."""

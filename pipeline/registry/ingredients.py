@@ -157,12 +157,17 @@ class IngredientRecorder:
 
 def read_trials(sweep: Sweep) -> list[IngredientRecord]:
     """The recorded trials of the sweep in search order."""
-    rows: dict[int, IngredientRecord] = {}
+    return list(trials_by_run(sweep).values())
+
+
+def trials_by_run(sweep: Sweep) -> dict[str, IngredientRecord]:
+    """As `read_trials`, by the id of the run."""
+    found: dict[int, tuple[str, IngredientRecord]] = {}
     for run in sweep.runs(sweep.client(), "tags.role = 'trial'"):
         row = row_of(run)  # None: the trial is under way
         if row is not None and not is_deleted(run):
-            rows.setdefault(row.trial_index, row)
-    return [rows[index] for index in sorted(rows)]
+            found.setdefault(row.trial_index, (str(run.info.run_id), row))
+    return dict(found[index] for index in sorted(found))
 
 
 def list_ingredients(sweep: Sweep) -> list[IngredientVersion]:

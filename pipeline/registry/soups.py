@@ -14,9 +14,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256, scratch
-from pipeline.records import DESCRIPTION_FILE, SCORES, LineageRecord, ModelDescription, SoupRecord
-from pipeline.registry.client import MlflowException, as_tags
-from pipeline.registry.ingredients import fetch_file, is_at
+from pipeline.records import DESCRIPTION_FILE, SCORES, LineageRecord, ModelDescription, RecordedRuns, SoupRecord
+from pipeline.registry.client import MlflowException, as_tags, redact
+from pipeline.registry.ingredients import fetch_file, is_at, trials_by_run
 from pipeline.registry.serving import SoupModel, changed_files, file_digests, remove_files, save_served_model
 from pipeline.registry.sweeps import Sweep, is_deleted, is_superseded
 
@@ -240,6 +240,16 @@ def current_soups(sweep: Sweep) -> dict[str, SoupRun]:
         if kept is None or (not is_deleted(soup.run) and not has_alias):
             soups[soup.method] = soup
     return soups
+
+
+def recorded_runs(sweep: Sweep) -> RecordedRuns:
+    """Where the runs of the sweep are, for a page that is made of records alone."""
+    return RecordedRuns(
+        tracking_uri=redact(sweep.tracking_uri),
+        experiment_id=sweep.experiment_id,
+        soups={method: soup.run_id for method, soup in current_soups(sweep).items()},
+        trials={row.trial_index: run_id for run_id, row in trials_by_run(sweep).items()},
+    )
 
 
 def soup_changes(sweep: Sweep) -> list[str]:

@@ -27,6 +27,7 @@ from pipeline.records import (
     Scalar,
     cost_unit,
     known_hyperparameters,
+    run_page,
 )
 from pipeline.records.folder import RunFolder
 from pipeline.registry.client import MlflowClient, connect, redact
@@ -63,10 +64,8 @@ class WatchedSweep(Sweep):
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     def page(self, run_id: str) -> str | None:
-        """The address of a run in MLflow's UI; None of a database, which has no address in a browser."""
-        if not self.tracking_uri.startswith(("http://", "https://")):
-            return None
-        return f"{redact(self.tracking_uri).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        """See `run_page`."""
+        return run_page(redact(self.tracking_uri), self.experiment_id, run_id)
 
     @property
     def is_running(self) -> bool:

@@ -87,7 +87,7 @@ def _draw_map(plot: HeatMap) -> go.Figure:
         },
         customdata=[[[row, column] for column in plot.columns] for row in plot.rows],
         hovertemplate=f"{plot.y_title} %{{customdata[0]}}<br>{plot.x_title} %{{customdata[1]}}"
-        "<br>%{z:.4f}<extra></extra>",
+        "<br>%{z:.4~f}<extra></extra>",
     )
     columns, rows = plot.ticks(plot.columns), plot.ticks(plot.rows)
     figure.update_xaxes(

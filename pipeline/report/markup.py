@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from pipeline.report.plot import LinePlot, Plot
 
 _NUMBER_AND_UNIT = re.compile(r"(\d) (?=(?:s|min|h|%|GPU|CPU|images?|texts?|points?)(?!\w))")
+
+
+class Link(NamedTuple):
+    """A cell that leads to a run in MLflow's UI, if that has an address."""
+
+    text: str
+    address: str | None
+
+
+Cell: TypeAlias = str | Link
 
 
 class Column(NamedTuple):
@@ -23,7 +33,7 @@ class Column(NamedTuple):
 def table(
     caption: str,
     columns: Sequence[Column],
-    rows: Iterable[Sequence[str]],
+    rows: Iterable[Sequence[Cell]],
     highlight: int | None = None,
     source: str = "",
 ) -> str:
@@ -34,7 +44,7 @@ def table(
     heads = "".join(f'<th scope="col"{_align(column)}>{escape(column.title)}</th>' for column in columns)
     body = []
     for index, row in enumerate(rows):
-        first, *rest = (f"{_align(column)}>{escape(cell)}" for column, cell in zip(columns, row, strict=True))
+        first, *rest = (f"{_align(column)}>{_cell(cell)}" for column, cell in zip(columns, row, strict=True))
         cells = "".join(f"<td{cell}</td>" for cell in rest)
         mark = ' class="champion"' if index == highlight else ""
         body.append(f'<tr{mark}><th scope="row"{first}</th>{cells}</tr>')
@@ -89,6 +99,11 @@ def section(section_id: str, title: str, *content: str) -> str:
 
 def _origin(source: str) -> str:
     return f" (<code>{escape(source)}</code>)" if source else ""
+
+
+def _cell(cell: Cell) -> str:
+    text, address = (cell, None) if isinstance(cell, str) else cell
+    return f'<a href="{escape(address)}" rel="noopener">{escape(text)}</a>' if address else escape(text)
 
 
 def _align(column: Column) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 from pipeline.digits import significant
 from pipeline.records import RunRecord, RunResults, SoupRecord
@@ -17,7 +18,8 @@ from pipeline.report.formats import (
     tells_memory,
 )
 from pipeline.report.intervals import exact_size
-from pipeline.report.markup import Column, paragraph, table
+from pipeline.report.links import how_to_open, method_link
+from pipeline.report.markup import Cell, Column, paragraph, table
 from pipeline.report.measured import b_cell, b_heading
 from pipeline.report.plot import Plot
 from pipeline.report.section import Section
@@ -37,11 +39,11 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     memory = ["Peak memory"] if tells_memory(soups) else []
     built = ("Selected", *b_heading(soups), "Time per epoch", "Epochs", "Construction", *memory)
     columns = ("Method", *accuracies, *(f"{name} %" for name in shifts), *built)
-    rows = [_start(run, shifts, len(columns))] if run.theta0_score("test") is not None else []
+    rows: list[Sequence[Cell]] = [_start(run, shifts, len(columns))] if run.theta0_score("test") is not None else []
     before = len(rows)
     rows += [
         (
-            style(soup.method, run.labels).label + (f" ({LABEL.lower()})" if _is_start(results, soup) else ""),
+            method_link(run, soup.method, _label(results, soup)),
             percent(soup.val_score),
             percent(soup.select_score),
             percent(soup.test_score),
@@ -81,7 +83,11 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     methods = table(
         f"{capital(run.metric_label)} and cost of each method", headings, rows, marked, "soups.parquet, run.json"
     )
-    return methods + paragraph(notes.strip(), "note")
+    opened = how_to_open(run)
+    where = (
+        f'<p class="note">Methods and trials are runs in MLflow: <code>{escape(opened)}</code></p>' if opened else ""
+    )
+    return methods + paragraph(notes.strip(), "note") + where
 
 
 def _start(run: RunRecord, shifts: Sequence[str], num_columns: int) -> tuple[str, ...]:
@@ -96,6 +102,10 @@ def _start(run: RunRecord, shifts: Sequence[str], num_columns: int) -> tuple[str
         *(percent(run.theta0_score(name)) for name in shifts),
     )
     return (*known, *(num_columns - len(known)) * (MISSING,))
+
+
+def _label(results: RunResults, soup: SoupRecord) -> str:
+    return style(soup.method, results.run.labels).label + (f" ({LABEL.lower()})" if _is_start(results, soup) else "")
 
 
 def _is_start(results: RunResults, soup: SoupRecord) -> bool:

@@ -62,7 +62,7 @@ class LinePlot:
     def csv(self) -> str:
         """The points as a table."""
         rows = [
-            (series.label, self.ticks[int(x)] if self.ticks else x, y, *interval)
+            (series.label, self.ticks[round(x)] if self.ticks else x, y, *interval)
             for series in self.series
             for x, y, *interval in zip(
                 series.x, series.y, *([series.low, series.high] if series.low else []), strict=True
@@ -73,7 +73,10 @@ class LinePlot:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A matrix with named rows and columns; colours are symmetric around ``centre`` where there is one."""
+    """A matrix with named rows and columns; colours are symmetric around ``centre`` where there is one.
+
+    Without one they end at ``ends``, or at the smallest and the largest value.
+    """
 
     name: str
     description: str
@@ -85,6 +88,7 @@ class HeatMap:
     values: Sequence[Sequence[float | None]]
     centre: float | None = None
     source: str = ""
+    ends: tuple[float, float] | None = None
 
     def csv(self) -> str:
         """The matrix as a table."""
@@ -105,7 +109,7 @@ class HeatMap:
         """The values at the two ends of the colours."""
         known = [value for row in self.values for value in row if value is not None]
         if self.centre is None:
-            return min(known), max(known)
+            return self.ends or (min(known), max(known))
         reach = max(abs(value - self.centre) for value in known) or 1.0
         return self.centre - reach, self.centre + reach
 

@@ -59,6 +59,16 @@ figcaption { color: var(--soft); font-size: .85rem; }
 .chart { height: 27rem; width: 100%; }
 .chart.map { height: 36rem; }
 .chart.rows { height: calc(7rem + var(--rows) * 1.75rem); }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0 1.5rem; }
+.beside .chart.map { height: 24rem; }
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; padding: 0;
+  margin: 0 0 1rem; list-style: none; }
+.examples li { display: flex; gap: .75rem; }
+.examples img { width: 64px; height: 64px; flex: none; }
+.examples .wide { grid-column: 1 / -1; flex-wrap: wrap; gap: .25rem; }
+.examples .wide .predicted { display: flex; flex-wrap: wrap; gap: 0 1.5rem; padding-left: .95rem; }
+.examples blockquote { margin: 0; padding-left: .75rem; border-left: 3px solid var(--line); width: 100%; }
+.predicted div { display: flex; flex-wrap: wrap; gap: 0 .4rem; font-size: .85rem; line-height: 1.35; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); margin-bottom: .5rem; }
 footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
@@ -82,6 +92,7 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
   html { font-size: 10pt; }
   header, main, footer { max-width: none; padding: 0; }
   .chart:not(.rows) { height: 400px; }
+  .beside { grid-template-columns: 1fr; }
   nav, summary { display: none; }
   figure, tr, .tiles > div, .scroll { break-inside: avoid; }
   #sweep { page: sweep; }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pipeline.records import RunResults, costs, title_of
 from pipeline.records.hyperparameters import compared, named, shown
 from pipeline.report.formats import MISSING, cost_scale, memory, percent
+from pipeline.report.links import trial_link
 from pipeline.report.markup import Column, paragraph, table
 from pipeline.report.plot import Plot
 from pipeline.report.section import Section
@@ -31,7 +32,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     ]
     rows = [
         (
-            str(row.trial_index),
+            trial_link(results.run, row.trial_index),
             row.status,
             percent(row.val_score),
             percent(row.select_score),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.records import CPU_CORE_HOURS, SCORES, RunResults, cost_unit, costs
+from pipeline.records import CPU_CORE_HOURS, SCORES, RecordedRuns, RunResults, cost_unit, costs
 from pipeline.records.folder import RunFolder, read_results, update_run
-from pipeline.registry import Sweep, describe, finish_sweep
+from pipeline.registry import Sweep, describe, finish_sweep, recorded_runs
 from pipeline.report import below_start, methods_table, write_report
 from pipeline.stages.context import Run, method_labels
 from pipeline.studies import study_tables
@@ -13,12 +13,18 @@ from pipeline.studies import study_tables
 def report_stage(run: Run) -> None:
     """``report.html`` and the figures, also logged to the sweep's MLflow run."""
     update_run(run.folder, **run.config.report.model_dump(), labels=method_labels())
-    results = read_results(run.folder.root, study_tables())
-    write_report(run.folder.root, results)
-    log_report(run.sweep, run.folder, results)
+    make_report(run.sweep, run.folder, recorded_runs(run.sweep))
 
 
-def log_report(sweep: Sweep, folder: RunFolder, results: RunResults) -> None:
+def make_report(sweep: Sweep, folder: RunFolder, recorded: RecordedRuns | None) -> None:
+    """Write page and figures, whose rows lead to the runs ``recorded``, and keep them with the sweep's MLflow run."""
+    update_run(folder, recorded=recorded)
+    results = read_results(folder.root, study_tables())
+    write_report(folder.root, results)
+    _log_report(sweep, folder, results)
+
+
+def _log_report(sweep: Sweep, folder: RunFolder, results: RunResults) -> None:
     """Keep page, figures and tables with the sweep's MLflow run, with what came out."""
     record = results.run
     files = (folder.report, *folder.figures.iterdir(), folder.run, *folder.root.glob("*.parquet"))

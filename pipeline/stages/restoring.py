@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import file_sha256, scratch
 from pipeline.metrics import ACCURACY
 from pipeline.records import CoefficientRecord, CostRecord, IngredientRecord, RunRecord, SoupIngredient, SoupRecord
-from pipeline.records.folder import RunFolder, predictions_path, read_coefficients, read_results, read_run
+from pipeline.records.folder import RunFolder, read_coefficients, read_run
 from pipeline.records.tables import read_table, write_table
 from pipeline.registry import (
     METRIC,
@@ -33,6 +33,7 @@ from pipeline.registry import (
     open_sweep,
     point_aliases,
     read_trials,
+    recorded_runs,
     set_champion,
     soup_runs,
     store_errors,
@@ -41,7 +42,7 @@ from pipeline.registry import (
 from pipeline.soup_requests import SoupRequest
 from pipeline.stages.building import soup_request
 from pipeline.stages.state import RememberedSoup, RunState, fingerprints, save_state
-from pipeline.studies import STUDIES, study_tables, whole_sweep
+from pipeline.studies import STUDIES, whole_sweep
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +84,12 @@ def restore(config: Config, state: RunState) -> None:
             if name in done and study.curve is not None and (table := folder.table(study.curve)).exists():
                 points = [row for row in read_table(table, study.tables[study.curve]) if isinstance(row, CostRecord)]
                 log_costs(sweep, record.theta0_figures, points)
-        if "report" in done and folder.report.name not in kept:
-            from pipeline.stages.report import log_report  # slow to import
+        if "report" in done and "soup" in state.done:
+            recorded = None if record.recorded is None else recorded_runs(sweep)  # of an older version: as it was
+            if folder.report.name not in kept or recorded != record.recorded:
+                from pipeline.stages.report import make_report  # slow to import
 
-            log_report(sweep, folder, read_results(folder.root, study_tables()))
+                make_report(sweep, folder, recorded)
 
 
 def artifacts_of(config: Config) -> Path | None:
@@ -214,7 +217,7 @@ def _registered_again(
         copy = shutil.copyfile(weights, copies / "model.safetensors")
         description = describe_model(config.model, config.data, class_names)
         run_id = register(sweep, description, request, remembered.record, layers, ingredients, copy)
-    log_soup_files(sweep, run_id, [folder.root / predictions_path(method), folder.coefficients(method)])
+    log_soup_files(sweep, run_id, folder.tables_of(method))
     return run_id
 
 

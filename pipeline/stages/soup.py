@@ -9,8 +9,8 @@ import shutil
 from pipeline.files import replacing
 from pipeline.gauges import show_soup
 from pipeline.models import describe_model, has_batchnorm
-from pipeline.records import CoefficientRecord, SoupRecord
-from pipeline.records.folder import predictions_path, update_run
+from pipeline.records import CoefficientRecord, LossRecord, SoupRecord
+from pipeline.records.folder import update_run
 from pipeline.records.tables import write_table
 from pipeline.registry import fetch_soup, log_soup_files, point_aliases, set_champion, soup_of_run
 from pipeline.report import below_start
@@ -39,15 +39,17 @@ def soup_stage(run: Run) -> None:
     logger.info("soup: %d methods over %d ingredients%s", len(methods), len(finished_trials(rows)), already)
 
     def keep(method: str, result: SoupResult) -> None:
-        """Weights and coefficients as files; coefficients and predictions beside the method's MLflow run too."""
+        """Weights and tables as files; the tables beside the method's MLflow run too."""
         run_ids[method] = str(result.run_id)
         show_soup(run.config.name, method, result.record)
-        files = [run.path(predictions_path(method))]
         if result.is_model:
-            files.append(run.folder.coefficients(method))
-            write_table(files[1], result.coefficients, CoefficientRecord)
+            write_table(run.folder.coefficients(method), result.coefficients, CoefficientRecord)
             _copy_weights(run, method, run_ids[method])
-        log_soup_files(run.sweep, run_ids[method], files)
+        if result.losses:
+            write_table(run.folder.history(method), result.losses, LossRecord)
+        else:
+            run.folder.history(method).unlink(missing_ok=True)
+        log_soup_files(run.sweep, run_ids[method], run.folder.tables_of(method))
 
     described = describe_model(run.config.model, run.config.data, run.splits.class_names)
     context = soup_context(run, rows, described)

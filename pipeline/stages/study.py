@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from pipeline.cluster import current_cluster
+from pipeline.data import KINDS
 from pipeline.errors import SoupError
-from pipeline.records import CostRecord, IngredientRecord, PredictionRecord, SoupRecord
+from pipeline.records import CostRecord, IngredientRecord, PredictionRecord, ShownExample, SoupRecord
 from pipeline.records.folder import read_coefficients, read_run
 from pipeline.records.tables import read_table, write_table
 from pipeline.registry import log_costs
@@ -45,7 +46,13 @@ def study_inputs(run: Run, name: str, rows: Sequence[IngredientRecord]) -> Study
         request=functools.partial(soup_request, run.config, run.precision, rows),
         read_coefficients=functools.partial(read_coefficients, run.folder),
         read_predictions=lambda path: read_table(run.path(path), PredictionRecord),
+        show=functools.partial(_show, run),
     )
+
+
+def _show(run: Run, indices: Sequence[int]) -> Sequence[ShownExample]:
+    show = KINDS[run.splits.kind].show
+    return () if show is None else show(run.config.data, run.splits.test.inputs[list(indices)])
 
 
 def _answers(run: Run, inputs: StudyInputs, requests: Mapping[str, Request]) -> dict[str, Answer]:

@@ -6,12 +6,14 @@ from pipeline.studies.base import Answer, BuiltSoup, Study, StudyInputs, finishe
 from pipeline.studies.comparisons import COMPARISONS
 from pipeline.studies.cost_accuracy import COST_ACCURACY, CostPoint, cost_rows, points_so_far
 from pipeline.studies.elimination import ELIMINATION
+from pipeline.studies.mistakes import MISTAKES
 from pipeline.studies.similarity import SIMILARITY
 from pipeline.studies.stop import gains_per_hours, no_more_gain, over_budget
 from pipeline.studies.wise_ft import WISE_FT
 
 STUDIES: dict[str, Study] = {
     "comparisons": COMPARISONS,
+    "mistakes": MISTAKES,
     "cost-accuracy": COST_ACCURACY,
     "elimination": ELIMINATION,
     "ablation": ABLATION,

@@ -16,6 +16,7 @@ from pipeline.records import (
     PredictionRecord,
     Record,
     RunRecord,
+    ShownExample,
     SimilarityRecord,
     SoupRecord,
     cumulative_gpu_hours,
@@ -44,7 +45,8 @@ class StudyInputs:
     """What a study may look at: the records of a run with all its soups.
 
     ``settings`` are the study's own. ``request`` asks for a soup with the settings of the run. ``read_coefficients``
-    reads those of a method's soup (None of an ensemble), ``read_predictions`` a table of predictions.
+    reads those of a method's soup (None of an ensemble), ``read_predictions`` a table of predictions. ``show`` makes of
+    the examples of `test` with these indices what people can look at; nothing where their kind of input shows none.
     """
 
     settings: Any
@@ -54,6 +56,7 @@ class StudyInputs:
     request: RequestSoup
     read_coefficients: Callable[[str], Sequence[CoefficientRecord] | None]
     read_predictions: Callable[[str], Sequence[PredictionRecord]]
+    show: Callable[[Sequence[int]], Sequence[ShownExample]] = lambda indices: ()
 
     @property
     def finished(self) -> list[IngredientRecord]:

@@ -13,10 +13,11 @@ from pipeline.dashboard import Reader, make_app
 from pipeline.dashboard import page as page_module
 from pipeline.dashboard.figures import curves, line_figure, parallel, soups
 from pipeline.dashboard.shown import shown
-from pipeline.dashboard.tables import MOST_ROWS, Link, csv_of, facts_of, gains, trials
+from pipeline.dashboard.tables import MOST_ROWS, csv_of, facts_of, gains, trials
 from pipeline.dashboard.tables import soups as soups_table
 from pipeline.registry import list_sweeps, look, open_sweep
 from pipeline.report.intervals import interval
+from pipeline.report.markup import Link
 
 
 @pytest.fixture(scope="module")

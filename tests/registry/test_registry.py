@@ -44,6 +44,7 @@ from pipeline.registry import (
     log_soup_files,
     open_sweep,
     read_trials,
+    recorded_runs,
     register_soup,
     set_champion,
 )
@@ -413,6 +414,26 @@ def test_the_latest_sweep_of_a_run_is_found_with_its_settings(sweep, tmp_path):
     assert fetch_settings(sweep, tmp_path).read_text() == "name: demo"
     with pytest.raises(RegistryError, match=r"has no run 'other'; there are: demo$"):
         find_sweep(sweep.tracking_uri, "other")
+
+
+def test_a_page_is_told_where_the_runs_of_now_are(sweep, recorder):
+    for index in (0, 1, 2):
+        record_trial(recorder, index)
+    recorder.begin(3, hyperparameters())  # no outcome yet
+    client = sweep.client()
+    before = recorded_runs(sweep)
+    client.delete_run(before.trials[1])
+    rows = [soup_record("ensemble").model_copy(update={"num_ingredients": number}) for number in (2, 3)]
+    soups = [register_soup(sweep, row, lineage("ensemble"), None) for row in rows]
+    sweep.supersede_others("soup", soups[1:])
+    recorded = recorded_runs(sweep)
+    assert recorded.soups == {"ensemble": soups[1]}
+    assert recorded.trials == {index: before.trials[index] for index in (0, 2)}
+    assert recorded.experiment_id == sweep.experiment_id
+    assert {index: client.get_run(run_id).info.run_name for index, run_id in recorded.trials.items()} == {
+        0: "trial 0",
+        2: "trial 2",
+    }
 
 
 def test_another_soup_of_a_method_is_a_new_version_and_takes_the_alias(sweep, tmp_path):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.config import DataConfig
 from pipeline.data.sources.base import RawExamples
-from pipeline.records import Hyperparameters
+from pipeline.records import Hyperparameters, ShownExample
 
 # From the value of a `RawExample` to an array, and how much of the value (how many tokens) that has no room for.
 Encoder: TypeAlias = Callable[[Any], tuple[npt.NDArray[Any], int]]
@@ -90,6 +90,7 @@ class Kind:
     where that is not the default. ``lengths`` says of encoded examples (N, T, ...) after how many of T each has nothing
     but padding, where that differs (see `ExampleSet`).
     ``exported`` are encoded examples (B, ...) as a program of torch.export takes them.
+    ``show`` makes of encoded examples (B, ...) what people can look at on a page, each a few KiB; None: nothing.
     ``shift`` lists a test set that is no source's: its name among ``data.shifts``, and the folder names of the classes.
     """
 
@@ -113,3 +114,4 @@ class Kind:
     space: str | None = None
     lengths: Callable[[npt.NDArray[Any]], npt.NDArray[np.int64]] | None = None
     exported: Callable[[Tensor], Tensor] = lambda examples: examples
+    show: Callable[[DataConfig, npt.NDArray[Any]], list[ShownExample]] | None = None

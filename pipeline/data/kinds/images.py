@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pipeline.config import DataConfig
@@ -18,10 +21,13 @@ from pipeline.data.kinds.base import Encoder, Form, Kind, Listed
 from pipeline.data.sources import image_folder, parquet
 from pipeline.data.sources.base import RawExamples, located
 from pipeline.errors import DataError
-from pipeline.records import Hyperparameters
+from pipeline.records import Hyperparameters, ShownExample
 
 if TYPE_CHECKING:
     from pipeline.data.augmentation import Draws
+
+
+_THUMBNAIL = 64  # pixels
 
 
 def _size(data: DataConfig) -> int:
@@ -99,6 +105,23 @@ def _shift(data: DataConfig, name: str, folder_names: Sequence[str] | None) -> L
     return Listed(identity, open_shift)
 
 
+def _show(data: DataConfig, images: npt.NDArray[np.uint8]) -> list[ShownExample]:
+    return [ShownExample("image/png", _thumbnail(image)) for image in images]
+
+
+def _thumbnail(image: npt.NDArray[np.uint8]) -> str:
+    """An image (3, S, S) as PNG in base64, shrunk, or with every pixel as a square of several, up to `_THUMBNAIL`."""
+    picture = Image.fromarray(image.transpose(1, 2, 0))
+    size = len(image[0])
+    if size > _THUMBNAIL:
+        picture = picture.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    else:
+        picture = picture.resize((_THUMBNAIL // size * size,) * 2, Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    picture.save(file, "png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
 IMAGES = Kind(
     singular=decode.NAMES[0],
     plural=decode.NAMES[1],
@@ -116,4 +139,5 @@ IMAGES = Kind(
     probes=_probes,
     shift=_shift,
     exported=lambda images: images.float() / 255,
+    show=_show,
 )

@@ -20,8 +20,9 @@ from pipeline.data.kinds.base import Encoder, Form, Kind, Listed
 from pipeline.data.sources import text_table
 from pipeline.data.sources.base import RawExamples, located
 from pipeline.errors import DataError, first_sentence
-from pipeline.records import Hyperparameters
+from pipeline.records import Hyperparameters, ShownExample
 
+_SHOWN = 400  # letters of a text for people to look at
 _MAX_LENGTH = 128  # of the model-soups paper, App. J.5
 
 
@@ -116,6 +117,18 @@ def _shift(data: DataConfig, name: str, folder_names: Sequence[str] | None) -> L
     return Listed(lambda: "\n".join([text_table.identity(data, paths, setting), *(names or ())]), open_shift)
 
 
+def _show(data: DataConfig, texts: npt.NDArray[np.int32]) -> list[ShownExample]:
+    tokenizer = Tokenizer.from_str(_tokenizer(data))
+    return [ShownExample("text/plain", _as_read(tokenizer, row[row > 0])) for row in texts]
+
+
+def _as_read(tokenizer: Tokenizer, tokens_of_text: npt.NDArray[np.int32]) -> str:
+    """A row without its padding as text again, as the tokenizer has read it; two texts with a bar between them."""
+    ids, segments = tokens_of_text % (1 << tokens.SEGMENT_BIT) - 1, tokens_of_text >> tokens.SEGMENT_BIT
+    text = " | ".join(tokenizer.decode(ids[segments == segment].tolist()) for segment in np.unique(segments))
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
 TEXT = Kind(
     singular=tokens.NAMES[0],
     plural=tokens.NAMES[1],
@@ -136,4 +149,5 @@ TEXT = Kind(
     meaningless=("augmentation", "randaugment_m", "randaugment_n", "mixup", "cutmix"),
     space="text",
     lengths=lambda texts: np.maximum(1, np.count_nonzero(texts, axis=1)),  # of an empty text too
+    show=_show,
 )
