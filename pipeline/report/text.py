@@ -56,7 +56,7 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
     others = ", ".join([*([f"{left_out} left out"] if left_out else []), *([f"{stopped} stopped"] if stopped else [])])
     without = f" ({others})" if others else ""
     sweep = f"{finished} of {count(len(ingredients), 'trial')} finished{without}"
-    lines.append(f"  sweep: {sweep}, {spent(costs(ingredients))}")
+    lines.append(f"  {sweep}, {spent(costs(ingredients))}")
     if run.stopped is not None:
         lines.append(f"  ended before its last trial by {run.stopped}")
     if "gpu_hours" in start:
