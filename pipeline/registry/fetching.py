@@ -28,9 +28,10 @@ def fetch_records(sweep: Sweep, root: Path) -> None:
             if name in (folder.run.name, folder.settings.name) or name.endswith(folder.soups.suffix):
                 client.download_artifacts(sweep.run_id, name, str(root))
         for method, soup in current_soups(sweep).items():
-            name = folder.coefficients(method).relative_to(root).as_posix()
-            if name in [file.path for file in client.list_artifacts(soup.run_id, Path(name).parent.name)]:
-                client.download_artifacts(soup.run_id, name, str(root))
+            for path in (folder.coefficients(method), folder.history(method)):
+                name = path.relative_to(root).as_posix()
+                if name in [file.path for file in client.list_artifacts(soup.run_id, path.parent.name)]:
+                    client.download_artifacts(soup.run_id, name, str(root))
     except (MlflowException, OSError) as error:
         reason = redact(sweep.tracking_uri, str(error))
         raise RegistryError(f"the records of run '{sweep.name}' cannot be read ({reason})") from error

@@ -7,14 +7,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from pipeline.config import Count, Section
 from pipeline.records import ConfusionRecord, ExampleRecord, Record
 from pipeline.records.folder import predictions_path
 from pipeline.studies.base import Study, StudyInputs
 from pipeline.studies.statistics import Predicted
 
 _BEST = "best-individual"
-_MOST = 8  # examples of either kind
+
+
+class MistakesSettings(Section):
+    """What the champion and the best trial get wrong, on `test`."""
+
+    examples: Count = Field(8, ge=0, le=8)
+    """How many examples that one of them alone gets right, and as many that the other does, are recorded, small, and stand
+    in the report; 0: no image and no text of the data is in either."""
 
 
 def confusions(method: str, model: Predicted, num_classes: int) -> list[ConfusionRecord]:
@@ -36,14 +45,15 @@ def _rows(inputs: StudyInputs, answers: Mapping[str, Any]) -> Mapping[str, Seque
     num_classes = len(inputs.run.class_names)
     return {
         "confusions": [row for name, model in models.items() for row in confusions(name, model, num_classes)],
-        "examples": list(_examples(inputs, *models.items())) if len(models) == 2 else [],
+        "examples": list(_examples(inputs, *models.items())) if len(models) == 2 and inputs.settings.examples else [],
     }
 
 
 def _examples(inputs: StudyInputs, one: tuple[str, Predicted], other: tuple[str, Predicted]) -> Iterator[ExampleRecord]:
     """First those that ``one`` alone got right, then those of the ``other``."""
     (method, model), (baseline, second) = one, other
-    won, lost = (_some(np.flatnonzero(a.correct & ~b.correct)) for a, b in ((model, second), (second, model)))
+    most, pairs = inputs.settings.examples, ((model, second), (second, model))
+    won, lost = (_some(np.flatnonzero(right.correct & ~wrong.correct), most) for right, wrong in pairs)
     indices = [*won, *lost]
     for index, shown in zip(indices, inputs.show(indices), strict=False):  # a kind of input may show none
         yield ExampleRecord(
@@ -58,10 +68,12 @@ def _examples(inputs: StudyInputs, one: tuple[str, Predicted], other: tuple[str,
         )
 
 
-def _some(indices: NDArray[np.int64]) -> list[int]:
-    """At most `_MOST` of ``indices``, evenly spread over them: a test set may be in the order of its classes."""
-    places = np.linspace(0, len(indices) - 1, min(len(indices), _MOST)).round().astype(np.int64)
+def _some(indices: NDArray[np.int64], most: int) -> list[int]:
+    """At most ``most`` of ``indices``, evenly spread over them: a test set may be in the order of its classes."""
+    places = np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(np.int64)
     return [int(index) for index in indices[places]]
 
 
-MISTAKES = Study(tables={"confusions": ConfusionRecord, "examples": ExampleRecord}, rows=_rows)
+MISTAKES = Study(
+    tables={"confusions": ConfusionRecord, "examples": ExampleRecord}, rows=_rows, settings=MistakesSettings
+)

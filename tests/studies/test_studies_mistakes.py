@@ -6,7 +6,7 @@ from report.report_records import a_run, a_soup
 from pipeline.records import PredictionRecord, ShownExample
 from pipeline.records.folder import predictions_path
 from pipeline.studies import STUDIES, StudyInputs
-from pipeline.studies.mistakes import MISTAKES, confusions
+from pipeline.studies.mistakes import MISTAKES, MistakesSettings, confusions
 from pipeline.studies.statistics import Predicted
 
 LABELS = [index % 3 for index in range(60)]
@@ -25,7 +25,7 @@ def wrong_at(*indices):
 def inputs(champion, methods, **changes):
     tables = {predictions_path(method): rows for method, rows in methods.items()}
     values = {
-        "settings": None,
+        "settings": MistakesSettings(),
         "run": a_run(champion=champion, class_names=["ant", "bee", "cat"]),
         "ingredients": [],
         "soups": [a_soup(method) for method in methods],
@@ -81,3 +81,11 @@ def test_a_kind_of_input_that_shows_nothing_has_no_examples():
 
 def test_it_is_a_study_like_the_others():
     assert STUDIES["mistakes"] is MISTAKES
+
+
+def test_no_example_is_shown_where_none_is_asked_for():
+    methods = {"best-individual": wrong_at(1, 2), "greedy": wrong_at(3)}
+    none = inputs("greedy", methods, settings=MistakesSettings(examples=0), show=None)  # nothing is even looked up
+    tables = MISTAKES.rows(none, {})
+    assert tables["examples"] == []
+    assert len(tables["confusions"]) > 0
