@@ -31,7 +31,8 @@ def fetch_records(sweep: Sweep, root: Path) -> None:
             for path in (folder.coefficients(method), folder.history(method)):
                 name = path.relative_to(root).as_posix()
                 if name in [file.path for file in client.list_artifacts(soup.run_id, path.parent.name)]:
-                    client.download_artifacts(soup.run_id, name, str(root))
+                    path.parent.mkdir(exist_ok=True)
+                    client.download_artifacts(soup.run_id, name, str(path.parent))  # without the folders that it is in
     except (MlflowException, OSError) as error:
         reason = redact(sweep.tracking_uri, str(error))
         raise RegistryError(f"the records of run '{sweep.name}' cannot be read ({reason})") from error

@@ -22,8 +22,8 @@ class MistakesSettings(Section):
     """What the champion and the best trial get wrong, on `test`."""
 
     examples: Count = Field(8, ge=0, le=8)
-    """How many examples that one of them alone gets right, and as many that the other does, are recorded, small, and stand
-    in the report; 0: no image and no text of the data is in either."""
+    """How many examples that one of them alone gets right, and as many that the other does, are recorded, small, and
+    stand in the report; 0: no image and no text of the data is in either."""
 
 
 def confusions(method: str, model: Predicted, num_classes: int) -> list[ConfusionRecord]:
