@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from evidence import DATA, LABELS, RECORDS, measure, read_sweep
+from evidence import DATA, LABELS, RECORDS, measure, predictions_of, read_sweep
 from recording import record
 
 from pipeline.metrics import METRICS
-from pipeline.records import ComparisonRecord, score
+from pipeline.records import ComparisonRecord, PredictionRecord, score
 from pipeline.records.tables import read_table
+from pipeline.studies.base import predicted_images
+from pipeline.studies.statistics import paired_interval
 
 CONFIG = "glue-minilm"
 SINGLE = "data.text_pair_column=null"
@@ -29,6 +31,7 @@ TASKS = {
     "cola": ["data.metric=matthews", SINGLE],
     "sst2": ["data.metric=accuracy", SINGLE],
 }
+NAMES = {"mrpc": "MRPC", "rte": "RTE", "cola": "CoLA", "sst2": "SST-2"}
 PHRASES, UNUSED = 7500, 10_000  # of SST-2
 # Tab. J.1 of the model-soups paper, BERT-base: the best of 32 trials, and what soups add to it, in points.
 PAPER = {
@@ -107,25 +110,52 @@ def results(task: str) -> dict[str, Any]:
             for name, row in sweep.soups.items()
         },
         "gains": gains,
+        **({"gains_unused": gains_on(folder(task), list(sweep.soups), "unused")} if task == "sst2" else {}),
     }
+
+
+def gains_on(root: Path, methods: list[str], shift: str) -> dict[str, Any]:
+    """As the gains on the test set, in accuracy on another."""
+    correct = {
+        method: predicted_images(read_table(root / predictions_of(method), PredictionRecord), shift).correct
+        for method in methods
+    }
+    found = {}
+    for method in methods:
+        ours, best = correct[method], correct[BEST]
+        interval = paired_interval(int((ours & ~best).sum()), int((best & ~ours).sum()), len(best))
+        found[method] = {"estimate": 100 * interval.estimate, "low": 100 * interval.low, "high": 100 * interval.high}
+    return found
 
 
 def table(tasks: dict[str, dict[str, Any]]) -> str:
     """A row a method, a column a task: gains over the best trial, and what the paper has of them."""
-    lines = [f"| | {' | '.join(name.upper() for name in tasks)} |", f"|---|{'---|' * len(tasks)}"]
-    lines.append(f"| metric | {' | '.join(str(task['metric']) for task in tasks.values())} |")
-    lines.append(f"| Starting point | {' | '.join(format(task['theta0'], '.1f') for task in tasks.values())} |")
-    soups = [task["soups"] for task in tasks.values()]
-    lines.append(f"| Best individual | {' | '.join(format(rows[BEST]['test'], '.1f') for rows in soups)} |")
-    for method in [name for name in soups[0] if name != BEST]:
-        gains = [task["gains"][method] for task in tasks.values()]
-        cells = [f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})" for gain in gains]
-        lines.append(f"| {LABELS[method]} | {' | '.join(cells)} |")
-    papers = [PAPER[name] for name in tasks]
-    lines.append(f"| *paper: best of 32* | {' | '.join(f'{paper[BEST]:.1f}' for paper in papers)} |")
-    for method in ("uniform", "greedy"):
-        lines.append(f"| *paper: {method}* | {' | '.join(f'{paper[method]:+.1f}' for paper in papers)} |")
-    return "\n".join(lines)
+    columns = [column(name, task) for name, task in tasks.items()]
+    if "sst2" in tasks:
+        task = tasks["sst2"]
+        soups = {name: {"test": soup["unused"]} for name, soup in task["soups"].items()}
+        again = column("sst2", {**task, "theta0": None, "soups": soups, "gains": task["gains_unused"]})
+        columns.append({name: "" if "paper" in name else cell for name, cell in again.items()})
+        columns[-1][""] = "SST-2, 10,000 unused phrases"
+    lines = [f"| {name} | {' | '.join(cells[name] for cells in columns)} |" for name in columns[0]]
+    return "\n".join([lines[0], f"|---|{'---|' * len(columns)}", *lines[1:]])
+
+
+def column(name: str, task: dict[str, Any]) -> dict[str, str]:
+    """The cells of a task by the name of their row."""
+    paper = PAPER[name]
+    rows = {
+        "": NAMES[name],
+        "metric": str(task["metric"]),
+        "Starting point (linear probe)": "" if task["theta0"] is None else f"{task['theta0']:.1f}",
+        LABELS[BEST]: f"{task['soups'][BEST]['test']:.1f}",
+    }
+    for method in task["soups"]:
+        if method != BEST:
+            gain = task["gains"][method]
+            rows[LABELS[method]] = f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})"
+    rows["*BERT-base, paper: best of 32*"] = f"{paper[BEST]:.1f}"
+    return rows | {f"*paper: {LABELS[method]}*": f"{paper[method]:+.1f}" for method in ("uniform", "greedy")}
 
 
 if __name__ == "__main__":
