@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import scipy.stats  # noqa: F401  `interval` would import it when the first page is waiting
 
-from pipeline.metrics import ACCURACY
+from pipeline.metrics import ACCURACY, METRICS
 from pipeline.registry import Look, WatchedSweep
 from pipeline.report.intervals import interval
 from pipeline.report.styles import RUN_COLOURS, MethodStyle, style
@@ -67,7 +67,8 @@ def shown(looks: Mapping[str, Look]) -> list[Shown]:
 
 def metric_of(sweeps: Sequence[Shown]) -> str:
     """What decides, in words: of sweeps that do not agree, all that there is."""
-    return " or ".join(dict.fromkeys(sweep.metric.replace("_", " ") for sweep in sweeps)) or ACCURACY
+    names = dict.fromkeys(sweep.metric for sweep in sweeps)  # one of a plug-in has no label here
+    return " or ".join(METRICS[name].label if name in METRICS else name for name in names) or ACCURACY
 
 
 def units_of(sweeps: Sequence[Shown]) -> str:

@@ -59,7 +59,7 @@ def test_another_metric_has_no_interval(looks):
     other = changed(looks, sweep=replace(sweep, origin={**sweep.origin, "metric": "macro_f1"}))
     plot = curves(other, "select")
     assert plot.series[0].low == []
-    assert plot.y_title == "Select macro f1 (%)"
+    assert plot.y_title == "Select macro F1 (%)"
 
 
 def test_overlaid_sweeps_have_a_colour_each_and_methods_their_markers(looks):
