@@ -49,7 +49,7 @@ def alone():
     before = threading.active_count()
     yield
     gc.collect()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of an earlier test may have ended meanwhile
 
 
 def test_on_a_cpu_batches_are_gathered_in_line(alone):
