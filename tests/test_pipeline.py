@@ -551,7 +551,7 @@ def test_a_champion_below_theta0_is_said_in_the_log_the_table_the_report_and_mlf
     below = f"select {select}, test {test}"
     *_, warning = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning == f"soup: the champion, uniform, is below the starting point: {below}"
-    assert f"below the starting point, theta0: {below}" in capsys.readouterr().out
+    assert f"below the starting point, theta0:\n  {below}\n" in capsys.readouterr().out
     page = (finished.live / "report.html").read_text().replace("&nbsp;", " ")
     assert page.count(f"The champion is below the starting point that all trials share: {below}.") == 1
     client = client_of(finished)

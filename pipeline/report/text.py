@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from pipeline.records import IngredientRecord, RunRecord, SoupRecord, cost_unit, costs
@@ -19,11 +20,12 @@ from pipeline.report.formats import (
 from pipeline.report.methods import champion_of, in_one_block
 from pipeline.report.starting_point import below_start, own_unit
 
+_WIDTH = 80
 _HEADINGS = ("method", "val %", "select %", "test %", "models", "time")
 
 
 def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequence[IngredientRecord]) -> str:
-    """The methods as a plain-text table, in general 80 columns at most; the champion has a star, theta0 stands before.
+    """The methods as a plain-text table that fits a terminal; the champion has a star, theta0 stands before.
 
     Scores are in per cent; ``models`` counts the ingredients selected out of all. Peak memory has a column where it
     says something.
@@ -47,9 +49,9 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
         chooser = "validation" if any(soup.select_score is None for soup in soups) else "select"
         lines += ["", f"* champion: best {chooser} {run.metric_label} of a single model"]
         if below := below_start(run, champion):
-            lines.append(f"  below the starting point, theta0: {below}")
+            lines += ["  below the starting point, theta0:", f"  {below}"]
     if text := in_one_block(soups, {}):
-        lines.append(f"  {text}")
+        lines += textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
     left_out = sum(row.status == "left-out" for row in ingredients)
     finished = left_out + sum(row.status == "finished" for row in ingredients)
     stopped = sum(row.status == "stopped" for row in ingredients)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from program import ROOT, environment, run_program
 from text_samples import SPECIAL, WORDS, texts, write_table, write_tokenizer
-from torchvision.models import resnet18
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -22,7 +22,7 @@ ELSEWHERE = ("make ", "mlflow ui ", "python -m pipeline dashboard")
 NOT_HERE = {"Try it", "On a cluster"}
 # What a machine without a network, and a test that is to end soon, do otherwise; each must stand in the README.
 SMALLER = {
-    "pretrained: DEFAULT}    # or open_clip, timm": "pretrained: {weights}}}",
+    "torchvision, name: resnet18, pretrained: DEFAULT}": "timm, name: test_resnet, pretrained: {weights}}}",
     "image_size: 224": "image_size: 32",
     "validation_size: 0.1": "validation_size: 0.4",
     "epochs: {randint: [4, 9]}, batch_size: 64": "epochs: 1, batch_size: 16",
@@ -36,7 +36,7 @@ SMALLER = {
 def smaller(text, folder):
     for there, here in SMALLER.items():
         assert there in README, f"the README says '{there}' no more"
-        text = text.replace(there, here.format(folder=folder, weights=folder / "resnet18.pth"))
+        text = text.replace(there, here.format(folder=folder, weights=folder / "start.pth"))
     return text
 
 
@@ -57,9 +57,9 @@ def folder(tmp_path_factory):
         (folder / "data" / "texts").mkdir(exist_ok=True)
         write_table(folder / "data" / "texts" / f"{split}.csv", **texts(10 * count, label))
     torch.manual_seed(0)
-    torch.save(resnet18().state_dict(), folder / "resnet18.pth")
+    torch.save(timm.create_model("test_resnet").state_dict(), folder / "start.pth")
     (folder / "models").mkdir()
-    start = resnet18(num_classes=2).state_dict()
+    start = timm.create_model("test_resnet", num_classes=2).state_dict()
     for number in range(3):
         state = {name: value + 0.01 * torch.rand_like(value.float()).to(value.dtype) for name, value in start.items()}
         torch.save(state, folder / "models" / f"model-{number}.pt")
