@@ -59,9 +59,9 @@ def _draw_lines(plot: LinePlot) -> Figure:
     axes.margins(x=0.06, y=0.14)
     if ends := plot.x_range():
         axes.set_xlim(ends)
+    # Above the axes, where it covers no point, and beside nothing: the names of rows leave it the width of the figure.
     columns = 2 if max(len(series.label) for series in plot.series) > 20 else 4
-    # Above the axes, where it covers no point.
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=9, borderaxespad=0.2)
+    figure.legend(loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
