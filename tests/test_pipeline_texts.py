@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from samples import search_config
-from text_samples import SPECIAL, WORDS, texts, write_table, write_tokenizer
+from text_samples import SPECIAL, WORDS, texts, write_encoder, write_table
 
 from pipeline.commands import main
 from pipeline.commands.common import known_names
@@ -36,13 +36,9 @@ registry: {{tracking_uri: "sqlite:///{folder}/mlflow.db"}}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from transformers import BertConfig, BertModel
-
     folder = tmp_path_factory.mktemp("texts")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=len(SPECIAL) + len(WORDS), **sizes)).save_pretrained(folder / "bert")
-    write_tokenizer(folder / "bert")
+    write_encoder(folder / "bert")
     write_table(folder / "train.csv", **texts(400, 0))
     write_table(folder / "test.csv", **texts(100, 1))
     (folder / "config.yaml").write_text(SETTINGS.format(folder=folder))

@@ -20,6 +20,15 @@ def write_tokenizer(folder: Path, words=WORDS) -> Path:
     return folder
 
 
+def write_encoder(folder: Path) -> Path:
+    """The folder of a tiny BERT with random weights, and of the tokenizer of `WORDS`."""
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(SPECIAL) + len(WORDS), **sizes)).save_pretrained(folder)
+    return write_tokenizer(folder)
+
+
 def write_table(path: Path, **columns) -> Path:
     table = pa.table(columns)
     if path.suffix == ".parquet":

@@ -17,6 +17,7 @@ from pipeline.records import IngredientRecord, SoupRecord
 from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import read_table
 from pipeline.report import methods_table
+from pipeline.report.links import ui_command
 from pipeline.stages.state import (
     all_stages,
     fingerprints,
@@ -123,12 +124,11 @@ def _tell(config: Config) -> None:
         print(f"\n{methods_table(read_run(folder), soups, rows)}\n")
     if folder.report.exists():
         print(f"Read:    {folder.report}")
-    store = shlex.quote(uri)
-    page = f"mlflow ui --backend-store-uri {store}" if uri.startswith("sqlite:") else uri
+    page = ui_command(uri) if uri.startswith("sqlite:") else uri
     print(f"Compare: {page}   (there: 'Model training', + before the sweep)")
     if folder.soups.exists():
         name = shlex.quote(config.name)
-        print(f"Use:     python -m pipeline export {name} --out {name}-exported --tracking-uri {store}")
+        print(f"Use:     python -m pipeline export {name} --out {name}-exported --tracking-uri {shlex.quote(uri)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.records import ConfusionRecord, RunResults
 from pipeline.report.formats import between, percent
 from pipeline.report.intervals import interval
-from pipeline.report.markup import Column, chart, paragraph, table
+from pipeline.report.markup import Column, chart, folded, paragraph, table
 from pipeline.report.plot import HeatMap, LinePlot, Plot, Series
 from pipeline.report.section import Section
 from pipeline.report.styles import style
@@ -124,7 +124,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
                 f"{drawn}{chance}"
             ),
             chart(plots[_NAME]),
-            f"<details><summary>All classes as a table</summary>{_table(results, methods)}</details>",
+            folded("All classes as a table", _table(results, methods)),
             f"<h3>What is taken for what</h3>{_confusions(results, methods, plots)}",
         ]
     )

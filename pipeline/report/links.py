@@ -23,7 +23,12 @@ def how_to_open(run: RunRecord) -> str:
     recorded = run.recorded
     if recorded is None or recorded.page("") is not None:
         return ""
-    return f"mlflow ui --backend-store-uri {shlex.quote(recorded.tracking_uri)}"
+    return ui_command(recorded.tracking_uri)
+
+
+def ui_command(tracking_uri: str) -> str:
+    """The command that opens MLflow's UI on a store that no server shows."""
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
 def _link(run: RunRecord, text: str, run_id: str | None) -> Link:

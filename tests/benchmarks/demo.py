@@ -4,19 +4,18 @@
 
 Runs `python pipeline/run.py --config configs/digits.yaml` as a process of its own with a temporary folder for its
 output, then the same command again, and writes `results/demo.json` (command, machine, commit, seconds, figures, what it
-printed at the end), `results/demo.svg` (the cost curve of that run), and what it printed into the README.
+printed at the end), and what it printed into the README.
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from recording import RESULTS, put_between, record
+from recording import put_between, record
 
 from pipeline.records import SoupRecord
 from pipeline.records.folder import RunFolder, read_run
@@ -40,7 +39,6 @@ def main() -> None:
             printed = done.stdout.partition("\n\n")[2].replace(f"{folder}/", "").rstrip()  # the same both times
         soups = read_table(output / "soups.parquet", SoupRecord)
         run = read_run(RunFolder(output))
-        shutil.copyfile(output / "figures" / "cost_accuracy.svg", RESULTS / "demo.svg")
     record(
         "demo",
         seed=run.seed,

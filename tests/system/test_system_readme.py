@@ -11,7 +11,7 @@ import timm
 import torch
 from PIL import Image
 from program import ROOT, environment, run_program
-from text_samples import SPECIAL, WORDS, texts, write_table, write_tokenizer
+from text_samples import texts, write_encoder, write_table
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -63,21 +63,12 @@ def folder(tmp_path_factory):
     for number in range(3):
         state = {name: value + 0.01 * torch.rand_like(value.float()).to(value.dtype) for name, value in start.items()}
         torch.save(state, folder / "models" / f"model-{number}.pt")
+    write_encoder(folder / "models" / "bert")
     hours = "".join(f"model-{number}.pt,{number + 1}\n" for number in range(3))
     (folder / "costs.csv").write_text(f"path,gpu_hours\n{hours}")
     for name, text in re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", README, re.DOTALL):
         (folder / name).write_text(smaller(text, folder))
     return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(folder):
-    from transformers import BertConfig, BertModel
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    path = folder / "models" / "bert"
-    BertModel(BertConfig(vocab_size=len(SPECIAL) + len(WORDS), **sizes)).save_pretrained(path)
-    write_tokenizer(path)
 
 
 def type_in(folder, heading):
@@ -91,7 +82,7 @@ def type_in(folder, heading):
     return done.stdout
 
 
-def test_images_checkpoints_texts_and_what_comes_after(folder, encoder):
+def test_images_checkpoints_texts_and_what_comes_after(folder):
     said = type_in(folder, "Your own images")
     assert "4 trials, 3 of them recorded" in said  # the second sweep went on from the first
     assert (folder / "exported").is_dir()
