@@ -521,7 +521,7 @@ def test_mlflow_has_theta0_beside_the_champion_and_at_the_start_of_the_curve(fin
     assert data.tags["champion_below_theta0"] == (below or "no")
     assert "theta0" in data.tags["mlflow.note.content"]
     curves = client.search_runs([sweep.experiment_id], "tags.role = 'cost-accuracy'")
-    assert {curve.info.run_name for curve in curves} == {"cost-accuracy greedy", "cost-accuracy uniform"}
+    assert {curve.info.run_name for curve in curves} == {"greedy: cost curve", "uniform: cost curve"}
     for name, value in {"gpu_hours": 0, "test_accuracy": record.theta0_test_accuracy}.items():
         for curve in curves:
             first = min(client.get_metric_history(curve.info.run_id, name), key=lambda metric: metric.step)

@@ -124,8 +124,7 @@ def _tell(config: Config) -> None:
         print(f"\n{methods_table(read_run(folder), soups, rows)}\n")
     if folder.report.exists():
         print(f"Read:    {folder.report}")
-    page = ui_command(uri) if uri.startswith("sqlite:") else uri
-    print(f"Compare: {page}   (there: 'Model training', + before the sweep)")
+    print(f"Compare: {ui_command(uri) if uri.startswith('sqlite:') else uri}   (there: Experiments, {config.name})")
     if folder.soups.exists():
         name = shlex.quote(config.name)
         print(f"Use:     python -m pipeline export {name} --out {name}-exported --tracking-uri {shlex.quote(uri)}")

@@ -9,24 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
 from pipeline.files import file_sha256, scratch
-from pipeline.records import DESCRIPTION_FILE, SCORES, LineageRecord, ModelDescription, RecordedRuns, SoupRecord
+from pipeline.records import (
+    DESCRIPTION_FILE,
+    SCORES,
+    LineageRecord,
+    ModelDescription,
+    RecordedRuns,
+    SoupRecord,
+    score,
+)
 from pipeline.registry.client import MlflowException, as_tags, redact
 from pipeline.registry.ingredients import fetch_file, is_at, trials_by_run
 from pipeline.registry.serving import SoupModel, changed_files, file_digests, remove_files, save_served_model
-from pipeline.registry.sweeps import Sweep, is_deleted, is_superseded
+from pipeline.registry.sweeps import CHAMPION, Sweep, how_to_load, is_deleted, is_superseded
 
-_ACCURACIES = ("val_accuracy", "select_accuracy", "test_accuracy")
+_ACCURACIES = ("test_accuracy", "select_accuracy", "val_accuracy")
 _METRICS = (
-    *_ACCURACIES, "gpu_hours", "construction_seconds", "epochs",
-    "peak_memory_bytes", "peak_reserved_bytes", "num_ingredients", "num_selected",
+    *_ACCURACIES, "num_selected", "num_ingredients", "construction_seconds", "gpu_hours",
+    "epochs", "peak_memory_bytes", "peak_reserved_bytes",
 )  # fmt: skip
 _LINEAGE = "lineage.json"
-_CHAMPION = "champion"  # an alias, and a tag of the sweep's run
 _ENSEMBLE = "ensemble"  # in place of a checksum
 # Of a version: what is read there.
 _TAGS = ("method", "path", "sha256", "lineage", "val_accuracy", "test_accuracy")
@@ -143,31 +150,32 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
     sha256 = _ENSEMBLE if model is None else file_sha256(model.weights)
     key = f"{row.method}:{sha256}:{row.num_ingredients}"
     run_id = sweep.child_run(client, "soup", key, row.method, seconds=row.construction_seconds)
+    # MLflow shows metrics in the order in which they were logged, and its page that compares runs begins with a chart
+    # of the first metric over the parameters that differ: that is to be the method alone, so settings are tags.
+    values = {sweep.metric(name): row.scores[name] for name in reversed(SCORES) if name in row.scores}
     names = (*_METRICS, *(f"{shift}_accuracy" for shift in row.shift_accuracies))
-    values = {name: getattr(row, name) for name in names}
-    values |= {sweep.metric(name): value for name, value in row.scores.items()}
+    values |= {name: getattr(row, name) for name in names}
     metrics = [Metric(key, value, 0, 0) for key, value in values.items() if value is not None]
-    client.log_batch(run_id, metrics=metrics)
-    known = client.get_run(run_id).data.params
-    for key, value in as_tags({"method": row.method, **lineage.settings}).items():
-        if key not in known:
-            client.log_param(run_id, key, value)
+    settings = [RunTag(f"settings.{key}", value) for key, value in as_tags(lineage.settings).items()]
+    client.log_batch(run_id, metrics, [Param("method", row.method)], settings)
     client.log_text(run_id, lineage.model_dump_json(indent=1), _LINEAGE)
     if model is not None:
         own = next(iter(sweep.versions(client, sweep.soup_model, f"run_id = '{run_id}'")), None)
         soup = SoupRun(client.get_run(run_id), own)
-        tags = {
-            **sweep.origin,
+        own_tags = {
             **row.model_dump(),
             **{"sweep_id": sweep.sweep_id, "sha256": sha256, "learned_on": lineage.learned_on},
             "path": f"{soup.served_uri}/artifacts/{model.weights.name}",
             "settings": json.dumps(lineage.settings),
             "lineage": f"runs:/{run_id}/{_LINEAGE}",
         }
+        tags = own_tags | {key: value for key, value in sweep.origin.items() if key not in own_tags}
         if own is None or file_changes(soup):
             tags[_FILES] = json.dumps(_log_model(sweep, soup, model))
         if own is None:
-            sweep.make_version(client, sweep.soup_model, f"runs:/{run_id}/{_FOLDER}", run_id, as_tags(tags))
+            source = f"runs:/{run_id}/{_FOLDER}"
+            number = sweep.make_version(client, sweep.soup_model, source, run_id, as_tags(tags))
+            client.update_model_version(sweep.soup_model, str(number), _description(sweep, row, number))
         else:
             for key, value in as_tags(tags).items():
                 if key not in own.tags or (key in (*_TAGS, _FILES) and own.tags[key] != value):
@@ -175,6 +183,14 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
         point_aliases(sweep, {row.method: run_id})
     client.set_terminated(run_id)
     return run_id
+
+
+def _description(sweep: Sweep, row: SoupRecord, number: int) -> str:
+    """What the page of a version begins with: what it is, how good, how to load it."""
+    scores = ((split, score(row, split)) for split in ("test", "select", "val"))
+    figures = ", ".join(f"{sweep.deciding_metric(split)} {value:.4f}" for split, value in scores if value is not None)
+    what = f"{row.method}, {row.num_selected} of {row.num_ingredients} ingredients: {figures}"
+    return f"{what}\n\n{how_to_load(sweep, f'/{number}')}"
 
 
 def _log_model(sweep: Sweep, soup: SoupRun, model: SoupModel) -> dict[str, str]:
@@ -263,9 +279,9 @@ def soup_changes(sweep: Sweep) -> list[str]:
         elif soup.version is not None and (lost := _lost(soup.version)):
             changes.append(f"soup '{method}': version {soup.version.version} lost its tags ({', '.join(lost)})")
     run_ids = {method: soup.run_id for method, soup in soups.items()}
-    champion = sweep.client().get_run(sweep.run_id).data.tags.get(_CHAMPION)
+    champion = sweep.client().get_run(sweep.run_id).data.tags.get(CHAMPION)
     if champion in run_ids:
-        run_ids[_CHAMPION] = run_ids[champion]
+        run_ids[CHAMPION] = run_ids[champion]
     return [*changes, *_wrong_aliases(sweep, run_ids)[0].values()]
 
 
@@ -289,7 +305,7 @@ def find_soup(sweep: Sweep, alias: str) -> SoupVersion:
     aliases = _aliases(sweep)
     if alias not in aliases:
         others = f"there are: {', '.join(sorted(aliases))}" if aliases else "it has no soups yet"
-        if alias == _CHAMPION or alias in current_soups(sweep):
+        if alias == CHAMPION or alias in current_soups(sweep):
             others += "; it was deleted by hand, and the command `run` that made it, given again, makes it again"
         raise RegistryError(f"run '{sweep.name}' has no soup '{alias}'; {others}")
     version = client.get_model_version(sweep.soup_model, str(aliases[alias]))
@@ -349,9 +365,9 @@ def set_champion(sweep: Sweep, method: str, run_id: str) -> list[str]:
     Returns a line if it pointed elsewhere.
     """
     client = sweep.client()
-    if client.get_run(sweep.run_id).data.tags.get(_CHAMPION) != method:
-        client.set_tag(sweep.run_id, _CHAMPION, method)
-    return point_aliases(sweep, {_CHAMPION: run_id})
+    if client.get_run(sweep.run_id).data.tags.get(CHAMPION) != method:
+        client.set_tag(sweep.run_id, CHAMPION, method)
+    return point_aliases(sweep, {CHAMPION: run_id})
 
 
 def fetch_soup(soup: SoupVersion, folder: Path) -> Path:

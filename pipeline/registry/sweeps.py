@@ -25,6 +25,7 @@ from pipeline.errors import RegistryError
 from pipeline.records import RECORDS_VERSION, SCORES, CostRecord, SplitRecord
 from pipeline.records.folder import RunFolder
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
+from pipeline.registry.views import links, offer_views
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ _SETTINGS, _FIGURES = RunFolder(Path()).settings.name, RunFolder(Path()).figures
 _VERSION = "records_version"  # a tag of the sweep's run
 _NAME = "name"  # a tag of the sweep's run: the experiment may be renamed
 _PARENT, _NOTE = "mlflow.parentRunId", "mlflow.note.content"
+_BEGIN, _END = "<!-- what came out -->", "<!-- /what came out -->"  # of our part of a description
+CHAMPION = "champion"  # an alias, and a tag of the sweep's run
 METRIC = "metric"  # a tag of the versions, where it is not accuracy that decides
 SUPERSEDED = "superseded"  # a tag, the role of the run that such runs are nested below, and a part of their names
 _SUFFIX = f" ({SUPERSEDED})"
@@ -74,6 +77,10 @@ class Sweep:
         """What a column of a record is called among MLflow's metrics: of ``val_score`` say ``val_macro_f1``."""
         split = column.removesuffix("_score")
         return column if split == column else f"{split}_{self.origin.get(METRIC, 'score')}"
+
+    def deciding_metric(self, split: str) -> str:
+        """Name among MLflow's metrics of what decides, on a split: ``val_accuracy``, ``val_macro_f1``."""
+        return f"{split}_{self.origin.get(METRIC, 'accuracy')}"
 
     def client(self, patience: float | None = None) -> MlflowClient:
         """A connection from this process; a store that is away is waited for, ``patience`` or that of the sweep."""
@@ -212,7 +219,9 @@ def open_sweep(tracking_uri: str, name: str, sweep_id: str, artifacts: Path | No
             if run.data.tags.get(key) != tags[key]:
                 client.set_tag(run_id, key, tags[key])
     _make_models(client, name)
-    return Sweep(tracking_uri, name, sweep_id, experiment_id, run_id, dict(origin))
+    sweep = Sweep(tracking_uri, name, sweep_id, experiment_id, run_id, dict(origin))
+    offer_views(client, sweep)
+    return sweep
 
 
 def _parent(client: MlflowClient, name: str, sweep_id: str) -> Run | None:
@@ -366,22 +375,38 @@ def log_datasets(sweep: Sweep, source: str, splits: Sequence[SplitRecord]) -> No
     client.log_inputs(sweep.run_id, inputs)
 
 
-def describe(sweep: Sweep, table: str) -> None:
-    """Put the table of methods (plain text) into the description of the sweep's run and of the soup model.
+def describe(sweep: Sweep, headline: str, table: str) -> None:
+    """Put what came out where MLflow's pages begin: of the sweep's run, of its experiment, of the soup model.
 
-    What people wrote there besides stays.
+    That is a line, and the table of methods (plain text) below it; what people wrote there besides stays.
     """
-    client = sweep.client()
+    client, table = sweep.client(), f"```\n{table}\n```"
     note = client.get_run(sweep.run_id).data.tags.get(_NOTE, "")
-    client.set_tag(sweep.run_id, _NOTE, _with_table(note, table))
+    client.set_tag(sweep.run_id, _NOTE, _with_block(note, headline, table))
+    if not sweep.is_latest():
+        return
+    note = client.get_experiment(sweep.experiment_id).tags.get(_NOTE, "")
+    note = _with_block(note, f"{links(sweep.experiment_id)}: {headline}", table)
+    client.set_experiment_tag(sweep.experiment_id, _NOTE, note)
     description = client.get_registered_model(sweep.soup_model).description or ""
-    client.update_registered_model(sweep.soup_model, _with_table(description, table))
+    how = how_to_load(sweep, f"@{CHAMPION}")
+    client.update_registered_model(sweep.soup_model, _with_block(description, headline, how, table))
 
 
-def _with_table(text: str, table: str) -> str:
-    """``text`` with the table in place of an earlier one, else at the end."""
-    block = f"```\n{table}\n```"
-    with_block, count = re.subn(r"```\n.*?\n```", lambda _: block, text, count=1, flags=re.DOTALL)
+def how_to_load(sweep: Sweep, version: str) -> str:
+    """Code that loads a version (``@champion``, ``/3``) of the soup model from this registry, as Markdown."""
+    store = redact(sweep.tracking_uri)
+    code = (
+        f'mlflow.set_tracking_uri("{store}")\nmodel = mlflow.pyfunc.load_model("models:/{sweep.soup_model}{version}")'
+    )
+    return f"```python\nimport mlflow\n\n{code}\n```"
+
+
+def _with_block(text: str, *paragraphs: str) -> str:
+    """``text`` with the paragraphs in place of earlier ones, else at the end; older ones were a table alone."""
+    block = "\n\n".join([_BEGIN, *paragraphs, _END])
+    old = rf"{re.escape(_BEGIN)}.*?{re.escape(_END)}|```\n.*?\n```"
+    with_block, count = re.subn(old, lambda _: block, text, count=1, flags=re.DOTALL)
     return with_block if count else f"{text}\n\n{block}".strip()
 
 
@@ -449,7 +474,7 @@ def _curve_run(
     sweep: Sweep, client: MlflowClient, runs: Sequence[Run], method: str, digests: Sequence[str]
 ) -> tuple[str, int]:
     """The run of a curve whose points have these ``digests``, and how many of them it has: a new one has none."""
-    title = f"cost-accuracy {method}"
+    title = f"{method}: cost curve"
     for run in runs:
         key = run.data.tags.get("key", "")
         logged = _logged_points(run)

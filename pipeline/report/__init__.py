@@ -2,6 +2,7 @@
 
 from pipeline.report.compare import comparison_page
 from pipeline.report.cost_accuracy import point_line, points_table
+from pipeline.report.overview import headline
 from pipeline.report.page import page
 from pipeline.report.section import Section
 from pipeline.report.sections import SECTIONS
@@ -14,6 +15,7 @@ __all__ = [
     "Section",
     "below_start",
     "comparison_page",
+    "headline",
     "methods_table",
     "page",
     "point_line",

@@ -56,6 +56,22 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     return "".join(content)
 
 
+def headline(results: RunResults) -> str:
+    """The result of a run in a sentence, for where there is room for one."""
+    run, soups = results.run, results.soups
+    champion, total = champion_of(run, soups), spent(costs(results.ingredients))
+    if champion is None:
+        return f"No champion yet; the trials cost {total}."
+    baseline = next((soup for soup in soups if soup.method == _BASELINE), None)
+    name = style(champion.method, run.labels).label
+    text = f"{name} is the champion, {_on_test(champion, baseline)} % test {run.metric_label}"
+    if baseline is not None and baseline.method != champion.method:
+        tested = against(results.table("comparisons", ComparisonRecord), champion.method, _BASELINE)
+        interval = "" if tested is None else f" (95 %: {gain_and_interval(tested)[1]})"
+        text += f", {_gain_of(champion, baseline)} points over the best trial{interval}"
+    return f"{text}. The trials cost {total}."
+
+
 def _worth(results: RunResults, champion: SoupRecord) -> Iterator[str]:
     """What the same accuracy costs by another method, and whether more trials are worth their cost."""
     unit = cost_unit(results.ingredients)

@@ -157,4 +157,4 @@ class Live:
             logger.info("live: %s", point_line(run, [row for row in self._points if row.method == method], unit))
         with contextlib.suppress(RegistryError, MlflowException):  # the next point, or the study, logs it all
             log_costs(self._sweep, run.theta0_figures, self._points, is_complete=False)
-            describe(self._sweep, points_table(self._points, unit))
+            describe(self._sweep, "The sweep runs; soups of its trials so far:", points_table(self._points, unit))

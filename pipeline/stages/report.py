@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.records import CPU_CORE_HOURS, SCORES, RecordedRuns, RunResults, cost_unit, costs
 from pipeline.records.folder import RunFolder, read_results, update_run
 from pipeline.registry import Sweep, describe, finish_sweep, recorded_runs
-from pipeline.report import below_start, methods_table, write_report
+from pipeline.report import below_start, headline, methods_table, write_report
 from pipeline.stages.context import Run, method_labels
 from pipeline.studies import study_tables
 
@@ -28,15 +28,16 @@ def _log_report(sweep: Sweep, folder: RunFolder, results: RunResults) -> None:
     """Keep page, figures and tables with the sweep's MLflow run, with what came out."""
     record = results.run
     files = (folder.report, *folder.figures.iterdir(), folder.run, *folder.root.glob("*.parquet"))
-    describe(sweep, methods_table(record, results.soups, results.ingredients))
+    describe(sweep, headline(results), methods_table(record, results.soups, results.ingredients))
     tags = {"champion": record.champion or "", "seed": str(record.seed)}
+    champion = next((soup for soup in results.soups if soup.method == record.champion), None)
+    metrics: dict[str, float | None] = {}  # MLflow shows them in this order
+    if champion is not None:
+        tags["champion_below_theta0"] = below_start(record, champion) or "no"
+        metrics |= {sweep.metric(name): value for name, value in champion.scores.items() if name in SCORES}
+        metrics |= {key: getattr(champion, key) for key in ("test_accuracy", "select_accuracy", "val_accuracy")}
     hours, unit = costs(results.ingredients), cost_unit(results.ingredients)
-    metrics: dict[str, float | None] = {"gpu_hours": hours.pop(unit, 0.0)}
+    metrics |= {"gpu_hours": hours.pop(unit, 0.0)}
     metrics |= {"cpu_core_hours": hours.get(CPU_CORE_HOURS)}  # where some trials had a GPU and others none
     metrics |= {f"theta0_{sweep.metric(name)}": value for name, value in record.theta0_figures.items()}
-    for soup in results.soups:
-        if soup.method == record.champion:
-            tags["champion_below_theta0"] = below_start(record, soup) or "no"
-            metrics |= {key: getattr(soup, key) for key in ("val_accuracy", "select_accuracy", "test_accuracy")}
-            metrics |= {sweep.metric(name): value for name, value in soup.scores.items() if name in SCORES}
     finish_sweep(sweep, files, tags, metrics)

@@ -99,7 +99,7 @@ def test_read_again_it_is_as_read_anew(registry):
 def test_what_another_metric_decides(store_uri, tmp_path):
     sweep = open_sweep(store_uri, "pairs", "sweep-1", tmp_path / "artifacts", {"metric": "f1"})
     client = sweep.client()
-    run_id = sweep.child_run(client, "cost-accuracy", "greedy:x", "cost-accuracy greedy")
+    run_id = sweep.child_run(client, "cost-accuracy", "greedy:x", "greedy: cost curve")
     values = {"gpu_hours": 1.0, "val_accuracy": 0.7, "test_accuracy": 0.7, "test_f1": 0.5, "val_f1": 0.6}
     client.log_batch(run_id, metrics=[Metric(name, value, 4, 4) for name, value in values.items()])
     ((point,),) = (curve.points for curve in look(sweep_of(store_uri, "pairs")).curves)

@@ -448,9 +448,9 @@ def test_another_curve_is_another_run(sweep):
     for run, values in ((old, [0.5, 0.6]), (new, [0.5, 0.7, 0.8])):
         history = client.get_metric_history(run.info.run_id, "test_accuracy")
         assert [(metric.step, metric.value) for metric in history] == [(4 * n, v) for n, v in enumerate(values, 1)]
-    assert (old.info.run_name, new.info.run_name) == ("cost-accuracy greedy (superseded)", "cost-accuracy greedy")
+    assert (old.info.run_name, new.info.run_name) == ("greedy: cost curve (superseded)", "greedy: cost curve")
     log_costs(sweep, {}, curve(0.5, 0.6))
-    assert {run.info.run_name: run.info.run_id for run in runs(sweep, "cost-accuracy")}["cost-accuracy greedy"] == (
+    assert {run.info.run_name: run.info.run_id for run in runs(sweep, "cost-accuracy")}["greedy: cost curve"] == (
         old.info.run_id
     )
     assert len(client.get_metric_history(old.info.run_id, "test_accuracy")) == 2
@@ -466,11 +466,11 @@ def test_a_curve_grows_while_a_sweep_runs_and_ends_with_it(sweep):
 
     log_costs(sweep, {}, curve(0.5), is_complete=False)
     log_costs(sweep, {}, curve(0.5, 0.6), is_complete=False)
-    assert states() == {"cost-accuracy greedy": ("RUNNING", 2)}
+    assert states() == {"greedy: cost curve": ("RUNNING", 2)}
     log_costs(sweep, {}, curve(0.5, 0.6, 0.7))
-    assert states() == {"cost-accuracy greedy": ("FINISHED", 3)}
+    assert states() == {"greedy: cost curve": ("FINISHED", 3)}
     log_costs(sweep, {}, curve(0.5))  # as it began, and no further
-    assert states() == {"cost-accuracy greedy": ("FINISHED", 1), "cost-accuracy greedy (superseded)": ("FINISHED", 3)}
+    assert states() == {"greedy: cost curve": ("FINISHED", 1), "greedy: cost curve (superseded)": ("FINISHED", 3)}
 
 
 def test_an_attempt_that_begins_again_adds_no_second_line_to_the_curves(sweep, recorder):
@@ -488,13 +488,15 @@ def test_an_attempt_that_begins_again_adds_no_second_line_to_the_curves(sweep, r
 
 def test_what_people_write_into_descriptions_stays(sweep):
     client = sweep.client()
-    describe(sweep, "method  test %")
+    describe(sweep, "", "method  test %")
     for model, text in (("demo-soup", client.get_registered_model("demo-soup").description),):
         client.update_registered_model(model, f"Mine: {text}, for the talk")
-    describe(sweep, "another \\1 table")
+    describe(sweep, "", "another \\1 table")
     description = client.get_registered_model("demo-soup").description
     assert description.startswith("Mine: Soups of")
-    assert description.endswith("```\nanother \\1 table\n```, for the talk")
+    assert "```\nanother \\1 table\n```" in description
+    assert "test %" not in description
+    assert description.endswith(", for the talk")
 
 
 def test_a_deletion_in_the_middle_is_not_taken_for_an_outage(sweep):

@@ -353,7 +353,8 @@ def test_soups_get_versions_aliases_and_a_champion_and_ensembles_get_none(sweep,
     assert {name: int(number) for name, number in aliases.items()} == {
         "greedy": int(first.version), "mehl-plus": int(second.version), "champion": int(second.version),
     }  # fmt: skip
-    assert client.get_run(greedy).data.params == {"method": "greedy", "ties": "accept"}
+    assert client.get_run(greedy).data.params == {"method": "greedy"}
+    assert client.get_run(greedy).data.tags["settings.ties"] == "accept"
     assert client.get_run(ensemble).data.metrics["construction_seconds"] == 2.0
     assert len(runs(sweep, "soup")) == 3
     assert file_sha256(fetch_soup(find_soup(sweep, "mehl-plus"), tmp_path)) == file_sha256(paths["mehl-plus"])
@@ -391,15 +392,47 @@ def test_the_splits_are_data_sets_of_the_sweep(sweep):
     assert {one.tags[0].value for one in inputs} == {"train", "fit"}
 
 
-def test_the_table_describes_run_and_model(sweep):
-    for table in ("method  test %", "another"):
-        describe(sweep, table)
+def test_the_result_stands_where_the_pages_of_mlflow_begin(sweep):
+    for number in (1, 2):
+        describe(sweep, f"Champion {number}.", f"method  test %\ngreedy  9{number}")
     client = sweep.client()
-    assert "another" in client.get_run(sweep.run_id).data.tags["mlflow.note.content"]
-    description = client.get_registered_model("demo-soup").description
-    assert description.startswith("Soups of `demo-ingredient`")
-    assert description.count("```") == 2
-    assert "another" in description
+    pages = {
+        "sweep": client.get_run(sweep.run_id).data.tags["mlflow.note.content"],
+        "experiment": client.get_experiment(sweep.experiment_id).tags["mlflow.note.content"],
+        "soups": client.get_registered_model("demo-soup").description,
+    }
+    for text in pages.values():
+        assert "greedy  92" in text
+        assert text.count("Champion") == text.count("greedy") == 1, "the earlier result stands there too"
+    assert pages["soups"].startswith("Soups of `demo-ingredient`")
+    assert 'load_model("models:/demo-soup@champion")' in pages["soups"]
+    assert f"(#/experiments/{sweep.experiment_id}/runs?" in pages["experiment"]
+    assert "viewStateShareKey=soups)" in pages["experiment"]
+
+
+def test_views_show_the_runs_of_the_latest_sweep(sweep, tmp_path):
+    client, other = sweep.client(), open_sweep(sweep.tracking_uri, "demo", "other", tmp_path, {"metric": "macro_f1"})
+
+    def view(key):
+        tag = client.get_experiment(sweep.experiment_id).tags[f"mlflow.sharedViewState.{key}"]
+        return json.loads(json.loads(tag)["state"])
+
+    client.create_run(sweep.experiment_id, tags={"role": "soup", "sweep_id": "other"})  # of another parent
+    for key, role in (("soups", "soup"), ("trials", "trial"), ("cost", "cost-accuracy")):
+        run_id = other.child_run(client, role, f"{role}:1", role)
+        sweep.child_run(client, role, f"{role}:1", role)
+        found = client.search_runs([sweep.experiment_id], view(key)["searchFilter"], order_by=[view(key)["orderByKey"]])
+        assert [run.info.run_id for run in found] == [run_id]
+    assert view("soups")["orderByKey"] == "metrics.`select_macro_f1`"
+    assert view("cost")["compareRunCharts"][0]["metricKey"] == "test_macro_f1"
+
+
+def test_a_view_that_people_changed_stays(sweep):
+    client, key = sweep.client(), "mlflow.sharedViewState.soups"
+    ours = client.get_experiment(sweep.experiment_id).tags[key]
+    client.set_experiment_tag(sweep.experiment_id, key, mine := ours.replace("Soups by score", "Mine"))
+    open_sweep(sweep.tracking_uri, "demo", sweep.sweep_id, None, {})
+    assert client.get_experiment(sweep.experiment_id).tags[key] == mine
 
 
 def test_the_latest_sweep_of_a_run_is_found_with_its_settings(sweep, tmp_path):

@@ -76,14 +76,14 @@ def test_everything_is_nested_below_the_sweep(server, parent):
     assert trials == {"trial 0", "trial 1", "trial 2"}
     assert {name for name, tag in others.items() if tag["role"] == "soup"} == METHODS
     curves = {name for name, tag in others.items() if tag["role"] == "cost-accuracy"}
-    assert curves == {"cost-accuracy greedy", "cost-accuracy mehl-plus"}
+    assert curves == {"greedy: cost curve", "mehl-plus: cost curve"}
     assert set(others) == trials | METHODS | curves | {"theta0"}
     assert {run["info"]["status"] for run in runs.values()} == {"FINISHED"}
 
 
 def test_the_sweep_is_described(parent, finished):
     note = tags(parent)["mlflow.note.content"]
-    assert note.startswith("```\n")
+    assert "is the champion, " in note.splitlines()[2]
     assert all(method in note for method in METHODS)
     assert f"{100 * finished.soups()[0].test_accuracy:.2f}" in note
     assert tags(parent)["champion"] in METHODS
@@ -111,7 +111,7 @@ def test_trials_and_soups_can_be_compared(server, finished):
 
 def test_the_cost_curve_has_the_number_of_ingredients_as_step(server):
     for method in ("greedy", "mehl-plus"):
-        run = server.runs()[f"cost-accuracy {method}"]
+        run = server.runs()[f"{method}: cost curve"]
         for name in ("val_accuracy", "test_accuracy", "gpu_hours"):
             points = server.ask(f"metrics/get-history?run_id={run['info']['run_id']}&metric_key={name}")["metrics"]
             assert [int(point["step"]) for point in points] == [0, 2, 3]
@@ -137,15 +137,26 @@ def test_the_pages_in_chromium(server, parent, tmp_path):
     runs = server.runs()
     experiment = parent["info"]["experiment_id"]
     greedy, learned = (runs[name]["info"]["run_id"] for name in ("greedy", "mehl-plus"))
+    runs_of = f"experiments/{experiment}/runs"
     pages = {
-        "runs": (f"experiments/{experiment}/runs", ["digits", "13 matching runs"]),
-        "sweep": (f"experiments/{experiment}/runs/{parent['info']['run_id']}", ["champion", "mehl-plus", "models"]),
+        "runs": (runs_of, ["digits", "13 matching runs", "soups · cost · trials", "is the champion"]),
+        "soups": (f"{runs_of}?viewStateShareKey=soups", ["6 matching runs", "test_accuracy", "num_selected"]),
+        "trials": (f"{runs_of}?viewStateShareKey=trials", ["3 matching runs", "val_accuracy", "gpu_hours", "lr"]),
+        "cost": (
+            f"{runs_of}?viewStateShareKey=cost&compareRunsMode=CHART",
+            ["2 matching runs", "Cost against accuracy (2)", "gpu_hours", "greedy: cost curve (test_accuracy)"],
+        ),
+        "sweep": (f"{runs_of}/{parent['info']['run_id']}", ["champion", "mehl-plus", "models"]),
         "compare": (
             f'compare-runs?runs=["{greedy}","{learned}"]&experiments=["{experiment}"]',
-            ["Comparing 2 Runs from 1 Experiment", "greedy", "mehl-plus", "val_accuracy"],
+            ["Comparing 2 Runs from 1 Experiment", "Parameters: method Metrics: test_accuracy", "greedy", "mehl-plus"],
         ),
         "models": ("models", ["digits-ingredient", "digits-soup"]),
-        "soup": ("models/digits-soup", ["Version 5", "@ champion", "@ mehl-plus"]),
+        "soup": (
+            "models/digits-soup",
+            ["Version 5", "@ champion", "@ mehl-plus", 'load_model("models:/digits-soup@champion")'],
+        ),
+        "version": ("models/digits-soup/versions/3", ["test_accuracy", 'load_model("models:/digits-soup/3")']),
     }
     with chromium(tmp_path / "profile") as page:
         page.call("Emulation.setDeviceMetricsOverride", width=1500, height=1000, deviceScaleFactor=1, mobile=False)
