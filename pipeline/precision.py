@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _DEBUGGING: Any = torch.utils.deterministic  # has a property, which modules cannot
 _UNKNOWN = "does not have a deterministic implementation"  # what torch says of an operation
+# What CUDA and its libraries say that find no room beside torch's allocator: for their contexts, handles, workspaces.
+_NO_ROOM = ("CUDA error: out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
 
 
 def resolved(precision: Precision | None, device: torch.device | str) -> Precision:
@@ -48,6 +50,11 @@ def arithmetic(device: torch.device | str, precision: Precision | None) -> Itera
 def wide(logits: Tensor) -> Tensor:
     """Logits of less than 32 bits as float32, in which they are added and compared; others as they are."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had no room, for a tensor or for what CUDA itself needs."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_ROOM)
 
 
 def reproducible(function: Callable[P, T]) -> Callable[P, T]:

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from pipeline.cluster import only_result
 from pipeline.commands import COMMANDS, main
 from pipeline.commands.common import guarded
+from pipeline.errors import SoupError
 
 HEAVY = ("torch", "ray", "mlflow", "plotly", "matplotlib", "pandas", "scipy")
 
@@ -79,3 +82,24 @@ def test_a_disk_that_is_full_is_a_line_and_another_error_is_none(capsys):
     )
     with pytest.raises(FileNotFoundError):
         guarded(Path("/runs/digits/no such file").unlink)
+
+
+@pytest.mark.parametrize("in_a_task", [True, False])
+def test_a_gpu_that_is_out_of_memory_is_a_line_wherever_that_happens(session_ray, capsys, in_a_task):
+    # Beside the methods, which say more: what evaluates soups, makes theta0, measures checkpoints.
+    def evaluate_on_a_full_gpu():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nProcess 7 has the rest.")
+        yield
+
+    def job():
+        if in_a_task:
+            only_result(evaluate_on_a_full_gpu, {"num_cpus": 1}, (), SoupError, "a soup task")
+        next(evaluate_on_a_full_gpu())
+
+    assert guarded(job) == 2
+    assert capsys.readouterr().err == (
+        "error: a GPU is out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.); end what else runs on it and "
+        "give the same command again: what is done is kept\n"
+    )
+    with pytest.raises(RuntimeError, match="something else"):
+        guarded(lambda: (_ for _ in ()).throw(RuntimeError("something else")))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pipeline.evaluation import accuracy, predict, recalibration, split_figures
 from pipeline.models import make_theta0
-from pipeline.precision import arithmetic, reproducible, resolved
+from pipeline.precision import arithmetic, is_out_of_memory, reproducible, resolved
 from pipeline.soups import accuracy_scorer, greedy_ensemble
 from pipeline.testing import soup_inputs
 
@@ -195,3 +195,15 @@ def test_what_cannot_be_repeated_is_done_all_the_same_and_named(caplog, recwarn)
     assert calls == [False, True]
     assert caplog.messages == ["put_ is not deterministic on this device: the same seed will not repeat the result"]
     assert not recwarn.list
+
+
+def test_a_device_without_room_is_told_from_other_errors():
+    no_room = [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in https://docs.nvidia.com"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    ]
+    assert all(map(is_out_of_memory, no_room))
+    others = ["CUDA error: device-side assert triggered", "CUBLAS_STATUS_EXECUTION_FAILED", "mat1 and mat2 shapes"]
+    assert not any(is_out_of_memory(RuntimeError(said)) for said in others)

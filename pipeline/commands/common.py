@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from pipeline.config import SPACES, Config, Distribution, Known, Section, config_type, nested_section, ray_address
-from pipeline.errors import PipelineError, RegistryError, printable, shortened
+from pipeline.errors import LONGEST_QUOTE, PipelineError, RegistryError, first_line, printable, shortened
 from pipeline.files import absolute_path, sqlite_path, sqlite_uri
 from pipeline.studies import STUDIES
 
@@ -132,6 +132,15 @@ def guarded(job: Callable[[], None]) -> int:
             file=sys.stderr,
         )
         return 2
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        print(
+            f"error: a GPU is out of memory ({shortened(first_line(error), LONGEST_QUOTE)}); end what else runs on it "
+            "and give the same command again: what is done is kept",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
         if "pipeline.cluster" in sys.modules:
@@ -142,6 +151,14 @@ def guarded(job: Callable[[], None]) -> int:
                 os._exit(130)
         return 130
     return 0
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from pipeline.precision import is_out_of_memory  # imports torch, which `--help` does without
+
+    return is_out_of_memory(error)
 
 
 def describe_settings(section: type[Section] | None = None, prefix: str = "") -> Iterator[str]:

@@ -25,7 +25,8 @@ REQUIREMENTS: tuple[str, ...] = ("transformers",)
 
 _SEGMENT_BIT = 24  # of `pipeline.data.tokens`, which is not at hand where this file is shipped to
 _OWN_WEIGHTS = "DEFAULT"
-_POOLING_FILE = Path("1_Pooling", "config.json")  # of sentence-transformers
+_POOLING_FILE = "1_Pooling/config.json"  # of sentence-transformers
+_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}  # in that file
 _CLASSIFIER = "classifier"  # a pooling: whatever transformers' classifier has between the encoder and its last layer
 # Of config.json, what no output of a model in eval mode depends on.
 _WITHOUT_EFFECT = {
@@ -341,10 +342,34 @@ def _pretrained(name: str, config: Any, pooling: str) -> Any:
 
 
 def _pooling(name: str, config: Any) -> str:
-    """What the model was trained with, as far as its folder says; the first token where it does not."""
+    """What the model was trained with, as far as its folder or name says; the first token where it does not."""
+    from pipeline.errors import ModelError
+
     if _is_classifier(config):
         return _CLASSIFIER
-    file = Path(name) / _POOLING_FILE
-    if not file.is_file():
+    file = _pooling_file(name)
+    if file is None:
         return "cls"
-    return "mean" if json.loads(file.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens") else "cls"
+    try:
+        modes = json.loads(file.read_text(encoding="utf-8"))
+        chosen = [mode for mode, is_chosen in modes.items() if mode.startswith("pooling_mode_") and is_chosen is True]
+    except (OSError, ValueError, AttributeError):
+        chosen = []
+    if len(chosen) != 1 or chosen[0] not in _POOLINGS:
+        said = " and ".join(chosen) or "no pooling"
+        raise ModelError(f"model.pooling: {_POOLING_FILE} of {name} names {said}; set cls or mean")
+    return _POOLINGS[chosen[0]]
+
+
+def _pooling_file(name: str) -> Path | None:
+    """Of a folder, or of a name on the hub, where that is in reach; None where there is none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if Path(name).is_absolute():
+        file = Path(name, _POOLING_FILE)
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(name, _POOLING_FILE))
+    except EntryNotFoundError:
+        return None

@@ -22,7 +22,7 @@ from pipeline.errors import TrialRejected
 from pipeline.evaluation import split_figures
 from pipeline.finetune import TRAINERS
 from pipeline.metrics import ACCURACY
-from pipeline.precision import reproducible
+from pipeline.precision import is_out_of_memory, reproducible
 from pipeline.records import EpochRecord, Hyperparameters, IngredientRecord
 from pipeline.search.attempts import read_attempts, timed_attempt
 from pipeline.search.sampling import Trial
@@ -151,7 +151,9 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
             columns = _finetuned(context, trial, on_epoch)
         except TrialRejected as rejection:
             columns = {"status": "rejected", "reason": str(rejection)}
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             alone = context.reserved >= 1
             columns = {"status": "rejected", "reason": f"{device} is too small for it: out of memory"} if alone else {}
         log_epochs()

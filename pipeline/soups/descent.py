@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.precision import Precision, arithmetic
+from pipeline.precision import Precision, arithmetic, is_out_of_memory
 from pipeline.schedule import Schedule, learning_rate
 from pipeline.soups.fit_data import Batch
 from pipeline.soups.optimizers import AdamW, Optimizer, OptimizerName, Sgd
@@ -124,9 +124,9 @@ def soup_gradient(
     while True:
         try:
             return *_accumulated(forward, parameters, batch, descent), descent
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
             part = min(descent.micro_batch_size or len(batch[1]), len(batch[1]))
-            if part == 1:
+            if part == 1 or not is_out_of_memory(error):
                 raise
             descent = replace(descent, micro_batch_size=math.ceil(part / 2))
             log.info("out of memory with %d images at a time; going on with %d", part, descent.micro_batch_size)

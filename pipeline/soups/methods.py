@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import SoupError
+from pipeline.precision import is_out_of_memory
 from pipeline.soups.best_individual import build_best_individual, build_best_individual_renewed
 from pipeline.soups.ensemble import ensemble
 from pipeline.soups.greedy import GreedySettings, build_greedy
@@ -75,7 +76,9 @@ class Method:
         with measured(inputs.device) as cost, borrowed(inputs.model, inputs.device):
             try:
                 soup = self.build(inputs, self.defaults if settings is None else settings)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise SoupError(f"{self.name}: {inputs.device} is out of memory; {self._remedy()}") from error
             self._check(soup, len(inputs.ingredients))
             if inputs.recalibrate is not None and soup.state_dict is not None and not soup.own_statistics:

@@ -142,6 +142,8 @@ def test_some_empty_texts_are_counted(config, said):
         ({"text": TEXTS, "label": [0.5] * 6}, {}, "data.train: column 'label' of {train} is double; data.label_column must name a column of class numbers from 0, or names"),  # noqa: E501
         ({"text": [""] * 6, "label": LABELS}, {}, "data.train: all 6 texts of column 'text' are empty; name another column"),  # noqa: E501
         ({}, {"text_pair_column": "text_2"}, "data.train: {train} has no column 'text_2'; set data.text_pair_column, did you mean 'text'?"),  # noqa: E501
+        ({}, {"max_length": 2}, "data.max_length: 2 leaves no room beside the 2 tokens that data.tokenizer puts around texts; raise it"),  # noqa: E501
+        ({"text": TEXTS, "pair": TEXTS, "label": LABELS}, {"max_length": 3, "text_pair_column": "pair"}, "data.max_length: 3 leaves no room beside the 3 tokens"),  # noqa: E501
         ({}, {"tokenizer": "/no/such"}, "data.tokenizer: /no/such is no folder; "),
         ({"text": [None, *TEXTS[1:]], "label": LABELS}, {}, "source 'text_table': 1 of 6 texts cannot be used ({train}, row 0: no text); "),  # noqa: E501
     ],
@@ -150,6 +152,21 @@ def test_what_cannot_be_read_is_told_in_a_line(config, tmp_path, columns, settin
     with pytest.raises(DataError, match=f"^{re.escape(message.format(train=tmp_path / 'train.parquet'))}") as caught:
         load_splits(config(settings=settings, **columns), seed=0)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["text,text,label", "good,bad,1"], "{train} has 2 columns 'text'; name each column once"),
+        (["text,label"], "{train} has no rows; name a file with texts"),
+        (["text,label", "good,1,0"], "{train} cannot be read as a CSV file (CSV parse error: "),
+    ],
+)
+def test_a_csv_file_that_is_none_is_told_in_a_line(config, tmp_path, lines, message):
+    data = config("csv")
+    (tmp_path / "train.csv").write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(DataError, match=rf"^data\.train: {re.escape(message.format(train=tmp_path / 'train.csv'))}"):
+        load_splits(data, seed=0)
 
 
 def test_a_class_that_the_training_set_does_not_have(config, tmp_path):

@@ -122,6 +122,36 @@ def test_pooling_is_read_from_the_folder(folder):
     assert load_backbone(settings(path), pretrained=False).architecture["pooling"] == "mean"
 
 
+def test_pooling_is_read_of_a_name_too(folder, tmp_path, monkeypatch):
+    snapshot = tmp_path / "hub" / "models--team--encoder" / "snapshots" / ("0" * 40)
+    folder().rename(snapshot.parent.mkdir(parents=True) or snapshot)
+    (tmp_path / "hub" / "models--team--encoder" / "refs").mkdir()
+    (tmp_path / "hub" / "models--team--encoder" / "refs" / "main").write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert load_backbone(settings("team/encoder"), pretrained=True).architecture["pooling"] == "cls"
+    (snapshot / "1_Pooling").mkdir()
+    (snapshot / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    assert load_backbone(settings("team/encoder"), pretrained=True).architecture["pooling"] == "mean"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"pooling_mode_cls_token": false, "pooling_mode_max_tokens": true}', "pooling_mode_max_tokens"),
+        ('{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}', "pooling_mode_mean_tokens and pooling_"),
+        ("[]", "no pooling"),
+        ("{", "no pooling"),
+    ],
+)
+def test_a_pooling_that_is_none_of_ours_is_refused_unless_one_is_set(folder, content, said):
+    path = folder()
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling" / "config.json").write_text(content)
+    refused(settings(path), data_of(path), f"model.pooling: 1_Pooling/config.json of {path} names {said}")
+    check_model(settings(path, pooling="mean"), data_of(path))
+
+
 def refused(model, data, message):
     with pytest.raises(ModelError, match=f"^{re.escape(message)}") as caught:
         check_model(model, data)
@@ -134,6 +164,14 @@ def test_what_does_not_fit_is_refused_in_a_line(folder, tmp_path):
     size = SIZE + 1
     refused(settings(path), data_of(other), f"data.tokenizer: its {size} tokens do not fit the vocabulary of the model")
     refused(settings(path), data_of(path, max_length=13), "data.max_length: the model takes no texts of 13 tokens (")
+    theirs = folder("roberta")  # it does not count the places of its padding, which has the id 0
+    check_model(settings(theirs), data_of(path, max_length=11))
+    refused(settings(theirs), data_of(path, max_length=12), "data.max_length: the model takes no texts of 12 tokens (")
+    gaps = json.loads((other / "tokenizer.json").read_text())
+    gaps["model"]["vocab"]["more"] = 1000
+    del gaps["model"]["vocab"]["a"]
+    (other / "tokenizer.json").write_text(json.dumps(gaps))
+    refused(settings(path), data_of(other), "data.tokenizer: its 1001 tokens do not fit the vocabulary of the model (")
     refused(settings(path, pretrained="tag"), data_of(path), "model.pretrained: 'tag' is none of a model of ")
     refused(settings("/no/such"), data_of(path), "model.name: /no/such is no folder; ")
     refused(

@@ -39,7 +39,7 @@ class FolderRecorder:
             case "always":
                 raise ConnectionError("the registry is away for good\n" + "y" * 9000)
             case "no room once" if len(calls.read_text()) == 1:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                raise RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'")  # of a context
             case "no room":
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             case "killed once" if len(calls.read_text()) == 1:

@@ -73,7 +73,18 @@ def _inputs(data: DataConfig) -> dict[str, Any]:
 
 
 def _encoder(data: DataConfig) -> Encoder:
+    _check_room(data)
     return tokens.TextEncoder(_tokenizer(data), _length(data))
+
+
+def _check_room(data: DataConfig) -> None:
+    """Raises DataError where what the tokenizer puts around texts leaves no room for them."""
+    marks = Tokenizer.from_str(_tokenizer(data)).num_special_tokens_to_add(data.text_pair_column is not None)
+    if _length(data) <= marks:
+        raise DataError(
+            f"data.max_length: {_length(data)} leaves no room beside the {marks} tokens that data.tokenizer puts "
+            "around texts; raise it"
+        )
 
 
 def _key(data: DataConfig) -> list[Any]:
@@ -89,19 +100,21 @@ def _batch(texts: Tensor, targets: Tensor, hyper: Hyperparameters, draws: tuple[
 
 
 def _probes(data: DataConfig) -> list[tuple[npt.NDArray[np.int32], str]]:
-    """A text of the last token of the vocabulary alone, and one as long as they may be."""
-    size = Tokenizer.from_str(_tokenizer(data)).get_vocab_size()
-    last, longest = np.zeros(_length(data), dtype=np.int32), np.ones(_length(data), dtype=np.int32)
-    last[0] = size  # an id and 1
+    """A text of the last token of the vocabulary alone, and some as long as they may be."""
+    _check_room(data)
+    size = 1 + max(Tokenizer.from_str(_tokenizer(data)).get_vocab().values())
     return [
         (
-            last[:1],
+            np.array([size], dtype=np.int32),  # an id and 1
             f"data.tokenizer: its {size} tokens do not fit the vocabulary of the model ({{reason}}); take the "
             "tokenizer that the model was made with",
         ),
-        (
-            longest,
-            f"data.max_length: the model takes no texts of {_length(data)} tokens ({{reason}}); lower it",
+        *(
+            (
+                np.full(_length(data), token, dtype=np.int32),
+                f"data.max_length: the model takes no texts of {_length(data)} tokens ({{reason}}); lower it",
+            )
+            for token in (1, 2)  # one of them may be padding, whose places some models do not count
         ),
     ]
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import DataConfig, nearest
+from pipeline.config import DataConfig
 from pipeline.data.sources.base import CHUNK_SIZE, Chunk, RawExample, RawExamples, Source, located
 from pipeline.data.sources.tables import (
     LabelColumn,
+    check_column,
     check_same_classes,
     class_names,
     holds_classes,
@@ -121,17 +122,7 @@ def _check_columns(files: Sequence[Path], columns: _Columns, setting: str) -> No
             (columns.image, "image_column", _holds_images, "encoded images (bytes of JPEG, PNG, ... files)"),
             (columns.label, "label_column", holds_classes, "class numbers from 0, or names"),
         ):
-            candidates = [field.name for field in schema if fits(field.type)]
-            if column not in schema.names:
-                raise DataError(
-                    f"data.{setting}: {path} has no column '{column}'; set data.{key}, "
-                    f"{nearest(column, candidates or schema.names)}"
-                )
-            if column not in candidates:
-                raise DataError(
-                    f"data.{setting}: column '{column}' of {path} is {schema.field(column).type}; data.{key} must name "
-                    f"a column of {needed}"
-                )
+            check_column(path, schema, setting, key, column, fits, needed)
 
 
 def _holds_images(kind: pa.DataType) -> bool:

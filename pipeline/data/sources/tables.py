@@ -94,6 +94,23 @@ def numbered(
     return (None if values.null_count else found.astype(np.int64)), numbers
 
 
+def check_column(
+    path: Path, schema: pa.Schema, setting: str, key: str, column: str, fits: Callable[[pa.DataType], bool], needed: str
+) -> None:
+    """Raises DataError unless a table has one column of this name, of a type that ``fits``; ``data.KEY`` names it."""
+    candidates = [field.name for field in schema if fits(field.type)]
+    if column not in schema.names:
+        hint = nearest(column, candidates or schema.names)
+        raise DataError(f"data.{setting}: {path} has no column '{column}'; set data.{key}, {hint}")
+    if (count := schema.names.count(column)) > 1:
+        raise DataError(f"data.{setting}: {path} has {count} columns '{column}'; name each column once")
+    if column not in candidates:
+        raise DataError(
+            f"data.{setting}: column '{column}' of {path} is {schema.field(column).type}; data.{key} must name a "
+            f"column of {needed}"
+        )
+
+
 def holds_classes(kind: pa.DataType) -> bool:
     """Whether a column of this type may hold labels."""
     return bool(pa.types.is_integer(kind)) or holds_names(kind)

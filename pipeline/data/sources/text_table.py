@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from pipeline.config import DataConfig, nearest
+from pipeline.config import DataConfig
 from pipeline.data.sources.base import CHUNK_SIZE, Chunk, RawExample, RawExamples, Source, located
 from pipeline.data.sources.tables import (
     LabelColumn,
+    check_column,
     check_same_classes,
     class_names,
     holds_classes,
@@ -109,19 +110,13 @@ def _read(data: DataConfig, path: Path, setting: str) -> pa.Table:
         else:
             table = _read_csv(path, list(_text_columns(data).values()))
             schema = table.schema
+            if not len(table):  # of columns without a type
+                raise DataError(f"data.{setting}: {path} has no rows; name a file with texts")
     for key, column in wanted.items():
         fits, needed = (
             (holds_classes, "class numbers from 0, or names") if key == "label_column" else (holds_names, "texts")
         )
-        candidates = [field.name for field in schema if fits(field.type)]
-        if column not in schema.names:
-            hint = nearest(column, candidates or schema.names)
-            raise DataError(f"data.{setting}: {path} has no column '{column}'; set data.{key}, {hint}")
-        if column not in candidates:
-            raise DataError(
-                f"data.{setting}: column '{column}' of {path} is {schema.field(column).type}; data.{key} must name a "
-                f"column of {needed}"
-            )
+        check_column(path, schema, setting, key, column, fits, needed)
     if form != "Parquet":
         return table.select(list(dict.fromkeys(wanted.values())))
     with reading(path, setting, form), pq.ParquetFile(path) as file:
