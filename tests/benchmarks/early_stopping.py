@@ -3,9 +3,11 @@
     python tests/benchmarks/early_stopping.py                                             # the digits, several seeds
     python tests/benchmarks/early_stopping.py --config cifar10-small-vit --seeds 0        # CIFAR-10, hours
 
-Every sweep has the same trials, one at a time with both cores, so that ASHA decides the same in every call. What is
-done is not done again. Writes `results/early_stopping-CONFIG.json`: by variant and seed the core hours of the sweep,
-how its trials ended, and what greedy and MEHL-Soup+ came to; and prints a table of means.
+Every sweep has the same trials, one at a time with both cores, so that ASHA decides the same in every call. What it
+decides does not depend on what becomes of a stopped trial, so one sweep with ASHA serves both: with `soup.leave_out`
+its soups are made again without them. Trained images say what a sweep cost whatever ran beside it, core hours where
+nothing did. Trials that are done are not trained again. Writes `results/early_stopping-CONFIG.json`: by variant and
+seed what the sweep cost, how its trials ended, what greedy and MEHL-Soup+ came to; prints a table of means.
 """
 
 import argparse
@@ -16,11 +18,8 @@ from typing import Any
 from evidence import DATA, LABELS, read_sweep, run
 from recording import record
 
-VARIANTS = {
-    "random": [],
-    "asha": ["search.scheduler=asha"],
-    "asha, kept": ["search.scheduler=asha", "search.keep_stopped=true"],
-}
+ASHA = ("search.scheduler=asha", "search.keep_stopped=true")
+RANDOM, WITHOUT, KEPT = VARIANTS = ("random", "asha", "asha, kept")
 METHODS = ("best-individual", "greedy", "mehl-plus")
 ALIKE = ("--stages=search,soup", "search.cpus_per_trial=2", f"soup.methods=[{', '.join(METHODS)}]")
 CIFAR10 = (
@@ -39,15 +38,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of CIFAR-10's files and the weights")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: %(default)s)")
     options = parser.parse_args()
-    files = [setting.format(data=options.data.absolute()) for setting in CONFIGS[options.config]]
     sweeps = []
     for seed in options.seeds:
-        for variant, settings in VARIANTS.items():
-            folder = options.runs / f"early-{options.config}-{variant.replace(', ', '-')}-{seed}"
-            run(options.config, folder, f"name={folder.name}", f"seed={seed}", *ALIKE, *files, *settings)
-            sweeps.append({"variant": variant, "seed": seed, **outcome(folder)})
+        found = {RANDOM: swept(options, seed, RANDOM), KEPT: swept(options, seed, "asha", *ASHA)}
+        stopped = found[KEPT]["stopped"]
+        found[WITHOUT] = {**swept(options, seed, "asha", *ASHA, f"soup.leave_out={stopped}"), "stopped": stopped}
+        sweeps += [{"variant": variant, "seed": seed, **found[variant]} for variant in VARIANTS]
     record(f"early_stopping-{options.config}", config=options.config, sweeps=sweeps)
     print(table(sweeps))
+
+
+def swept(options: argparse.Namespace, seed: int, name: str, *settings: str) -> dict[str, Any]:
+    """The `outcome` of a sweep with these settings."""
+    folder = options.runs / f"early-{options.config}-{name}-{seed}"
+    files = [setting.format(data=options.data.absolute()) for setting in CONFIGS[options.config]]
+    run(options.config, folder, f"name={folder.name}", f"seed={seed}", *ALIKE, *files, *settings)
+    return outcome(folder)
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -55,7 +61,8 @@ def outcome(folder: Path) -> dict[str, Any]:
     sweep = read_sweep(folder)
     return {
         "hours": sum(row.gpu_hours for row in sweep.ingredients),
-        "stopped": sum(row.status == "stopped" for row in sweep.ingredients),
+        "images": sum(row.images_seen for row in sweep.ingredients),
+        "stopped": [row.trial_index for row in sweep.ingredients if row.status == "stopped"],
         "ingredients": sum(row.is_ingredient for row in sweep.ingredients),
         "soups": {
             name: {split: 100 * float(getattr(row, f"{split}_score")) for split in ("select", "test")}
@@ -67,11 +74,15 @@ def outcome(folder: Path) -> dict[str, Any]:
 def table(sweeps: list[dict[str, Any]]) -> str:
     """A row a variant: means over the seeds."""
     heads = [f"{LABELS[method]}: select %, test %" for method in METHODS]
-    lines = [f"| | core hours | stopped | ingredients | {' | '.join(heads)} |", f"|{'---|' * (4 + len(METHODS))}"]
+    measures = "core hours | thousand images | stopped | ingredients"
+    lines = [f"| | {measures} | {' | '.join(heads)} |", f"|{'---|' * (5 + len(METHODS))}"]
     for variant in VARIANTS:
         rows = [sweep for sweep in sweeps if sweep["variant"] == variant]
-        cells = [f"{mean(row['hours'] for row in rows):.3g}"]
-        cells += [f"{mean(row[name] for row in rows):.1f}" for name in ("stopped", "ingredients")]
+        cells = [f"{mean(row['hours'] for row in rows):.3g}", f"{mean(row['images'] for row in rows) / 1000:.0f}"]
+        cells += [
+            f"{mean(values):.1f}"
+            for values in ([len(row["stopped"]) for row in rows], [row["ingredients"] for row in rows])
+        ]
         for method in METHODS:
             values = [mean(row["soups"][method][split] for row in rows) for split in ("select", "test")]
             cells.append(", ".join(f"{value:.2f}" for value in values))
