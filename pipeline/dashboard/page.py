@@ -379,7 +379,7 @@ def _table(table: Table) -> Any:
         )
         for number, row in enumerate(table.rows)
     ]
-    parts = [html.Caption(table.caption), html.Thead(html.Tr(heads)), html.Tbody(rows)]
+    parts = [html.Caption(html.Span(table.caption)), html.Thead(html.Tr(heads)), html.Tbody(rows)]
     return html.Div(html.Table(parts), className="scroll", tabIndex=0, role="region", **{"aria-label": table.caption})
 
 

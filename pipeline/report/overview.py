@@ -18,7 +18,7 @@ from pipeline.records import (
     cost_unit,
     costs,
 )
-from pipeline.report.comparisons import SIGNIFICANT, against, gain_and_interval
+from pipeline.report.comparisons import SIGNIFICANT, against, gain_and_interval, p_values
 from pipeline.report.cost_accuracy import against_cost, reading, times, worth
 from pipeline.report.cost_lines import cost_lines
 from pipeline.report.formats import between, cost, count, duration, gains, percent, percents, spent
@@ -164,12 +164,13 @@ def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, tested: Co
     text = f"The best individual trial has {reached} % on it."
     if tested is None:
         return text
-    p, _ = apart([tested.p_adjusted, SIGNIFICANT])
+    (p,) = p_values(tested.p_adjusted)
     _, interval = gain_and_interval(tested)
     if run.metric == ACCURACY:
         differing = count(tested.wins + tested.losses, f"test {run.example}", f"test {run.examples}")
         text += f" Of {differing} that only one of the two gets right the champion has {tested.wins}."
-    return f"{text} The 95 % interval of the gain is {interval} points (corrected p = {p}, see Comparisons)."
+    corrected = p if p.startswith("<") else f"= {p}"
+    return f"{text} The 95 % interval of the gain is {interval} points (corrected p {corrected}, see Comparisons)."
 
 
 def _renewed(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, soups: Sequence[SoupRecord]) -> str:

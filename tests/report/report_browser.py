@@ -74,8 +74,10 @@ class Page:
     def violations(self) -> list[str]:
         """What axe-core finds on the open page: rule, part of the page, why."""
         # A shade that says "there is more" is a picture to axe, which then judges no contrast.
-        plain = "document.head.append(Object.assign(document.createElement('style'), " \
+        plain = (
+            "document.head.append(Object.assign(document.createElement('style'), "
             "{textContent: '.scroll { background: var(--ground) !important; }'}))"
+        )
         self.value(plain)
         self.value(AXE.read_text(encoding="utf-8"))
         run = "axe.run({resultTypes: ['violations']}).then(found => JSON.stringify(found.violations))"

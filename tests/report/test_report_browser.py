@@ -26,6 +26,21 @@ def test_the_report_in_chromium(tmp_path):
         assert page.complaints() == []
 
 
+def test_on_paper_no_chart_lies_over_what_follows(tmp_path):
+    report, *_ = write_report(tmp_path, the_page_in_full())
+    below = (
+        "[...document.querySelectorAll('figure')].filter(figure => "
+        "figure.querySelector('.main-svg').getBoundingClientRect().bottom > "
+        "figure.querySelector('figcaption').getBoundingClientRect().top + 1).map(figure => figure.innerText)"
+    )
+    with chromium(tmp_path / "profile") as page:
+        page.open(report, 1400)
+        page.value("dispatchEvent(new Event('beforeprint'))")
+        page.call("Emulation.setEmulatedMedia", media="print")
+        assert page.value("document.querySelectorAll('figure').length") > 8
+        assert page.value(below) == []
+
+
 def test_on_a_phone_a_wide_table_says_that_there_is_more_and_legends_are_whole(tmp_path):
     """At its right edge a table's box is shaded until it has been scrolled to the end."""
     ordered = [*the_costs(a_sweep()), *the_costs(a_sweep(), order_seed=1)]

@@ -66,6 +66,7 @@ def test_what_is_taken_for_what_is_mapped_in_the_same_colours():
     assert champion.values == [[None, 1, 0], [0, None, 0], [5, 0, None]]
     assert best.values == [[None, 5, 0], [0, None, 3], [0, 4, None]]
     assert champion.span() == best.span() == (0, 5)
+    assert champion.drawn() == [[None, 1, None], [None, None, None], [5, None, None]], "none is blank"
     for plot in (champion, best):
         draw(plot)
 
@@ -130,7 +131,9 @@ def test_a_line_of_losses_has_its_blocks_marked():
 
 
 def test_lines_whose_blocks_begin_together_are_numbered_once():
-    results = replace(the_results(), losses={"hl": the_losses(1, 8), "mehl": the_losses(2, 4), "mehl-plus": the_losses(2, 4)})
+    results = replace(
+        the_results(), losses={"hl": the_losses(1, 8), "mehl": the_losses(2, 4), "mehl-plus": the_losses(2, 4)}
+    )
     numbers = [[number for number in series.numbers if number] for series in plots_of(results)["loss"].series]
     assert numbers == [["1"], ["2"], []]
 

@@ -24,6 +24,7 @@ from pipeline.records import CoefficientRecord, Record, RunResults
 from pipeline.records.folder import RunFolder, read_results, write_run
 from pipeline.records.tables import write_table
 from pipeline.report import SECTIONS, Section, comparison_page, methods_table, page, write_report
+from pipeline.report.comparisons import p_values
 from pipeline.report.markup import chart, paragraph
 from pipeline.report.plot import LinePlot, Series
 
@@ -197,6 +198,14 @@ def test_the_champion_is_compared_with_every_other_method():
     assert "Greedy soup +1.61 -0.20 to +3.42 14 6 0.115 0.62" in text
     assert "Ensemble -1.61 -3.42 to +0.20 6 14 0.115 0.62" in text
     assert "--stages study,report" in text_of(a_page(comparisons=[]))
+
+
+def test_a_p_value_has_the_digits_that_say_something():
+    tiny = [row.model_copy(update={"p_value": 1.2e-7, "p_adjusted": 4.6e-6}) for row in the_comparisons()]
+    text = text_of(a_page(comparisons=tiny).replace("&lt;", "<"))
+    assert "(corrected p < 0.001, see Comparisons)" in text
+    assert "Greedy soup +1.61 -0.20 to +3.42 14 6 < 0.001 < 0.001" in text
+    assert p_values(0.0496, 0.04999, 0.0012345) == ["0.0496", "0.04999", "0.00123"]
 
 
 def test_the_page_begins_with_the_figures_and_the_cost_chart_and_says_everything_once():
