@@ -140,8 +140,9 @@ def _empty(x_title: str, y_title: str) -> go.Figure:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"color": GREY, "family": "system-ui, sans-serif", "size": 13},
-            "xaxis": {**axis, "title": {"text": x_title}},
-            "yaxis": {**axis, "title": {"text": y_title}},
+            # With a distance from the names of ticks titles keep clear of long ones.
+            "xaxis": {**axis, "title": {"text": x_title, "standoff": 8}},
+            "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}},
             "legend": {
                 "orientation": "h",
                 "x": 0,

@@ -74,6 +74,7 @@ details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); margin-bottom: .5rem; }
 footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
 .chart .main-svg text:not(.hovertext text, .heatmap-label text) { fill: var(--ink) !important; }
+.chart .textpoint text { paint-order: stroke; stroke: var(--ground) !important; stroke-width: 4px !important; }
 .chart .hoverlayer text { fill: #ffffff !important; }
 @media (max-width: 40rem) {
   h1 { font-size: 1.5rem; }
@@ -98,8 +99,8 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
   figure, tr, .tiles > div, .scroll { break-inside: avoid; }
   #sweep { page: sweep; }
   #sweep .scroll { break-inside: auto; }
-  h2, h3, caption, p:has(+ figure) { break-after: avoid; }
-  p:has(+ figure) { break-inside: avoid; }
+  h2, h3, caption, p:has(+ figure, + .scroll) { break-after: avoid; }
+  p { break-inside: avoid; }
   .scroll { overflow: visible; max-height: none; border: 0; background: none; }
   table { font-size: 8pt; }
   thead th, tbody th { position: static; }
