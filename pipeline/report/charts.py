@@ -73,6 +73,7 @@ def _draw_lines(plot: LinePlot) -> go.Figure:
 
 def _draw_map(plot: HeatMap) -> go.Figure:
     figure = _empty(plot.x_title, plot.y_title)
+    figure.update_layout(margin={"b": 50})  # beside a legend of colours plotly.js makes too little room for the title
     low, high = plot.span()
     figure.add_heatmap(
         z=plot.drawn(),
@@ -140,8 +141,8 @@ def _empty(x_title: str, y_title: str) -> go.Figure:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"color": GREY, "family": "system-ui, sans-serif", "size": 13},
-            # With a distance from the names of ticks titles keep clear of long ones.
-            "xaxis": {**axis, "title": {"text": x_title, "standoff": 8}},
+            "xaxis": {**axis, "title": {"text": x_title}},
+            # With a distance from the names of ticks the title keeps clear of long ones.
             "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}},
             "legend": {
                 "orientation": "h",
