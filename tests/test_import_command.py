@@ -132,7 +132,7 @@ def test_soups_and_costs_are_made_of_them(finished):
     costs = read_table(finished / "run" / "cost_accuracy.parquet", CostRecord)
     assert [(row.num_ingredients, row.gpu_hours) for row in costs] == [(2, 4.0), (4, 4.5)]
     page = (finished / "run" / "report.html").read_text()
-    assert "The sweep of 4 trials (4 finished) cost 4.5&nbsp;GPU hours." in page
+    assert "The sweep of 4 trials (all finished) cost 4.5&nbsp;GPU hours." in page
     record = RunRecord.model_validate_json((finished / "run" / "run.json").read_text())
     assert record.theta0_gpu_hours is None
     assert record.precision == "bfloat16"

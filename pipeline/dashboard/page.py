@@ -40,6 +40,7 @@ _INDEX = Template("""<!DOCTYPE html>
 <link rel="icon" href="data:,">
 {%css%}
 <style>$stylesheet</style>
+<script>$plain_inputs</script>
 </head>
 <body>
 {%app_entry%}
@@ -47,6 +48,15 @@ _INDEX = Template("""<!DOCTYPE html>
 </body>
 </html>
 """)
+
+# In the browser: Dash gives the labels of its checkboxes and radio buttons roles of a list box, which hide from screen
+# readers that there is something to check. Without the roles they are what they are.
+_PLAIN_INPUTS = """
+new MutationObserver(() => document.querySelectorAll(".dash-options-list, .dash-options-list-option").forEach(part => {
+  part.removeAttribute("role");
+  part.removeAttribute("aria-selected");
+})).observe(document, { subtree: true, childList: true, attributeFilter: ["role", "aria-selected"] });
+"""
 
 # "Works without network" is a promise that the browser keeps; plotly compiles what draws parallel coordinates.
 _POLICY = (
@@ -75,7 +85,7 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
         "soup-dashboard",
         title="Soup dashboard",
         update_title="",
-        index_string=_INDEX.substitute(stylesheet=STYLESHEET),
+        index_string=_INDEX.substitute(stylesheet=STYLESHEET, plain_inputs=_PLAIN_INPUTS),
         assets_folder="",
         include_assets_files=False,
         add_log_handler=False,
@@ -379,7 +389,7 @@ def _table(table: Table) -> Any:
         )
         for number, row in enumerate(table.rows)
     ]
-    parts = [html.Caption(table.caption), html.Thead(html.Tr(heads)), html.Tbody(rows)]
+    parts = [html.Caption(html.Span(table.caption)), html.Thead(html.Tr(heads)), html.Tbody(rows)]
     return html.Div(html.Table(parts), className="scroll", tabIndex=0, role="region", **{"aria-label": table.caption})
 
 

@@ -12,7 +12,7 @@ from itertools import groupby
 from pipeline.records import RunResults, VariantRecord
 from pipeline.report.formats import count, percent
 from pipeline.report.intervals import exact_size
-from pipeline.report.markup import chart, folded, paragraph
+from pipeline.report.markup import Column, chart, folded, paragraph
 from pipeline.report.measured import accuracy_series, test_title, variants_table
 from pipeline.report.plot import LinePlot, Plot, Series
 from pipeline.report.section import Section
@@ -88,7 +88,8 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             )
     named = [row.model_copy(update={"value": f"{row.setting} {row.value}"}) for row in rows]
     caption = "Soups with one setting changed"
-    parts.append(folded("The same as a table", variants_table(results, named, "Setting", caption, "ablation.parquet")))
+    rows_of = variants_table(results, named, Column("Setting", numeric=False), caption, "ablation.parquet")
+    parts.append(folded("The same as a table", rows_of))
     return "".join(parts)
 
 

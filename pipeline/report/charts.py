@@ -10,9 +10,10 @@ import json
 import plotly.graph_objects as go
 
 from pipeline.report.plot import HeatMap, LinePlot, Plot, Series
-from pipeline.report.styles import DIVERGING, GREY, SEQUENTIAL
+from pipeline.report.styles import GREY
 
 _CONFIG = {"responsive": True, "displayModeBar": False}
+_ON_COUNTS = "#1C2128"  # digits on the colours of counts
 _SIDES = {"above": "top center", "below": "bottom center", None: "top center"}
 
 
@@ -72,14 +73,18 @@ def _draw_lines(plot: LinePlot) -> go.Figure:
 
 def _draw_map(plot: HeatMap) -> go.Figure:
     figure = _empty(plot.x_title, plot.y_title)
+    figure.update_layout(margin={"b": 50})  # beside a legend of colours plotly.js makes too little room for the title
     low, high = plot.span()
     figure.add_heatmap(
-        z=[list(row) for row in plot.values],
+        z=plot.drawn(),
         x=list(range(len(plot.columns))),
         y=list(range(len(plot.rows))),
         zmin=low,
         zmax=high,
-        colorscale=DIVERGING if plot.centre is not None else SEQUENTIAL,
+        colorscale=plot.scale(),
+        showscale=not plot.counts,
+        texttemplate="%{z}" if plot.counts else None,
+        textfont={"color": _ON_COUNTS, "size": 12},
         colorbar={
             "title": {"text": plot.value_title, "side": "top"},
             # Above the map: beside it, it would leave no room for the map on a phone.
@@ -90,10 +95,11 @@ def _draw_map(plot: HeatMap) -> go.Figure:
         "<br>%{z:.4~f}<extra></extra>",
     )
     columns, rows = plot.ticks(plot.columns), plot.ticks(plot.rows)
-    figure.update_xaxes(
-        showgrid=False, tickangle=0, tickfont={"size": 9}, tickvals=list(columns), ticktext=list(columns.values())
-    )
-    figure.update_yaxes(showgrid=False, tickvals=list(rows), ticktext=list(rows.values()), autorange="reversed")
+    guides = plot.counts  # through cells, most of which are blank
+    figure.update_xaxes(showgrid=guides, tickangle=0, tickfont={"size": 9})
+    figure.update_xaxes(tickvals=list(columns), ticktext=list(columns.values()), range=[-0.5, len(plot.columns) - 0.5])
+    figure.update_yaxes(showgrid=guides, tickvals=list(rows), ticktext=list(rows.values()))
+    figure.update_yaxes(range=[len(plot.rows) - 0.5, -0.5])
     return figure
 
 
@@ -136,7 +142,8 @@ def _empty(x_title: str, y_title: str) -> go.Figure:
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"color": GREY, "family": "system-ui, sans-serif", "size": 13},
             "xaxis": {**axis, "title": {"text": x_title}},
-            "yaxis": {**axis, "title": {"text": y_title}},
+            # With a distance from the names of ticks the title keeps clear of long ones.
+            "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}},
             "legend": {
                 "orientation": "h",
                 "x": 0,

@@ -104,6 +104,7 @@ def _maps(results: RunResults, methods: Sequence[ByClass]) -> list[HeatMap]:
             [[None if one == other else method.mistaken.get((one, other), 0) for other in classes] for one in classes],
             source=_SOURCE,
             ends=(0, most),
+            counts=True,
         )
         for number, method in enumerate(methods)
     ]

@@ -48,8 +48,9 @@ def _distribution(results: RunResults) -> LinePlot:
         series.append(
             Series(
                 *look,
-                x=[low + width * (index + 0.5) for index in range(_BINS)],
-                y=[100 * number / len(coefficients) for number in counts],
+                # An empty bin on either side: no bar is cut off.
+                x=[low + width * (index + 0.5) for index in range(-1, _BINS + 1)],
+                y=[100 * number / len(coefficients) for number in (0, *counts, 0)],
                 line="step",
                 points=False,
             )

@@ -14,6 +14,7 @@ from pipeline.report.section import Section
 from pipeline.report.styles import style
 
 SIGNIFICANT = 0.05  # p below this is beyond noise
+_SMALLEST = 0.001  # how far p is below this says nothing more
 
 
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
@@ -30,7 +31,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             *gain_and_interval(pair),
             str(pair.wins),
             str(pair.losses),
-            *apart([pair.p_value, pair.p_adjusted, SIGNIFICANT])[:2],
+            *p_values(pair.p_value, pair.p_adjusted),
         )
         for method, pair in pairs
     ]
@@ -42,6 +43,12 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         f"all {len(comparisons)} pairs of methods (Benjamini and Yekutieli); comparisons.parquet holds them all."
     )
     return introduction + table("The champion against each method", columns, rows, source="comparisons.parquet")
+
+
+def p_values(*values: float) -> list[str]:
+    """With digits enough to tell them from `SIGNIFICANT` and from each other: ``0.115``, ``0.0312``, ``< 0.001``."""
+    texts = apart([*values, SIGNIFICANT])[:-1]
+    return [f"< {_SMALLEST}" if value < _SMALLEST else text for value, text in zip(values, texts, strict=True)]
 
 
 def gain_and_interval(pair: ComparisonRecord) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pipeline.records import RunResults, VariantRecord
 from pipeline.report.intervals import exact_size
-from pipeline.report.markup import chart, paragraph
+from pipeline.report.markup import Column, chart, paragraph
 from pipeline.report.measured import accuracy_series, by_method, test_title, variants_table
 from pipeline.report.plot import LinePlot, Plot
 from pipeline.report.section import Section
@@ -38,7 +38,9 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             "method owes to a few good trials."
         ),
         chart(plots[_NAME]),
-        variants_table(results, variants, "Eliminated", "Soups without the best ingredients", "elimination.parquet"),
+        variants_table(
+            results, variants, Column("Eliminated"), "Soups without the best ingredients", "elimination.parquet"
+        ),
     ]
     return "".join(content)
 

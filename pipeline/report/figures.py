@@ -12,7 +12,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pipeline.digits import significant
 from pipeline.report.plot import HeatMap, LinePlot, Plot, Series
-from pipeline.report.styles import DIVERGING, SEQUENTIAL
 
 
 def draw(plot: Plot) -> Figure:
@@ -67,13 +66,18 @@ def _draw_lines(plot: LinePlot) -> Figure:
 
 def _draw_map(plot: HeatMap) -> Figure:
     figure, axes = _empty(plot.x_title, plot.y_title)
-    axes.grid(visible=False)
+    axes.grid(visible=plot.counts)
     low, high = plot.span()
-    stops = DIVERGING if plot.centre is not None else SEQUENTIAL
-    colours = LinearSegmentedColormap.from_list("soup", [colour for _, colour in stops])
-    values = [[float("nan") if value is None else value for value in row] for row in plot.values]
+    colours = LinearSegmentedColormap.from_list("soup", [colour for _, colour in plot.scale()])
+    values = [[float("nan") if value is None else value for value in row] for row in plot.drawn()]
     image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
-    figure.colorbar(image, label=plot.value_title)
+    if plot.counts:
+        for y, row in enumerate(plot.drawn()):
+            for x, value in enumerate(row):
+                if value is not None:
+                    axes.text(x, y, f"{value}", ha="center", va="center", fontsize=8)
+    else:
+        figure.colorbar(image, label=plot.value_title)
     for axis, names in ((axes.xaxis, plot.columns), (axes.yaxis, plot.rows)):
         ticks = plot.ticks(names)
         axis.set_ticks(list(ticks), list(ticks.values()), fontsize=7)

@@ -50,7 +50,7 @@ def table(
         body.append(f'<tr{mark}><th scope="row"{first}</th>{cells}</tr>')
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}{_origin(source)}</caption><thead><tr>{heads}</tr></thead>"
+        f"<caption><span>{escape(caption)}{_origin(source)}</span></caption><thead><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 

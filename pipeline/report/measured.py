@@ -68,14 +68,14 @@ def by_method(rows: Sequence[VariantRecord]) -> dict[str, list[VariantRecord]]:
 
 
 def variants_table(
-    results: RunResults, rows: Sequence[VariantRecord], heading: str, caption: str, source: str, default: str = "run"
+    results: RunResults, rows: Sequence[VariantRecord], heading: Column, caption: str, source: str, default: str = "run"
 ) -> str:
-    """A table of soups of which one thing varies; ``default`` names the run's own value."""
+    """A table of soups of which one thing varies, under ``heading``; ``default`` names the run's own value."""
     images = exact_size(results.run)
     shifts = [f"{name} %" for name in rows[0].shift_scores]
     memory = ["Peak memory"] if tells_memory(rows) else []
-    headings = (heading, *ACCURACIES, *shifts, "Selected", *b_heading(rows), "Construction", *memory)
-    columns = [Column("Method", False), *map(Column, headings)]
+    headings = (*ACCURACIES, *shifts, "Selected", *b_heading(rows), "Construction", *memory)
+    columns = [Column("Method", False), heading, *map(Column, headings)]
     cells = [
         (
             style(row.method, results.run.labels).label,

@@ -18,7 +18,7 @@ from pipeline.records import (
     cost_unit,
     costs,
 )
-from pipeline.report.comparisons import SIGNIFICANT, against, gain_and_interval
+from pipeline.report.comparisons import SIGNIFICANT, against, gain_and_interval, p_values
 from pipeline.report.cost_accuracy import against_cost, reading, times, worth
 from pipeline.report.cost_lines import cost_lines
 from pipeline.report.formats import between, cost, count, duration, gains, percent, percents, spent
@@ -45,7 +45,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     content = [
         facts(_tiles(run, champion, baseline, tested, ingredients), "tiles"),
         curve,
-        paragraph(_verdict(run, champion), "lead"),
+        paragraph(_verdict(results, champion), "lead"),
         paragraph(_below(run, champion)) if below_start(run, champion) else "",
         paragraph(_gain(run, champion, baseline, tested) + _renewed(run, champion, baseline, soups))
         if baseline
@@ -105,12 +105,11 @@ def _equal_accuracy(run: RunRecord, ratio: CostRatioRecord, unit: str) -> str:
     if ratio.baseline_best_accuracy > ratio.accuracy:
         text += f" {method} did not reach the {baseline_best} % of {baseline}."
     orders = f"Over {ratio.orders} orders of the trials {baseline}" if ratio.orders > 1 else baseline
-    doubt = ", so it may be chance" if ratio.low <= 1 <= ratio.high else ""
     estimate, interval = times(ratio)
-    return (
-        f"{text} {orders} costs {estimate} times as much as {method} for the same {run.metric_label} "
-        f"(95 % interval {interval}{doubt})."
-    )
+    doubt = ", so it may be chance" if estimate != "1" and ratio.low <= 1 <= ratio.high else ""
+    much = "as much" if estimate == "1" else f"{estimate} times as much"
+    interval = f"95 % interval{' of the ratio' if estimate == '1' else ''} {interval}"
+    return f"{text} {orders} costs {much} as {method} for the same {run.metric_label} ({interval}{doubt})."
 
 
 def _tiles(
@@ -141,8 +140,9 @@ def _gain_of(soup: SoupRecord, other: SoupRecord) -> str:
     return gains(soup.test_score - other.test_score)[0]
 
 
-def _verdict(run: RunRecord, champion: SoupRecord) -> str:
+def _verdict(results: RunResults, champion: SoupRecord) -> str:
     """Who won, on which split, and how sure what the test split says of it is."""
+    run = results.run
     images = split_size(run, "test")
     select = split_size(run, "select")
     name = style(champion.method, run.labels).label
@@ -154,7 +154,7 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
         size = f", {count(select, run.example, run.examples)} set aside for this choice" if select else ""
         chosen = (
             f"{name} is the champion: of the single models it has the best {run.metric_label} on the select split "
-            f"({percent(champion.select_score)} %{size})."
+            f"({percent(champion.select_score)} %{size}).{_tied(results, champion)}"
         )
     if images is None:
         return f"{chosen} No choice has seen the test split."
@@ -162,6 +162,19 @@ def _verdict(run: RunRecord, champion: SoupRecord) -> str:
     if run.metric != ACCURACY:
         return f"{chosen} {test}."
     return f"{chosen} {test}: a 95 % interval of {between(champion.test_score, images)} %."
+
+
+def _tied(results: RunResults, champion: SoupRecord) -> str:
+    """Which other single models have the champion's score on select, and what decided then (`SoupRecord.rank`)."""
+    equals = [
+        style(soup.method, results.run.labels).label
+        for soup in results.soups
+        if soup.method in results.coefficients and soup != champion and soup.select_score == champion.select_score
+    ]
+    if not equals:
+        return ""
+    has = "has" if len(equals) == 1 else "have"
+    return f" {' and '.join(equals)} {has} the same there, so validation {results.run.metric_label} decided."
 
 
 def _below(run: RunRecord, champion: SoupRecord) -> str:
@@ -180,12 +193,13 @@ def _gain(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, tested: Co
     text = f"The best individual trial has {reached} % on it."
     if tested is None:
         return text
-    p, _ = apart([tested.p_adjusted, SIGNIFICANT])
+    (p,) = p_values(tested.p_adjusted)
     _, interval = gain_and_interval(tested)
     if run.metric == ACCURACY:
         differing = count(tested.wins + tested.losses, f"test {run.example}", f"test {run.examples}")
         text += f" Of {differing} that only one of the two gets right the champion has {tested.wins}."
-    return f"{text} The 95 % interval of the gain is {interval} points (corrected p = {p}, see Comparisons)."
+    corrected = p if p.startswith("<") else f"= {p}"
+    return f"{text} The 95 % interval of the gain is {interval} points (corrected p {corrected}, see Comparisons)."
 
 
 def _renewed(run: RunRecord, champion: SoupRecord, baseline: SoupRecord, soups: Sequence[SoupRecord]) -> str:
@@ -207,7 +221,9 @@ def _spent(run: RunRecord, ingredients: Sequence[IngredientRecord], champion: So
         (status, sum(row.status == status for row in ingredients))
         for status in ("finished", "stopped", "left-out", "failed", "rejected")
     ]
-    outcome = ", ".join(f"{number} {status}" for status, number in kinds if number)
+    outcome = ", ".join(
+        f"{'all' if number == len(ingredients) else number} {status}" for status, number in kinds if number
+    )
     total = spent(costs(ingredients))
     trials = f"{count(len(ingredients), 'trial')}{f' ({outcome})' if outcome else ''}"
     text = f"The sweep of {trials} cost {total}{_money(run, ingredients)}{_kinds(ingredients)}."

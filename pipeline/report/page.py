@@ -47,7 +47,8 @@ _NOSCRIPT = (
 # A chart keeps the width of the window when it is printed; paper is narrower than most windows.
 _PRINT_SCRIPT = """
 const charts = document.querySelectorAll(".chart");
-const height = chart => chart.classList.contains("rows") ? chart.clientHeight : 400;
+const is = (chart, kind) => chart.classList.contains(kind);
+const height = chart => is(chart, "rows") ? chart.clientHeight : is(chart, "map") ? 480 : 400;
 addEventListener("beforeprint", () =>
   charts.forEach(chart => Plotly.relayout(chart, { width: 660, height: height(chart) })));
 addEventListener("afterprint", () => charts.forEach(chart => Plotly.relayout(chart, { width: null, height: null })));

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from pipeline.report.styles import COUNTS, DIVERGING, SEQUENTIAL
+
 Side: TypeAlias = Literal["above", "below"] | None
 
 
@@ -75,7 +77,8 @@ class LinePlot:
 class HeatMap:
     """A matrix with named rows and columns; colours are symmetric around ``centre`` where there is one.
 
-    Without one they end at ``ends``, or at the smallest and the largest value.
+    Without one they end at ``ends``, or at the smallest and the largest value. ``counts`` are written in their cells,
+    and 0 leaves its cell blank: no legend of colours is needed.
     """
 
     name: str
@@ -89,11 +92,20 @@ class HeatMap:
     centre: float | None = None
     source: str = ""
     ends: tuple[float, float] | None = None
+    counts: bool = False
 
     def csv(self) -> str:
         """The matrix as a table."""
         body = [(name, *values) for name, values in zip(self.rows, self.values, strict=True)]
         return _csv((f"{self.y_title} / {self.x_title}", *self.columns), body)
+
+    def drawn(self) -> list[list[float | None]]:
+        """The values that have a colour."""
+        return [[None if self.counts and value == 0 else value for value in row] for row in self.values]
+
+    def scale(self) -> list[tuple[float, str]]:
+        """The colours from the low end to the high one, as shares of the way and their colours."""
+        return COUNTS if self.counts else DIVERGING if self.centre is not None else SEQUENTIAL
 
     @staticmethod
     def ticks(names: Sequence[str]) -> dict[int, str]:

@@ -13,6 +13,8 @@ TEST_COLOUR = "#0072B2"
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Colours of heat maps, readable in every kind of colour blindness: blue to orange through white, and cividis.
 DIVERGING = [(0.0, "#0072B2"), (0.5, "#F7F7F7"), (1.0, "#D55E00")]
+# Of counts, none of which is blank: light, so that dark digits can be read on them.
+COUNTS = [(0.0, "#FBE9DD"), (1.0, "#E8955A")]
 SEQUENTIAL = [(0.0, "#00224E"), (0.25, "#35456C"), (0.5, "#7C7B78"), (0.75, "#BCAF6F"), (1.0, "#FEE838")]
 
 

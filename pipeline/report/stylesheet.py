@@ -46,6 +46,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .92rem;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: .85rem; padding: .6rem .75rem; }
+caption span { position: sticky; left: .75rem; display: inline-block; max-width: min(100vw - 4rem, 60rem); }
 th, td { padding: .45rem .5rem; text-align: left; white-space: nowrap; border-top: 1px solid var(--line); }
 thead th { white-space: normal; vertical-align: bottom; line-height: 1.25; position: sticky; top: 0; z-index: 2;
   background: var(--raised); font-weight: 600; }
@@ -55,7 +56,7 @@ thead th:first-child { left: 0; z-index: 3; }
 .champion > * { background: var(--mark); font-weight: 700; }
 .champion th::after { content: " \\2605"; content: " \\2605" / " (champion)"; color: var(--accent); }
 figure { margin: 0 0 1rem; }
-figcaption { color: var(--soft); font-size: .85rem; }
+figcaption { color: var(--soft); font-size: .85rem; margin-top: .35rem; }
 .chart { height: 27rem; width: 100%; }
 .chart.map { height: 36rem; }
 .chart.rows { height: calc(7rem + var(--rows) * 1.75rem); }
@@ -72,7 +73,8 @@ figcaption { color: var(--soft); font-size: .85rem; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); margin-bottom: .5rem; }
 footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
-.chart .main-svg text:not(.hovertext text) { fill: var(--ink) !important; }
+.chart .main-svg text:not(.hovertext text, .heatmap-label text) { fill: var(--ink) !important; }
+.chart .textpoint text { paint-order: stroke; stroke: var(--ground) !important; stroke-width: 4px !important; }
 .chart .hoverlayer text { fill: #ffffff !important; }
 @media (max-width: 40rem) {
   h1 { font-size: 1.5rem; }
@@ -91,13 +93,14 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
     --line: #bbb; --accent: #0072b2; --mark: #e8f2f9; }
   html { font-size: 10pt; }
   header, main, footer { max-width: none; padding: 0; }
-  .chart:not(.rows) { height: 400px; }
+  .chart { height: auto !important; }  /* the script sets it */
   .beside { grid-template-columns: 1fr; }
   nav, summary { display: none; }
   figure, tr, .tiles > div, .scroll { break-inside: avoid; }
   #sweep { page: sweep; }
   #sweep .scroll { break-inside: auto; }
-  h2, h3, caption, p:has(+ figure) { break-after: avoid; }
+  h2, h3, caption, p:has(+ figure, + .scroll) { break-after: avoid; }
+  p { break-inside: avoid; }
   .scroll { overflow: visible; max-height: none; border: 0; background: none; }
   table { font-size: 8pt; }
   thead th, tbody th { position: static; }

@@ -8,7 +8,7 @@ from html import escape
 
 from pipeline.records import RunResults, VariantRecord
 from pipeline.report.intervals import exact_size
-from pipeline.report.markup import chart, paragraph
+from pipeline.report.markup import Column, chart, paragraph
 from pipeline.report.measured import accuracy_series, by_method, test_title, variants_table
 from pipeline.report.plot import LinePlot, Plot, Series
 from pipeline.report.section import Section
@@ -65,7 +65,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
             "renewed at every alpha, also where the soup is a trial that has its own in the table of methods."
         ),
         *map(chart, plots.values()),
-        variants_table(results, variants, "alpha", caption, "wise_ft.parquet", "soup"),
+        variants_table(results, variants, Column("alpha"), caption, "wise_ft.parquet", "soup"),
     ]
     return "".join(content)
 

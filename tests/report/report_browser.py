@@ -1,6 +1,10 @@
-"""A headless Chromium, driven over the pipe of its DevTools protocol: no port, no driver, no package."""
+"""A headless Chromium, driven over the pipe of its DevTools protocol: no port, no driver, no package.
+
+axe-core, which looks for what keeps people from reading a page, comes with a package of the dev extra.
+"""
 
 import base64
+import importlib.util
 import json
 import os
 import select
@@ -10,7 +14,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_PACKAGE = importlib.util.find_spec("axe_core_python")
+AXE = Path(_PACKAGE.origin).with_name("axe.min.js") if _PACKAGE else None
+needs_axe = pytest.mark.skipif(AXE is None, reason="axe-core is not installed (package axe-core-python)")
 
 
 class Page:
@@ -61,6 +70,23 @@ class Page:
 
     def pdf(self, target: Path) -> None:
         target.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"]))
+
+    def violations(self) -> list[str]:
+        """What axe-core finds on the open page: rule, part of the page, why."""
+        # A shade that says "there is more" is a picture to axe, which then judges no contrast.
+        plain = (
+            "document.head.append(Object.assign(document.createElement('style'), "
+            "{textContent: '.scroll { background: var(--ground) !important; }'}))"
+        )
+        self.value(plain)
+        self.value(AXE.read_text(encoding="utf-8"))
+        run = "axe.run({resultTypes: ['violations']}).then(found => JSON.stringify(found.violations))"
+        answer = self.call("Runtime.evaluate", expression=run, awaitPromise=True, returnByValue=True)
+        return [
+            f"{rule['id']}: {node['target']}: {node['failureSummary']}"
+            for rule in json.loads(answer["result"]["value"])
+            for node in rule["nodes"]
+        ]
 
     def complaints(self) -> list[str]:
         """Errors and warnings of the console, exceptions, and requests for anything but the page itself."""

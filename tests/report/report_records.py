@@ -1,16 +1,25 @@
 """Small records of a made-up run, for the tests of the report."""
 
+import base64
+import io
 import math
 import random
+from dataclasses import replace
 from itertools import combinations
+
+from PIL import Image
 
 from pipeline.records import (
     RECORDS_VERSION,
     CoefficientRecord,
     ComparisonRecord,
+    ConfusionRecord,
     CostRatioRecord,
     CostRecord,
+    ExampleRecord,
     IngredientRecord,
+    LossRecord,
+    RecordedRuns,
     RunRecord,
     RunResults,
     SimilarityRecord,
@@ -236,3 +245,50 @@ def the_coefficients(layers: tuple[str, ...], spread: float, count: int = 6) -> 
         for k in range(count)
         for place, layer in enumerate(layers)
     ]
+
+
+def confused(method: str, *rows: tuple[int, int, int]) -> list[ConfusionRecord]:
+    """Of a method, from rows of true class, predicted class and number of images."""
+    return [ConfusionRecord(method=method, label=a, prediction=b, images=n) for a, b, n in rows]
+
+
+def an_example(index: int, prediction: int, baseline: int, **changes) -> ExampleRecord:
+    values = {
+        **{"method": "mehl-plus", "baseline": "best-individual", "image_index": index, "label": 3},
+        **{"prediction": prediction, "baseline_prediction": baseline},
+        **{"media_type": "image/png", "content": a_picture()},
+    }
+    return ExampleRecord(**(values | changes))
+
+
+def a_picture() -> str:
+    """A small one, as records hold it."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((8, 8)).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def the_losses(blocks: int, steps: int) -> list[LossRecord]:
+    return [LossRecord(step=i, block=i // steps, loss=2.0 - i / (blocks * steps)) for i in range(blocks * steps)]
+
+
+def the_page_in_full() -> RunResults:
+    """A run whose report has every section: orders of the trials, classes, examples, losses, links to MLflow."""
+    sweep = a_sweep()
+    right = [(c, c, 45 + c) for c in range(10)]
+    links = RecordedRuns(
+        tracking_uri="https://mlflow.example",
+        experiment_id="7",
+        soups={soup.method: soup.method for soup in the_soups()},
+        trials={row.trial_index: str(row.trial_index) for row in sweep},
+    )
+    results = the_results(
+        run=a_run(recorded=links),
+        cost_accuracy=[*the_costs(sweep), *(row for seed in (1, 2, 3) for row in the_costs(sweep, order_seed=seed))],
+        confusions=[
+            *confused("mehl-plus", *right, (0, 6, 2), (3, 8, 1)),
+            *confused("best-individual", *right, (0, 6, 1), (3, 5, 4), (9, 4, 2)),
+        ],
+        examples=[*(an_example(i, 3, 5) for i in range(7, 15)), *(an_example(i, 8, 3) for i in range(40, 44))],
+    )
+    return replace(results, losses={"mehl": the_losses(2, 40), "mehl-plus": the_losses(3, 60)})

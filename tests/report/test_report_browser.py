@@ -2,8 +2,8 @@
 
 import pytest
 from PIL import Image
-from report_browser import CHROMIUM, chromium
-from report_records import a_sweep, the_costs, the_results
+from report_browser import CHROMIUM, chromium, needs_axe
+from report_records import a_sweep, the_costs, the_page_in_full, the_results
 
 from pipeline.report import write_report
 
@@ -24,6 +24,21 @@ def test_the_report_in_chromium(tmp_path):
                 assert ink == ("rgb(228, 232, 237)" if dark else "rgb(28, 33, 40)")
         page.pdf(tmp_path / "report.pdf")
         assert page.complaints() == []
+
+
+def test_on_paper_no_chart_lies_over_what_follows(tmp_path):
+    report, *_ = write_report(tmp_path, the_page_in_full())
+    below = (
+        "[...document.querySelectorAll('figure')].filter(figure => "
+        "figure.querySelector('.main-svg').getBoundingClientRect().bottom > "
+        "figure.querySelector('figcaption').getBoundingClientRect().top + 1).map(figure => figure.innerText)"
+    )
+    with chromium(tmp_path / "profile") as page:
+        page.open(report, 1400)
+        page.value("dispatchEvent(new Event('beforeprint'))")
+        page.call("Emulation.setEmulatedMedia", media="print")
+        assert page.value("document.querySelectorAll('figure').length") > 8
+        assert page.value(below) == []
 
 
 def test_on_a_phone_a_wide_table_says_that_there_is_more_and_legends_are_whole(tmp_path):
@@ -50,6 +65,29 @@ def test_on_a_phone_a_wide_table_says_that_there_is_more_and_legends_are_whole(t
             assert page.value(above), "a legend lies over the lines"
             bars = "[...document.querySelectorAll('.legend .scrollbar')].map(bar => +bar.getAttribute('height'))"
             assert set(page.value(bars)) == {0}, "a legend has to be scrolled"
+
+
+@needs_axe
+def test_nothing_in_the_report_keeps_people_from_reading_it(tmp_path):
+    """Folded parts are opened: what is not shown is not judged."""
+    report, *_ = write_report(tmp_path, the_page_in_full())
+    with chromium(tmp_path / "profile") as page:
+        for width in (390, 1400):
+            for dark in (False, True):
+                page.open(report, width, dark)
+                page.value("document.querySelectorAll('details').forEach(part => part.open = true)")
+                assert page.violations() == []
+
+
+@needs_axe
+def test_axe_notices_what_it_is_asked_to_notice(tmp_path):
+    bad = tmp_path / "bad.html"
+    bad.write_text("<p style='color: #ddd; background: #fff'>pale</p><img src='data:,'>")
+    with chromium(tmp_path / "profile") as page:
+        page.open(bad, 820)
+        found = " ".join(page.violations())
+    assert "color-contrast" in found
+    assert "image-alt" in found
 
 
 def test_the_browser_notices_what_it_is_asked_to_notice(tmp_path):

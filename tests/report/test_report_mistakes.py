@@ -4,16 +4,14 @@ import re
 from dataclasses import replace
 
 import pytest
-from report_records import a_run, the_comparisons, the_results
+from report_records import a_picture, a_run, an_example, confused, the_comparisons, the_losses, the_results
 from test_report_page import HOSTILE, Outline, a_page, text_of
 
-from pipeline.records import ConfusionRecord, ExampleRecord, LossRecord, RecordedRuns
+from pipeline.records import RecordedRuns
 from pipeline.report.classes import by_class, in_order
 from pipeline.report.figures import draw
 from pipeline.report.intervals import interval
 from pipeline.report.sections import SECTIONS, plots_of
-
-PNG = "iVBORw0KGgo="
 
 
 def part(results, name) -> str:
@@ -21,21 +19,9 @@ def part(results, name) -> str:
     return section.body(results, {plot.name: plot for plot in section.plots(results)})
 
 
-def confused(method, *rows):
-    return [ConfusionRecord(method=method, label=a, prediction=b, images=n) for a, b, n in rows]
-
-
 def with_classes(number, *rows, **changes):
     names = [f"class {index}" for index in range(number)]
     return the_results(run=a_run(class_names=names, **changes), confusions=list(rows))
-
-
-def an_example(index, prediction, baseline, **changes):
-    values = {
-        **{"method": "mehl-plus", "baseline": "best-individual", "image_index": index, "label": 3},
-        **{"prediction": prediction, "baseline_prediction": baseline, "media_type": "image/png", "content": PNG},
-    }
-    return ExampleRecord(**(values | changes))
 
 
 BETTER = confused("mehl-plus", (0, 0, 9), (0, 1, 1), (1, 1, 30), (2, 2, 5), (2, 0, 5))
@@ -80,6 +66,7 @@ def test_what_is_taken_for_what_is_mapped_in_the_same_colours():
     assert champion.values == [[None, 1, 0], [0, None, 0], [5, 0, None]]
     assert best.values == [[None, 5, 0], [0, None, 3], [0, 4, None]]
     assert champion.span() == best.span() == (0, 5)
+    assert champion.drawn() == [[None, 1, None], [None, None, None], [5, None, None]], "none is blank"
     for plot in (champion, best):
         draw(plot)
 
@@ -104,7 +91,7 @@ def test_examples_are_shown_with_their_class_and_both_predictions():
     results = the_results(examples=rows, comparisons=the_comparisons())
     html = part(results, "examples")
     Outline(html)
-    assert html.count(f'src="data:image/png;base64,{PNG}"') == 2
+    assert html.count(f'src="data:image/png;base64,{a_picture()}"') == 2
     text = text_of(html)
     assert "MEHL-Soup+ right, Best individual wrong (1 of 14)" in text
     assert "Best individual right, MEHL-Soup+ wrong (1 of 6)" in text
@@ -128,12 +115,8 @@ def test_what_is_no_image_is_shown_as_text_and_nothing_of_it_is_markup():
     assert "</script>" not in html
 
 
-def losses(blocks, steps):
-    return [LossRecord(step=i, block=i // steps, loss=2.0 - i / (blocks * steps)) for i in range(blocks * steps)]
-
-
 def test_a_line_of_losses_has_its_blocks_marked():
-    results = replace(the_results(), losses={"mehl": losses(2, 4), "mehl-plus": losses(40, 50)})
+    results = replace(the_results(), losses={"mehl": the_losses(2, 4), "mehl-plus": the_losses(40, 50)})
     short, long = plots_of(results)["loss"].series
     assert (short.label, list(short.x)) == ("MEHL-Soup", list(range(8)))
     assert list(short.y) == pytest.approx([2 - i / 8 for i in range(8)])
@@ -148,7 +131,9 @@ def test_a_line_of_losses_has_its_blocks_marked():
 
 
 def test_lines_whose_blocks_begin_together_are_numbered_once():
-    results = replace(the_results(), losses={"hl": losses(1, 8), "mehl": losses(2, 4), "mehl-plus": losses(2, 4)})
+    results = replace(
+        the_results(), losses={"hl": the_losses(1, 8), "mehl": the_losses(2, 4), "mehl-plus": the_losses(2, 4)}
+    )
     numbers = [[number for number in series.numbers if number] for series in plots_of(results)["loss"].series]
     assert numbers == [["1"], ["2"], []]
 

@@ -24,6 +24,7 @@ from pipeline.records import CoefficientRecord, Record, RunResults
 from pipeline.records.folder import RunFolder, read_results, write_run
 from pipeline.records.tables import write_table
 from pipeline.report import SECTIONS, Section, comparison_page, methods_table, page, write_report
+from pipeline.report.comparisons import p_values
 from pipeline.report.markup import chart, paragraph
 from pipeline.report.plot import LinePlot, Series
 
@@ -174,7 +175,7 @@ def test_several_kinds_of_gpu_have_their_cost_apart():
     rows = [an_ingredient(index, device=kind, gpu_hours=2.0) for index, kind in enumerate(kinds)]
     text = text_of(a_page(ingredients=rows))
     assert (
-        "The sweep of 4 trials (4 finished) cost 8 GPU hours, of which 4 on NVIDIA H200, "
+        "The sweep of 4 trials (all finished) cost 8 GPU hours, of which 4 on NVIDIA H200, "
         "2 on NVIDIA A100, 2 on NVIDIA A100 and NVIDIA H200."
     ) in text
 
@@ -191,12 +192,27 @@ def test_the_overview_says_when_a_gain_is_within_noise():
     assert "noise" not in text_of(a_page(comparisons=[]))
 
 
+def test_the_overview_says_whom_validation_decided_against():
+    assert "the same there" not in text_of(a_page())
+    soups = [row.model_copy(update={"select_accuracy": 0.97}) for row in the_soups()]
+    told = "Best individual and Uniform soup and Greedy soup and MEHL-Soup have the same there, so validation accuracy"
+    assert told in text_of(a_page(soups=soups)), "an ensemble is no single model"
+
+
 def test_the_champion_is_compared_with_every_other_method():
     text = text_of(a_page())
     assert "corrected for all 15 pairs of methods" in text
     assert "Greedy soup +1.61 -0.20 to +3.42 14 6 0.115 0.62" in text
     assert "Ensemble -1.61 -3.42 to +0.20 6 14 0.115 0.62" in text
     assert "--stages study,report" in text_of(a_page(comparisons=[]))
+
+
+def test_a_p_value_has_the_digits_that_say_something():
+    tiny = [row.model_copy(update={"p_value": 1.2e-7, "p_adjusted": 4.6e-6}) for row in the_comparisons()]
+    text = text_of(a_page(comparisons=tiny)).replace("&lt;", "<")
+    assert "(corrected p < 0.001, see Comparisons)" in text
+    assert "Greedy soup +1.61 -0.20 to +3.42 14 6 < 0.001 < 0.001" in text
+    assert p_values(0.0496, 0.04999, 0.001234) == ["0.0496", "0.04999", "0.001234"]
 
 
 def test_the_page_begins_with_the_figures_and_the_cost_chart_and_says_everything_once():
@@ -355,6 +371,8 @@ def test_the_overview_says_what_equal_accuracy_costs_and_what_the_last_hours_bro
     )
     sure = text_of(a_page(cost_ratios=[a_ratio(method="hl"), a_ratio(low=1.5, orders=6)]))
     assert "Over 6 orders of the trials Greedy soup costs 2.5 times as much as MEHL-Soup+" in sure
+    same = text_of(a_page(cost_ratios=[a_ratio(ratio=1.0, low=0.4, high=2.1)]))
+    assert "costs as much as MEHL-Soup+ for the same accuracy (95 % interval of the ratio 0.4 to 2.1)." in same
     assert "(95 % interval 1.5 to 4)." in sure
     assert "from 12 to 16 ingredients, changed the select accuracy of MEHL-Soup+ by +0.44 pp. The test" in text
 

@@ -15,7 +15,7 @@ from servers import sqlite_server
 sys.path.append(str(ROOT / "tests" / "report"))
 sys.path.append(str(ROOT / "tests" / "dashboard"))
 from made_registry import finished_sweep, running_sweep
-from report_browser import CHROMIUM, chromium
+from report_browser import CHROMIUM, chromium, needs_axe
 from report_records import an_ingredient
 
 from pipeline.registry import find_sweep
@@ -121,6 +121,16 @@ def test_the_page(page, url, width, dark, tmp_path):
     assert any("Download plot" in button for button in buttons)
     assert not any("Share" in button for button in buttons), "it would send the chart to Plotly"
     page.screenshot(tmp_path / f"dashboard-{width}-{'dark' if dark else 'light'}.png")
+
+
+@needs_axe
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_keeps_people_from_reading_it(page, url, width, dark):
+    visit(page, url, width, dark)
+    page.value("document.querySelectorAll('#chosen input')[1].click()")
+    wait_for_text(page, "#soups-table", "MEHL-Soup+")
+    assert page.violations() == []
 
 
 def test_another_sweep_and_split_are_chosen(page, url, server, tmp_path):
