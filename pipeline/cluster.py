@@ -347,7 +347,8 @@ def polled(
     except ray.exceptions.RayError as error:
         raise raised_by(error, error_type, task_name) from error
     finally:
-        for stream in streams:
+        # Left in the middle by Ctrl-C, this may run when Ray is left already: asked for anything, it would start anew.
+        for stream in streams if ray.is_initialized() else ():
             ray.cancel(stream, force=True)
 
 

@@ -1,12 +1,13 @@
 import logging
 import socket
+from types import SimpleNamespace
 
 import pytest
 import ray
 from samples import search_config
 
 from pipeline import cluster as cluster_module
-from pipeline.cluster import Cluster, start_ray, trial_resources, trials_at_once
+from pipeline.cluster import Cluster, polled, start_ray, trial_resources, trials_at_once
 from pipeline.config import ray_address
 from pipeline.errors import ConfigError, SearchError
 
@@ -156,3 +157,17 @@ def test_as_many_trials_are_handed_out_as_there_is_room_for(monkeypatch, nodes, 
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")  # an autoscaler adds nodes for what waits
     waits = 0 if nodes == ((1.0, 0.0),) else 1
     assert trials_at_once(Cluster(nodes, image_bytes=0), cpus, gpus) == count + waits
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_task_that_is_given_up_is_stopped_and_wakes_no_ray_that_was_left(monkeypatch, is_there):
+    stopped = []
+    task = SimpleNamespace(remote=lambda *call: "stream")
+    monkeypatch.setattr(ray, "remote", lambda **options: lambda function: task)
+    monkeypatch.setattr(ray, "wait", lambda streams, **options: ([], streams))
+    monkeypatch.setattr(ray, "cancel", lambda stream, force: stopped.append(stream))
+    monkeypatch.setattr(ray, "is_initialized", lambda: is_there)
+    coming = polled(iter, {}, [()], SearchError, "a task", patience=0)
+    assert next(coming) is None
+    coming.close()
+    assert stopped == (["stream"] if is_there else [])

@@ -509,6 +509,16 @@ def test_training_images_are_one_path_or_several(load, tmp_path, monkeypatch):
             ["search.stop.min_gain=0.01", "study.cost_accuracy.live=true", "data.select_fraction=0"],
             "search.stop.min_gain: gains are measured on select",
         ),
+        (
+            ["search.stop.min_gain=0.01", "study.cost_accuracy={live: true, step: 4}", "search.num_trials=12"],
+            "search.stop.min_gain: speaks at point 3 of the curve (patience 2), and before its last trial the sweep "
+            "has 2",
+        ),
+        (["search.stop.patience=3"], "search.stop: patience without min_gain is no rule"),
+        (
+            ["search.stop={max_gpu_hours: 1, patience: 3, per_gpu_hours: 2}"],
+            "per_gpu_hours and patience without min_gain",
+        ),
         (["search.keep_stopped=true"], "search: keep_stopped is true, and without search.scheduler=asha"),
         (["search.scheduler=asha", "search.distributions.epochs=1"], "search: scheduler asha compares trials after"),
         (["search.scheduler=asha", "search.distributions={epochs: {randint: [1, 2]}}"], "these have no second one"),
@@ -517,3 +527,8 @@ def test_training_images_are_one_path_or_several(load, tmp_path, monkeypatch):
 )
 def test_a_rule_that_could_not_be_followed_is_refused(load, overrides, said):
     assert said in refused(load, *overrides)
+
+
+def test_a_curve_of_just_enough_points_is_a_rule(load):
+    enough = ["search.stop.min_gain=0.01", "study.cost_accuracy={live: true, step: 4}", "search.num_trials=13"]
+    assert load(BASE, *enough).search.stop.is_given

@@ -258,6 +258,14 @@ class StopConfig(Section):
     patience: Count = Field(2, ge=1)
     """In so many points of the curve, one after the other, the gain has been lower."""
 
+    @model_validator(mode="after")
+    def _of_a_gain(self) -> StopConfig:
+        fields = type(self).model_fields
+        changed = [name for name in ("per_gpu_hours", "patience") if getattr(self, name) != fields[name].default]
+        if self.min_gain is None and changed:
+            raise ValueError(f"{' and '.join(changed)} without min_gain is no rule; give that too, or leave it out")
+        return self
+
     @property
     def is_given(self) -> bool:
         """Whether there is any rule."""

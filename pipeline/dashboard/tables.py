@@ -110,10 +110,9 @@ def _per_hours(rule: Mapping[str, Any]) -> float:
 def gains(sweeps: Sequence[Shown]) -> Table:
     """What the stop rule sees: what each point of the curves gained on `select`, the last first."""
     several = len(sweeps) > 1
-    rows: list[list[Cell]] = []
-    for sweep in sweeps:
-        for curve in sweep.look.curves:
-            rows += [[*([sweep.title] if several else []), *cells] for cells in _gains_of(sweep, curve)]
+    curves = [(sweep, _gains_of(sweep, curve)) for sweep in sweeps for curve in sweep.look.curves]
+    most = MOST_ROWS // max(len(curves), 1) or 1  # of each: the rule asks all methods
+    rows = [[*([sweep.title] if several else []), *cells] for sweep, of_curve in curves for cells in of_curve[:most]]
     per = {significant(_rule_hours(sweep)) for sweep in sweeps}
     columns = [
         *([Column("Sweep", False)] if several else []),
@@ -123,7 +122,10 @@ def gains(sweeps: Sequence[Shown]) -> Table:
         Column("Against the rule", False),
     ]
     what = f"the upper end for {' or '.join(sorted(per))} {units_of(sweeps)}"
-    return Table(f"Gain on select from point to point, the last first; {what}", columns, rows[:MOST_ROWS])
+    caption = f"Gain on select from point to point, the last first; {what}"
+    if any(len(of_curve) > most for _, of_curve in curves):
+        caption += f"; the last {count(most, 'point')} of each curve, the CSV has all"
+    return Table(caption, columns, rows)
 
 
 def _rule_hours(sweep: Shown) -> float:

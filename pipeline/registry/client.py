@@ -90,6 +90,11 @@ def _make_store(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def read_only(path: Path) -> sqlite3.Connection:
+    """The SQLite database at ``path``, not made where there is none, and not written to."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
 def _is_there(path: Path) -> bool:
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)
 
@@ -99,7 +104,7 @@ def _half_made(path: Path | None) -> str | None:
     if path is None or not path.is_file():
         return None
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        with contextlib.closing(read_only(path)) as database:
             tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
             runs = "runs" in tables and database.execute("select count(*) from runs").fetchone()[0]
     except sqlite3.Error:
@@ -200,6 +205,7 @@ __all__ = [
     "as_tags",
     "connect",
     "local_path",
+    "read_only",
     "redact",
     "store_errors",
 ]

@@ -6,8 +6,10 @@ happened since.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +32,7 @@ from pipeline.records import (
     run_page,
 )
 from pipeline.records.folder import RunFolder
-from pipeline.registry.client import MlflowClient, connect, redact
+from pipeline.registry.client import MlflowClient, connect, read_only, redact
 from pipeline.registry.ingredients import row_of
 from pipeline.registry.soups import current_soups
 from pipeline.registry.sweeps import Sweep, check_version, experiment_ids, is_deleted, is_superseded, search
@@ -136,13 +138,23 @@ class Look:
 
 def list_sweeps(tracking_uri: str) -> list[WatchedSweep]:
     """All sweeps of the registry that are not in the bin, the latest first; raises RegistryError."""
-    path = sqlite_path(tracking_uri)
-    if path is not None and not path.exists():  # `connect` would make it
-        raise RegistryError(f"--tracking-uri: there is no {path}; give the store of a run")
+    _check_database(tracking_uri)
     client = connect(tracking_uri)
     runs = search(client, experiment_ids(client, ViewType.ACTIVE_ONLY), "tags.role = 'sweep'")
     sweeps = [_listed(tracking_uri, run) for run in runs if not is_deleted(run) and run.data.tags.get("sweep_id")]
     return sorted(sweeps, key=lambda sweep: -sweep.started)
+
+
+def _check_database(tracking_uri: str) -> None:
+    """Raises RegistryError where `connect` would make a SQLite store, or its tables in a file of somebody else."""
+    path = sqlite_path(tracking_uri)
+    if path is None:
+        return
+    if not path.exists():
+        raise RegistryError(f"--tracking-uri: there is no {path}; give the store of a run")
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(path)) as database:  # `connect` tells why
+        if not database.execute("select 1 from sqlite_master where name = 'runs'").fetchall():
+            raise RegistryError(f"--tracking-uri: {path} is no store of MLflow; give that of a run")
 
 
 def _listed(tracking_uri: str, run: Run) -> WatchedSweep:

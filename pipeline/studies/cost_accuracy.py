@@ -53,11 +53,20 @@ class CostAccuracySettings(Section):
 
 
 def _resolve(settings: CostAccuracySettings, config: Config, known: Known) -> Any:
-    problems = []
-    if config.search.stop.min_gain is not None and not settings.live:
+    stop, problems = config.search.stop, []
+    if stop.min_gain is None:
+        return settings
+    if not settings.live:
         problems.append("search.stop.min_gain: looks at soups of the trials so far; give study.cost_accuracy.live=true")
-    if config.search.stop.min_gain is not None and config.data.select_fraction == 0:
+    if config.data.select_fraction == 0:
         problems.append("search.stop.min_gain: gains are measured on select, and data.select_fraction is 0")
+    # The first point has no gain, and after the last trial there is nothing to end.
+    needed, points = stop.patience + 1, (config.search.num_trials - 1) // settings.step
+    if points < needed:
+        problems.append(
+            f"search.stop.min_gain: speaks at point {needed} of the curve (patience {stop.patience}), and before its "
+            f"last trial the sweep has {points}; lower study.cost_accuracy.step or patience"
+        )
     if problems:
         raise ValueError("; ".join(problems))
     return settings

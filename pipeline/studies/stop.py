@@ -20,15 +20,13 @@ def over_budget(
     """Why the trial ``upcoming`` is not begun: it would be too much. None: there is room for it.
 
     ``rows`` are the trials that have ended; those ``under_way`` and the next one are expected to cost as much an epoch
-    as those that finished, so nothing is known before the first has. ``price`` is that of a GPU hour.
+    as those that finished: nothing, before the first has. ``price`` is that of a GPU hour.
     """
     finished = [row for row in rows if row.status in ("finished", "left-out")]
     epochs = sum(int(str(row.hyperparameters["epochs"])) for row in finished)
     unit = cost_unit(rows)
     spent = costs(rows).get(unit, 0.0)
-    if not epochs:
-        return None
-    per_epoch = costs(finished).get(unit, 0.0) / epochs
+    per_epoch = costs(finished).get(unit, 0.0) / epochs if epochs else 0.0
     committed = spent + per_epoch * sum(trial.epochs for trial in under_way)
     expected = committed + per_epoch * upcoming.epochs
     limits = {"max_gpu_hours": (rule.max_gpu_hours, 1.0, f" {unit}"), "max_price": (rule.max_price, price or 0.0, "")}
@@ -36,6 +34,8 @@ def over_budget(
         if limit is not None and factor * expected > limit:
             so_far, then, most = apart([factor * committed, factor * expected, limit])
             begun = f"the {len(rows) + len(under_way)} trials so far come to {so_far}{what}"
+            if not epochs:
+                return f"search.stop.{name}: {begun}, over {most}, and none of them finished"
             return f"search.stop.{name}: {begun}, and the next would make it {then}, over {most}"
     return None
 

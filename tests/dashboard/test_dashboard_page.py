@@ -147,6 +147,25 @@ def test_what_the_stop_rule_sees(digits):
     assert greedy[2][5] == "-1.00 to +3.00"
 
 
+def test_of_long_curves_the_last_points_of_every_method_are_seen(looks):
+    long = [
+        replace(
+            curve,
+            points=[
+                point.model_copy(update={"num_ingredients": n})
+                for point in curve.points[-1:]
+                for n in range(1, MOST_ROWS + 51)
+            ],
+        )
+        for curve in looks["sweep-1"].curves
+    ]
+    table = gains(changed(looks, curves=long))
+    for method in ("greedy", "mehl-plus"):
+        shown_points = [int(row[1]) for row in texts(table) if row[0] == method]
+        assert shown_points == list(range(MOST_ROWS + 50, MOST_ROWS // 2 + 50, -1))
+    assert table.caption.endswith(f"; the last {MOST_ROWS // 2} points of each curve, the CSV has all")
+
+
 def test_without_a_rule_and_without_settings(looks):
     bare = changed(looks, settings={})
     assert {"Budget", "Price", "Stop rule"} & dict(facts_of(bare[0])).keys() == set()

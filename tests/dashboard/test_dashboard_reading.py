@@ -134,6 +134,20 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("statement", [None, "create table recipes (name text)"], ids=["empty", "of somebody else"])
+def test_a_database_that_is_no_store_is_not_made_one(tmp_path, statement):
+    path = tmp_path / "other.db"
+    path.touch()
+    if statement:
+        with sqlite3.connect(path) as database:
+            database.execute(statement)
+    before = path.read_bytes()
+    with pytest.raises(RegistryError, match=r"other.db is no store of MLflow"):
+        list_sweeps(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_registry_that_goes_away_and_comes_back(registry, monkeypatch, caplog):
     monkeypatch.setattr(reader_module, "_PAUSE", 0.0)
     monkeypatch.setattr(reader_module, "_SHARE", 0.0)

@@ -264,6 +264,12 @@ def test_the_overview_is_honest_about_soups_that_gained_nothing():
     )
 
 
+def test_the_page_says_why_a_sweep_ended_before_its_last_trial():
+    said = "ended before its last trial by search.stop.max_price: too much"
+    assert said in text_of(a_page(run=a_run(stopped="search.stop.max_price: too much")))
+    assert "before its last trial" not in text_of(a_page())
+
+
 def test_without_a_select_split_the_champion_was_chosen_by_validation():
     soups = [soup.model_copy(update={"select_accuracy": None}) for soup in the_soups()]
     assert "chosen by validation accuracy because this run has no select split" in text_of(a_page(soups=soups))

@@ -39,9 +39,13 @@ def test_a_price_is_a_budget_too():
     assert reason == "search.stop.max_price: the 2 trials so far come to 2, and the next would make it 3, over 2.5"
 
 
-def test_of_a_sweep_without_a_finished_trial_nothing_is_expected():
-    rows = [ingredient(0, status="failed", gpu_hours=9.0)]
-    assert over_budget(StopConfig(max_gpu_hours=1.0), None, rows, [], hyperparameters()) is None
+def test_a_sweep_in_which_no_trial_finishes_ends_when_its_budget_is_spent():
+    rows = [ingredient(0, status="failed", gpu_hours=9.0), ingredient(1, status="failed", gpu_hours=1.0)]
+    rule = StopConfig(max_gpu_hours=9.5)
+    assert over_budget(rule, None, rows[:1], [hyperparameters()], hyperparameters()) is None
+    assert over_budget(rule, None, rows, [], hyperparameters()) == (
+        "search.stop.max_gpu_hours: the 2 trials so far come to 10 CPU core hours, over 9.5, and none of them finished"
+    )
 
 
 def test_a_sweep_ends_when_the_gain_may_not_be_what_is_asked_for():
