@@ -24,6 +24,8 @@ def write_table(path: Path, rows: Sequence[R], kind: type[R]) -> None:
     """Write ``rows`` to the Parquet file ``path``, a column per field of ``kind``, replacing what was there at once.
 
     What rows have besides (accuracies on shifts, hyperparameters of a trainer's own) follows as columns of their own.
+    Of the ``extra_columns`` of ``kind`` those that no row has a value in are left out: hyperparameters that mean
+    nothing for this kind of input.
 
     The types of the columns come from ``kind``, so that a table without rows or with nothing but None in a column keeps
     them. Missing folders are made. Raises TypeError for a row of another kind or a field that fits no column.
@@ -32,10 +34,15 @@ def write_table(path: Path, rows: Sequence[R], kind: type[R]) -> None:
     if strangers:
         raise TypeError(f"{path}: a table of {kind.__name__} cannot hold {strangers[0]}")
     values = [row.model_dump() for row in rows]
-    columns = _schema(kind)
-    own = dict.fromkeys(name for row in values for name in row if name not in columns.names)
-    for name in own:
-        columns = columns.append(pa.field(name, _type_of([row.get(name) for row in values])))
+    schema = _schema(kind)
+    own = dict.fromkeys(name for row in values for name in row if name not in schema.names)
+    unused = {name for name in kind.extra_columns if values and all(row.get(name) is None for row in values)}
+    columns = pa.schema(
+        [
+            *(column for column in schema if column.name not in unused),
+            *(pa.field(name, _type_of([row.get(name) for row in values])) for name in own),
+        ]
+    )
     table = pa.Table.from_pylist(values, schema=columns)
     with replacing(path) as partial:
         pq.write_table(table, partial)

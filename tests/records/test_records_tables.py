@@ -56,6 +56,16 @@ def test_ingredients_have_outcome_columns_before_hyperparameters(tmp_path):
     assert names[-len(Hyperparameters.model_fields) :] == list(Hyperparameters.model_fields)
 
 
+def test_hyperparameters_that_no_trial_has_have_no_column(tmp_path):
+    row = ingredient(0).model_dump()
+    rows = [IngredientRecord(**row | {"augmentation": None, "mixup": None}), IngredientRecord(**row | {"mixup": None})]
+    write_table(tmp_path / "ingredients.parquet", rows, IngredientRecord)
+    names = pq.read_schema(tmp_path / "ingredients.parquet").names
+    assert "mixup" not in names
+    assert "augmentation" in names
+    assert read_table(tmp_path / "ingredients.parquet", IngredientRecord) == rows
+
+
 def test_hyperparameters_of_a_trainers_own_are_read_as_they_stand(tmp_path):
     own = {"momentum": 0.9, "layers": 3, "frozen": True, "rule": "sam", "unknown": None}
     rows = [ingredient(0, **own), ingredient(1, **own | {"momentum": 1, "layers": None})]
