@@ -152,8 +152,8 @@ def column(name: str, task: dict[str, Any]) -> dict[str, str]:
     }
     for method in task["soups"]:
         if method != BEST:
-            gain = task["gains"][method]
-            rows[LABELS[method]] = f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})"
+            estimate, low, high = (task["gains"][method][name] + 0.0 for name in ("estimate", "low", "high"))  # no -0.0
+            rows[LABELS[method]] = f"{estimate:+.1f} ({low:+.1f} to {high:+.1f})"
     rows["*BERT-base, paper: best of 32*"] = f"{paper[BEST]:.1f}"
     return rows | {f"*paper: {LABELS[method]}*": f"{paper[method]:+.1f}" for method in ("uniform", "greedy")}
 
