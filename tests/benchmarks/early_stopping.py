@@ -1,7 +1,7 @@
 """What early stopping does to soups: random search, ASHA, and ASHA whose stopped trials are ingredients too.
 
     python tests/benchmarks/early_stopping.py                                             # the digits, several seeds
-    python tests/benchmarks/early_stopping.py --config cifar10-small-vit --seeds 0        # CIFAR-10, hours
+    python tests/benchmarks/early_stopping.py --config cifar10-small-vit --seeds 0        # CIFAR-10, an hour
 
 Every sweep has the same trials, one at a time with both cores, so that ASHA decides the same in every call. What it
 decides does not depend on what becomes of a stopped trial, so one sweep with ASHA serves both: with `soup.leave_out`
@@ -26,6 +26,7 @@ CIFAR10 = (
     "data.train={data}/cifar10_train.parquet",
     "data.test={data}/cifar10_test.parquet",
     "model.pretrained={data}/theta0-small-vit.safetensors",
+    "search.num_trials=12",
 )
 CONFIGS = {"digits": (), "cifar10-small-vit": CIFAR10}
 
