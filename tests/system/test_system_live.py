@@ -26,6 +26,11 @@ RULE = "search.stop.max_gpu_hours=1e-6"  # known to be over it once the first tr
 SOUPS = ("greedy-2", "mehl-plus-2", "greedy-4", "mehl-plus-4")
 
 
+def note(run: Finished) -> str:
+    """What the page of the sweep's run begins with in MLflow's UI."""
+    return run.sweep().client().get_run(run.sweep().run_id).data.tags["mlflow.note.content"]
+
+
 @pytest.fixture(scope="module")
 def calls(migrated_store, image_store, tmp_path_factory):
     """The run after each of three calls: what they said, and what lay in the folder then."""
@@ -61,6 +66,7 @@ def calls(migrated_store, image_store, tmp_path_factory):
         finish(running)
     with call(2) as running:
         running.wait_for_output("live: MEHL-Soup+ of 4 ingredients")
+        wait_for(lambda: "The sweep runs; soups" in note(run), "the soups so far in the description of the sweep")
         found.append(find_soup(run.sweep(), "champion"))
         finish(running)
     state = json.loads((run.output / "state.json").read_text())
