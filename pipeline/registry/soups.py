@@ -152,7 +152,8 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
     run_id = sweep.child_run(client, "soup", key, row.method, seconds=row.construction_seconds)
     # MLflow shows metrics in the order in which they were logged, and its page that compares runs begins with a chart
     # of the first metric over the parameters that differ: that is to be the method alone, so settings are tags.
-    values = {sweep.metric(name): row.scores[name] for name in reversed(SCORES) if name in row.scores}
+    ordered = sorted(row.scores, key=lambda name: -SCORES.index(name) if name in SCORES else 1)  # `test` first
+    values = {sweep.metric(name): row.scores[name] for name in ordered}
     names = (*_METRICS, *(f"{shift}_accuracy" for shift in row.shift_accuracies))
     values |= {name: getattr(row, name) for name in names}
     metrics = [Metric(key, value, 0, 0) for key, value in values.items() if value is not None]
