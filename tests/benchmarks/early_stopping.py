@@ -3,9 +3,9 @@
     python tests/benchmarks/early_stopping.py                                             # the digits, several seeds
     python tests/benchmarks/early_stopping.py --config cifar10-small-vit --seeds 0        # CIFAR-10, an hour
 
-All sweeps of a seed have the same trials, those with ASHA one at a time, so that it decides the same in every call. What
-it decides does not depend on what becomes of a stopped trial, so one sweep serves both: with `soup.leave_out` its soups
-are made again without them. The cost is told in trained images, of which all take the same time, whatever runs beside.
+All sweeps of a seed have the same trials, those with ASHA one at a time, so that it decides the same in every call.
+What it decides does not depend on what becomes of a stopped trial, so one sweep serves both: with `soup.leave_out` its
+soups are made again without them. The cost is told in trained images, which does not depend on what runs beside.
 Trials that are done are not trained again. Writes `results/early_stopping-CONFIG.json`: by variant and seed what the
 sweep cost, how its trials ended, what greedy and MEHL-Soup+ came to; prints a table of means.
 """
