@@ -152,8 +152,8 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
     run_id = sweep.child_run(client, "soup", key, row.method, seconds=row.construction_seconds)
     # MLflow shows metrics in the order in which they were logged, and its page that compares runs begins with a chart
     # of the first metric over the parameters that differ: that is to be the method alone, so settings are tags.
-    ordered = sorted(row.scores, key=lambda name: -SCORES.index(name) if name in SCORES else 1)  # `test` first
-    values = {sweep.metric(name): row.scores[name] for name in ordered}
+    test_first = (*reversed(SCORES), *row.scores)
+    values = {sweep.metric(name): row.scores[name] for name in test_first if name in row.scores}
     names = (*_METRICS, *(f"{shift}_accuracy" for shift in row.shift_accuracies))
     values |= {name: getattr(row, name) for name in names}
     metrics = [Metric(key, value, 0, 0) for key, value in values.items() if value is not None]
@@ -170,7 +170,7 @@ def register_soup(sweep: Sweep, row: SoupRecord, lineage: LineageRecord, model: 
             "settings": json.dumps(lineage.settings),
             "lineage": f"runs:/{run_id}/{_LINEAGE}",
         }
-        tags = own_tags | {key: value for key, value in sweep.origin.items() if key not in own_tags}
+        tags = {**own_tags, **sweep.origin, **own_tags}  # its own are shown first, and count
         if own is None or file_changes(soup):
             tags[_FILES] = json.dumps(_log_model(sweep, soup, model))
         if own is None:

@@ -395,11 +395,9 @@ def describe(sweep: Sweep, headline: str, table: str) -> None:
 
 def how_to_load(sweep: Sweep, version: str) -> str:
     """Code that loads a version (``@champion``, ``/3``) of the soup model from this registry, as Markdown."""
-    store = redact(sweep.tracking_uri)
-    code = (
-        f'mlflow.set_tracking_uri("{store}")\nmodel = mlflow.pyfunc.load_model("models:/{sweep.soup_model}{version}")'
-    )
-    return f"```python\nimport mlflow\n\n{code}\n```"
+    store, model = redact(sweep.tracking_uri), f"models:/{sweep.soup_model}{version}"
+    code = ["import mlflow", "", f'mlflow.set_tracking_uri("{store}")', f'model = mlflow.pyfunc.load_model("{model}")']
+    return "\n".join(["```python", *code, "```"])
 
 
 def _with_block(text: str, *paragraphs: str) -> str:

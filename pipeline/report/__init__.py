@@ -2,6 +2,7 @@
 
 from pipeline.report.compare import comparison_page
 from pipeline.report.cost_accuracy import point_line, points_table
+from pipeline.report.methods import champion_of
 from pipeline.report.overview import headline
 from pipeline.report.page import page
 from pipeline.report.section import Section
@@ -14,6 +15,7 @@ __all__ = [
     "SECTIONS",
     "Section",
     "below_start",
+    "champion_of",
     "comparison_page",
     "headline",
     "methods_table",

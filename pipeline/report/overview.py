@@ -36,7 +36,7 @@ _BASELINE = "best-individual"
 def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     run, ingredients, soups = results.run, results.ingredients, results.soups
     champion = champion_of(run, soups)
-    baseline = next((soup for soup in soups if soup.method == _BASELINE), None)
+    baseline = _best_trial(soups)
     curve = "".join([*map(chart, plots.values()), paragraph(reading(results), "note")]) if plots else ""
     if champion is None:
         text = "There is no champion yet: run the soup stage (--stages soup) to mix the ingredients into one model."
@@ -56,13 +56,18 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
     return "".join(content)
 
 
+def _best_trial(soups: Sequence[SoupRecord]) -> SoupRecord | None:
+    """The best individual trial, which gains are over; None where it is not among the methods."""
+    return next((soup for soup in soups if soup.method == _BASELINE), None)
+
+
 def headline(results: RunResults) -> str:
     """The result of a run in a sentence, for where there is room for one."""
     run, soups = results.run, results.soups
     champion, total = champion_of(run, soups), spent(costs(results.ingredients))
     if champion is None:
         return f"No champion yet; the trials cost {total}."
-    baseline = next((soup for soup in soups if soup.method == _BASELINE), None)
+    baseline = _best_trial(soups)
     name = style(champion.method, run.labels).label
     text = f"{name} is the champion, {_on_test(champion, baseline)} % test {run.metric_label}"
     if baseline is not None and baseline.method != champion.method:

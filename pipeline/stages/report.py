@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.records import CPU_CORE_HOURS, SCORES, RecordedRuns, RunResults, cost_unit, costs
 from pipeline.records.folder import RunFolder, read_results, update_run
 from pipeline.registry import Sweep, describe, finish_sweep, recorded_runs
-from pipeline.report import below_start, headline, methods_table, write_report
+from pipeline.report import below_start, champion_of, headline, methods_table, write_report
 from pipeline.stages.context import Run, method_labels
 from pipeline.studies import study_tables
 
@@ -30,7 +30,7 @@ def _log_report(sweep: Sweep, folder: RunFolder, results: RunResults) -> None:
     files = (folder.report, *folder.figures.iterdir(), folder.run, *folder.root.glob("*.parquet"))
     describe(sweep, headline(results), methods_table(record, results.soups, results.ingredients))
     tags = {"champion": record.champion or "", "seed": str(record.seed)}
-    champion = next((soup for soup in results.soups if soup.method == record.champion), None)
+    champion = champion_of(record, results.soups)
     metrics: dict[str, float | None] = {}  # MLflow shows them in this order
     if champion is not None:
         tags["champion_below_theta0"] = below_start(record, champion) or "no"

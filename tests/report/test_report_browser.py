@@ -2,7 +2,7 @@
 
 import pytest
 from PIL import Image
-from report_browser import CHROMIUM, chromium, needs_axe
+from report_browser import CHROMIUM, Page, chromium, needs_axe
 from report_records import a_sweep, the_costs, the_page_in_full, the_results
 
 from pipeline.report import write_report
@@ -79,23 +79,26 @@ def test_nothing_in_the_report_keeps_people_from_reading_it(tmp_path):
                 assert page.violations() == []
 
 
-@needs_axe
-def test_axe_notices_what_it_is_asked_to_notice(tmp_path):
+def what_it_finds(ask, html, tmp_path):
+    """What a page is said to have wrong, as one text."""
     bad = tmp_path / "bad.html"
-    bad.write_text("<p style='color: #ddd; background: #fff'>pale</p><img src='data:,'>")
+    bad.write_text(html)
     with chromium(tmp_path / "profile") as page:
         page.open(bad, 820)
-        found = " ".join(page.violations())
+        return " ".join(ask(page))
+
+
+@needs_axe
+def test_axe_notices_what_it_is_asked_to_notice(tmp_path):
+    html = "<p style='color: #ddd; background: #fff'>pale</p><img src='data:,'>"
+    found = what_it_finds(Page.violations, html, tmp_path)
     assert "color-contrast" in found
     assert "image-alt" in found
 
 
 def test_the_browser_notices_what_it_is_asked_to_notice(tmp_path):
-    bad = tmp_path / "bad.html"
-    bad.write_text("<script>console.error('no'); undefined_name()</script><img src='http://127.0.0.1:9/x.png'>")
-    with chromium(tmp_path / "profile") as page:
-        page.open(bad, 820)
-        found = " ".join(page.complaints())
+    html = "<script>console.error('no'); undefined_name()</script><img src='http://127.0.0.1:9/x.png'>"
+    found = what_it_finds(Page.complaints, html, tmp_path)
     assert "no" in found
     assert "Uncaught" in found
     assert "http://127.0.0.1:9/x.png" in found
