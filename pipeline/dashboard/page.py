@@ -28,6 +28,9 @@ from pipeline.report.markup import Cell
 logger = logging.getLogger(__name__)
 
 _TICK = 5000  # milliseconds
+_SPLIT: Split = "select"  # of a page that was just opened; so are these two
+_ORDER = "newest"
+_PICTURE = "png"
 _AXIS = 140  # pixels of a parallel coordinate at least: narrower, their names run into each other
 _ZOOM = ("zoom2d", "pan2d", "resetScale2d")
 _LOOPBACK = ["localhost", "127.0.0.1", "::1", "[::1]"]
@@ -105,9 +108,19 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
             "split": Input("split", "value"),
             "order": Input("order", "value"),
             "picture": Input("picture", "value"),
-            "before": State("before", "data"),
+            "listed": State("listed", "data"),
+            "drawn": State("drawn", "data"),
         },
     )(lambda tick, **given: _update(reader, boot, anew=ctx.triggered_id == "tick", **given))
+    app.callback(
+        output={name: Output(part, prop) for name, (part, prop) in _chart_outputs("parallel").items()},
+        inputs={
+            "drawn": Input("drawn", "data"),
+            "chosen": State("chosen", "value"),
+            "split": State("split", "value"),
+            "picture": State("picture", "value"),
+        },
+    )(lambda drawn, **given: _draw_parallel(reader, **given) if drawn else no_update)
     app.clientside_callback(_LOST, Output("lost", "children"), Input("tick", "n_intervals"), Input("beat", "data"))
 
     def take_away(table: str) -> Response:
@@ -124,6 +137,10 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
 
     app.server.add_url_rule("/csv/<table>", view_func=take_away)
     app.server.after_request(protect)
+    # Drawn once for nobody: the first page does not wait until its sweeps are read and what draws them is loaded.
+    shown_first = _first(reader.state([]), names)
+    _draw(shown(reader.state(shown_first).looks), _SPLIT, _ORDER, _PICTURE)
+    _draw_parallel(reader, chosen=shown_first, split=_SPLIT, picture=_PICTURE)
     return app
 
 
@@ -171,10 +188,8 @@ def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
                             html.H2("Cost"),
                             html.Div(
                                 [
-                                    _radio(
-                                        "split", "Measured on", [(name, capital(name)) for name in SPLITS], "select"
-                                    ),
-                                    _radio("picture", "Pictures as", [("png", "PNG"), ("svg", "SVG")], "png"),
+                                    _radio("split", "Measured on", [(name, capital(name)) for name in SPLITS], _SPLIT),
+                                    _radio("picture", "Pictures as", [("png", "PNG"), ("svg", "SVG")], _PICTURE),
                                 ],
                                 className="controls",
                             ),
@@ -189,7 +204,7 @@ def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
                         [
                             html.H2("Trials"),
                             html.Div(_figure("parallel"), className="scroll wide"),
-                            _radio("order", "First", [("newest", "the newest"), ("best", "the best")], "newest"),
+                            _radio("order", "First", [("newest", "the newest"), ("best", "the best")], _ORDER),
                             html.Div(id="trials-table"),
                             _link("trials"),
                         ]
@@ -198,7 +213,8 @@ def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
                 ]
             ),
             dcc.Interval(id="tick", interval=_TICK),
-            dcc.Store(id="before"),
+            dcc.Store(id="listed"),
+            dcc.Store(id="drawn"),
             dcc.Store(id="beat"),
         ]
     )
@@ -261,20 +277,25 @@ def _link(name: str) -> html.P:
     return html.P(html.A("All of it as CSV", id=f"{name}-csv"), className="note")
 
 
-# By the name in what `_update` returns: the part of the page, and which of its properties.
+def _chart_outputs(*names: str) -> dict[str, tuple[str, str]]:
+    """By the name in what `_chart` returns: the part of the page, and which of its properties."""
+    graph = {f"{name}_{prop}": (name, prop) for name in names for prop in ("figure", "config", "style")}
+    return graph | {f"{name}_missing": (f"{name}-missing", "children") for name in names}
+
+
+# By the name in what `_update` returns: the part of the page, and which of its properties. The parallel coordinates are
+# not among them: without a GPU they take the browser as long as all else together, and are drawn once that is there.
 _OUTPUTS = {
     "status": ("status", "children"),
     "away": ("away", "children"),
     "beat": ("beat", "data"),
-    "before": ("before", "data"),
+    "listed": ("listed", "data"),
+    "drawn": ("drawn", "data"),
     "options": ("chosen", "options"),
     "facts": ("facts", "children"),
     **{f"{table}_table": (f"{table}-table", "children") for table in ("gains", "trials", "soups")},
     **{f"{table}_csv": (f"{table}-csv", "href") for table in CSV_TABLES},
-    **{f"{name}_figure": (name, "figure") for name in ("curves", "parallel", "soups")},
-    **{f"{name}_config": (name, "config") for name in ("curves", "parallel", "soups")},
-    **{f"{name}_style": (name, "style") for name in ("curves", "parallel", "soups")},
-    **{f"{name}_missing": (f"{name}-missing", "children") for name in ("curves", "parallel", "soups")},
+    **_chart_outputs("curves", "soups"),
 }
 
 
@@ -287,21 +308,24 @@ def _update(
     split: Split,
     order: str,
     picture: str,
-    before: dict[str, Any] | None,
+    listed: str | None,
+    drawn: str | None,
 ) -> dict[str, Any]:
-    """What changes on a page that shows what ``before`` says; nobody who opens or changes it waits for a new read."""
-    known, before = reader.state(chosen or [], anew=anew), before or {}
+    """What changes on a page whose list of sweeps is ``listed`` and whose rest is ``drawn``, as it said then.
+
+    Nobody who opens or changes a page waits for a new read.
+    """
+    known = reader.state(chosen or [], anew=anew)
     answer: dict[str, Any] = dict.fromkeys(_OUTPUTS, no_update)
     answer |= {"status": _status(known), "away": _away(known), "beat": time.time()}
-    listed = str([boot, *([sweep.sweep_id, status_of(sweep), _came_to(sweep)] for sweep in known.sweeps)])
-    page = str([boot, split, order, picture, list(known.stamps.items()), bool(known.sweeps)])
-    if listed != before.get("list"):
-        answer["options"] = _options(known)
-    if page != before.get("page"):
-        answer |= _draw(shown(known.looks), split, order, picture)
+    to_list = str([boot, *([sweep.sweep_id, status_of(sweep), _came_to(sweep)] for sweep in known.sweeps)])
+    to_draw = str([boot, split, order, picture, list(known.stamps.items()), bool(known.sweeps)])
+    if to_list != listed:
+        answer |= {"listed": to_list, "options": _options(known)}
+    if to_draw != drawn:
+        answer |= {"drawn": to_draw, **_draw(shown(known.looks), split, order, picture)}
         if not known.looks:
             answer["facts"] = "Choose a sweep." if known.sweeps else "The registry has no sweep yet."
-    answer["before"] = {"list": listed, "page": page}
     return answer
 
 
@@ -321,27 +345,14 @@ def _away(known: Known) -> str:
 
 
 def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> dict[str, Any]:
-    """All of the page that depends on what its sweeps came to."""
+    """All of the page that depends on what its sweeps came to, but the parallel coordinates."""
     answer: dict[str, Any] = {"facts": [_card(sweep) for sweep in sweeps]}
     lines: dict[str, Callable[..., Any]] = {"curves": curves, "soups": soups_plot}
-    figures = {name: line_figure(plot) for name, make in lines.items() if (plot := make(sweeps, split)).series}
-    if (coordinates := parallel(sweeps, split)) is not None:
-        figures["parallel"] = coordinates
-    missing = {
-        "curves": "No point of a cost curve on this split yet.",
-        "parallel": "No trial with a score on this split yet.",
-        "soups": "No soup measured on this split yet.",
-    }
-    for name, text in missing.items():
-        there = name in figures
-        answer[f"{name}_figure"] = figures.get(name, {})
-        answer[f"{name}_config"] = _config(f"{name}-{split}", () if name == "parallel" else _ZOOM, picture)
-        answer[f"{name}_missing"] = "" if there else text
-        answer[f"{name}_style"] = {} if there else {"display": "none"}
-    if "curves" in figures:  # on a phone every name of the legend takes a line
-        answer["curves_style"] = {"minHeight": f"{19 + 1.6 * len(figures['curves'].data):.1f}rem"}
-    if coordinates is not None:
-        answer["parallel_style"] = {"minWidth": f"{_AXIS * len(coordinates.data[0].dimensions)}px"}
+    for name, make in lines.items():
+        figure = line_figure(plot) if (plot := make(sweeps, split)).series else None
+        answer |= _chart(name, figure, split, picture)
+        if figure is not None and name == "curves":  # on a phone every name of the legend takes a line
+            answer["curves_style"] = {"minHeight": f"{19 + 1.6 * len(figure.data):.1f}rem"}
     answer |= {
         "gains_table": _table(gains(sweeps)),
         "trials_table": _table(trials(sweeps, order)),
@@ -349,6 +360,34 @@ def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> di
     }
     query = "&".join(f"sweep={sweep.look.sweep.sweep_id}" for sweep in sweeps)
     return answer | {f"{table}_csv": f"/csv/{table}?{query}" for table in CSV_TABLES}
+
+
+def _draw_parallel(reader: Reader, *, chosen: list[str] | None, split: Split, picture: str) -> dict[str, Any]:
+    """The parallel coordinates of what a page shows."""
+    figure = parallel(shown(reader.state(chosen or []).looks), split)
+    answer = _chart("parallel", figure, split, picture)
+    if figure is not None:
+        answer["parallel_style"] = {"minWidth": f"{_AXIS * len(figure.data[0].dimensions)}px"}
+    return answer
+
+
+# By chart: what stands in its place while there is nothing to draw.
+_MISSING = {
+    "curves": "No point of a cost curve on this split yet.",
+    "parallel": "No trial with a score on this split yet.",
+    "soups": "No soup measured on this split yet.",
+}
+
+
+def _chart(name: str, figure: Any, split: Split, picture: str) -> dict[str, Any]:
+    """A chart, or that there is none yet (``figure`` is None)."""
+    there = figure is not None
+    return {
+        f"{name}_figure": figure if there else {},
+        f"{name}_config": _config(f"{name}-{split}", () if name == "parallel" else _ZOOM, picture),
+        f"{name}_missing": "" if there else _MISSING[name],
+        f"{name}_style": {} if there else {"display": "none"},
+    }
 
 
 def _config(name: str, buttons: Sequence[str], picture: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self.failed: dict[int, str] = {}
         self.crowded: set[int] = set()
         self._epochs_done: dict[int, int] = {}
+        self._epochs_before: dict[int, int] = {}  # of `_epochs_done`, those of earlier calls
         self._begun: list[int] = []  # not told yet
         self._again: set[int] = set()  # of `running`, those that wait for room to be tried again
         self._start = self._told = time.monotonic()
@@ -54,6 +55,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         """Called by Tune in the driver, after every epoch."""
         if "epoch" in result:
             self._epochs_done[trial.config["trial"]] = result["epoch"]
+            self._epochs_before.setdefault(trial.config["trial"], result["epoch"] - 1)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called by Tune in the driver, several times a second, whether anything happened or not."""
@@ -66,7 +68,8 @@ class Progress(tune.Callback):  # type: ignore[misc]
             self._told = time.monotonic()
             under_way = [f"{trial} (epoch {self._epoch(trial)})" for trial in sorted(self.running - self._again)]
             waiting = f", to be tried again: {_named(sorted(self._again))}" if self._again else ""
-            left = f", {_duration(self._seconds_left())} left" if len(self.rows) > self._resumed else ""
+            seconds = self._seconds_left()
+            left = "" if seconds is None else f", {_duration(seconds)} left"
             ended, minutes = f"{len(self.rows)} of {self._total} ended{left}", (self._told - self._start) / 60
             running = f"running: {_named(under_way) or 'none'}{waiting}"
             logger.info("search: after %.0f min: %s, %s", minutes, ended, running)
@@ -104,16 +107,23 @@ class Progress(tune.Callback):  # type: ignore[misc]
                 logger.info("%s", line)
         self.rows.append(row)
         self._measure()
-        left = _duration(self._seconds_left())
+        seconds = self._seconds_left()
+        left = "-" if seconds is None else _duration(seconds)
         line = self._table.row(row, self._best_score(), f"{len(self.rows)}/{self._total}", left)
         logger.info("%s", f"{line}  {row.reason}" if row.reason else line)
 
     def _best_score(self) -> float | None:
         return max((row.val_score for row in self.rows if row.val_score is not None), default=None)
 
-    def _seconds_left(self) -> float:
-        """At the pace of the trials that ended in this call, of which there is one at least."""
-        return (time.monotonic() - self._start) / (len(self.rows) - self._resumed) * (self._total - len(self.rows))
+    def _seconds_left(self) -> float | None:
+        """At the pace of this call, in epochs, of which an ended trial has done all; None before the first of them."""
+        done = dict.fromkeys(range(self._total), 0) | self._epochs_done
+        done |= {row.trial_index: self._epochs[row.trial_index] for row in self.rows}
+        before = self._epochs_before | {row.trial_index: done[row.trial_index] for row in self.rows[: self._resumed]}
+        so_far = sum(done.values()) - sum(before.values())
+        if so_far <= 0:
+            return None
+        return (time.monotonic() - self._start) / so_far * (sum(self._epochs) - sum(done.values()))
 
     def _measure(self) -> None:
         show_trials(
@@ -121,7 +131,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
             self.rows,
             running=len(self.running),
             waiting=max(self._total - len(self.rows) - len(self.running), 0),
-            seconds_left=self._seconds_left() if len(self.rows) > self._resumed else None,
+            seconds_left=self._seconds_left(),
         )
 
 

@@ -241,8 +241,9 @@ def test_only_this_machine_is_answered_and_nothing_is_loaded_from_elsewhere(made
 
 
 def test_nothing_can_be_sent_to_plotly(looks):
-    answer = page_module._draw(shown(looks), "test", "newest", "svg")
-    for name in ("curves", "parallel", "soups"):
+    figures = {"curves": line_figure(curves(shown(looks), "test")), "parallel": parallel(shown(looks), "test")}
+    for name, figure in figures.items():
+        answer = page_module._chart(name, figure, "test", "svg")
         config = answer[f"{name}_config"]
         assert config["modeBarButtons"][0] == ["toImage"]
         assert "sendChartToCloud" not in json.dumps(config)
@@ -257,9 +258,15 @@ def ask(reader, **values):
         "split": "select",
         "order": "newest",
         "picture": "png",
-        "before": None,
+        "listed": None,
+        "drawn": None,
     }
-    return page_module._update(reader, "boot", **({**given, "before": None} | values))
+    return page_module._update(reader, "boot", **(given | values))
+
+
+def seen(answer):
+    """What a page keeps of an answer for the next time it asks."""
+    return {name: answer[name] for name in ("listed", "drawn")}
 
 
 def test_a_page_is_drawn_again_when_something_changed(registry, monkeypatch):
@@ -268,15 +275,13 @@ def test_a_page_is_drawn_again_when_something_changed(registry, monkeypatch):
     reader = Reader(registry.uri)
     reader.first()
     first = ask(reader)
-    again = ask(reader, before=first["before"])
-    assert {name for name, value in again.items() if value is not page_module.no_update} == {
-        "status", "away", "beat", "before"
-    }  # fmt: skip
-    assert ask(reader, before=first["before"], split="test")["curves_figure"] is not page_module.no_update
+    again = ask(reader, **seen(first))
+    assert {name for name, value in again.items() if value is not page_module.no_update} == {"status", "away", "beat"}
+    assert ask(reader, **seen(first), split="test")["curves_figure"] is not page_module.no_update
     sweep = reader.state([]).sweeps[0]
     sweep.client().set_tag(sweep.run_id, "stopped", "no gain")
     sweep.client().set_terminated(sweep.run_id)
-    changed = ask(reader, before=again["before"])
+    changed = ask(reader, **seen(first))
     assert "stopped by its rule" in str(changed["options"])
     assert "no gain" in str(changed["facts"])
 
@@ -287,6 +292,9 @@ def test_a_registry_without_sweeps(store_uri):
     answer = ask(reader, chosen=None)
     assert answer["facts"] == "The registry has no sweep yet."
     assert answer["curves_style"] == {"display": "none"}
+    missing = page_module._draw_parallel(reader, chosen=None, split="select", picture="png")
+    assert missing["parallel_style"] == {"display": "none"}
+    assert missing["parallel_missing"] == "No trial with a score on this split yet."
     assert page_module._first(reader.state([]), []) == []
 
 

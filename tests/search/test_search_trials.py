@@ -226,7 +226,28 @@ def test_each_minute_a_sweep_tells_what_runs(session_ray, caplog, monkeypatch):
         progress.on_trial_result(0, [], Running(2), {"epoch": 3})
         progress.on_step_end(3, [])
         running = [f"{number} (epoch {epoch} of 3)" for number, epoch in enumerate([1, 2, 3, 1, 1, 1, 1, 1])]
-        assert caplog.messages == [f"search: after 0 min: 0 of 12 ended, running: {', '.join(running)} and 2 more"]
+        told = re.sub(r"\d+ s left", "0 s left", caplog.messages[0])
+        assert told == f"search: after 0 min: 0 of 12 ended, 0 s left, running: {', '.join(running)} and 2 more"
+
+
+def test_the_time_left_is_that_of_the_epochs_left(session_ray, monkeypatch):
+    class Running:
+        def __init__(self, number):
+            self.config = {"trial": number}
+
+    now = 0.0
+    monkeypatch.setattr("pipeline.search.progress.time.monotonic", lambda: now)
+    trials = [hyperparameters(epochs=epochs) for epochs in (4, 2, 10, 8)]
+    progress = Progress([ingredient(0)], trials, sweep="epochs")
+    progress.on_trial_start(0, [], Running(1))
+    progress.on_trial_start(0, [], Running(2))
+    assert progress._seconds_left() is None
+    now = 30.0
+    progress.on_trial_result(0, [], Running(2), {"epoch": 7})  # goes on from its sixth, of an earlier call
+    assert progress._seconds_left() == pytest.approx(30 * (2 + 3 + 8))
+    now = 90.0
+    progress.tell(ingredient(1))
+    assert progress._seconds_left() == pytest.approx(30 * (3 + 8))
 
 
 def test_a_trial_that_waits_to_be_tried_again_does_not_run(session_ray, caplog, monkeypatch, tmp_path):
