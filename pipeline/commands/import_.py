@@ -148,7 +148,7 @@ def _import(
     columns_of: Mapping[Path, Mapping[str, Any]],
 ) -> None:
     """Import those ``found`` checkpoints that are not at the positions ``without``."""
-    from pipeline.registry import connect, store_errors
+    from pipeline.registry import connect, store_errors, under_way
     from pipeline.stages.imported import import_checkpoints
     from pipeline.stages.restoring import restore
     from pipeline.stages.running import open_run
@@ -180,7 +180,9 @@ def _import(
     ]
     restore(config, state)
     with store_errors(str(config.registry.tracking_uri)):
-        import_checkpoints(open_run(config, state), all_checkpoints, rows, arguments.theta0, arguments.weights)
+        run = open_run(config, state)
+        with under_way(run.sweep):
+            import_checkpoints(run, all_checkpoints, rows, arguments.theta0, arguments.weights)
     state.done["search"] = fingerprints(config)["search"]
     save_state(RunFolder(config.output), state)
 

@@ -52,7 +52,7 @@ def facts_of(sweep: Shown) -> Iterator[tuple[str, str]]:
     yield "Status", f"{status_of(look.sweep)}, begun {moment(look.sweep.started)}"
     kinds = [row.status for row in look.trials.values()]
     parts = [f"{number} {kind}" for kind in dict.fromkeys(kinds) if (number := kinds.count(kind))]
-    parts += [f"{len(look.running)} running"] if look.running else []
+    parts += [f"{len(look.running)} {_without_outcome(sweep)}"] if look.running else []
     planned = look.setting("search", "num_trials")
     of_all = f" of {planned:,}" if isinstance(planned, int) else ""
     yield "Trials", (", ".join(parts) or "none yet") + of_all
@@ -181,7 +181,7 @@ def trials(sweeps: Sequence[Shown], order: str) -> Table:
     rows = [
         [*([sweep.title] if several else []), Link(str(trial.trial_index), sweep.look.sweep.page(run_id)), *cells]
         for sweep, run_id, trial in found[:MOST_ROWS]
-        for cells in [_trial_cells(trial, names)]
+        for cells in [_trial_cells(sweep, trial, names)]
     ]
     caption = f"{count(len(found), 'trial')}, {'the best' if order == 'best' else 'the newest'} first"
     if len(found) > MOST_ROWS:
@@ -199,13 +199,19 @@ def _place(trial: IngredientRecord | RunningTrial, order: str) -> tuple[float, .
     return (1, 2.0 if reached is None else -reached, trial.trial_index)
 
 
-def _trial_cells(trial: IngredientRecord | RunningTrial, names: Sequence[str]) -> list[Cell]:
+def _without_outcome(sweep: Shown) -> str:
+    """What becomes of trials that have no outcome, in a word: those of a sweep that was ended go on when it does."""
+    return "running" if sweep.look.sweep.is_running else "interrupted"
+
+
+def _trial_cells(sweep: Shown, trial: IngredientRecord | RunningTrial, names: Sequence[str]) -> list[Cell]:
     values: Mapping[str, Scalar] = trial.hyperparameters
     texts = shown(values)
     known = [texts.get(name, MISSING) for name in names]
     if isinstance(trial, RunningTrial):
         loss = "" if trial.train_loss is None else f", training loss {significant(trial.train_loss)}"
-        return [f"running since {moment(trial.started)}{loss}", MISSING, MISSING, MISSING, *known, MISSING]
+        status = f"{_without_outcome(sweep)}, begun {moment(trial.started)}{loss}"
+        return [status, MISSING, MISSING, MISSING, *known, MISSING]
     status = f"{trial.status}: {trial.reason}" if trial.reason else trial.status
     reached = [percent(value) for value in (trial.val_score, trial.select_score, trial.test_score)]
     paid = " and ".join(f"{significant(hours)} {unit}" for unit, hours in costs([trial]).items())
@@ -270,8 +276,9 @@ def _curve_rows(sweep: Shown) -> Iterator[dict[str, Any]]:
 def _trial_rows(sweep: Shown) -> Iterator[dict[str, Any]]:
     for run_id, row in sweep.look.trials.items():
         yield {"run_id": run_id, **row.model_dump(), "unit": cost_unit([row])}
+    status = _without_outcome(sweep)
     for trial in sweep.look.running:
-        yield {"run_id": trial.run_id, "trial_index": trial.trial_index, "status": "running", **trial.hyperparameters}
+        yield {"run_id": trial.run_id, "trial_index": trial.trial_index, "status": status, **trial.hyperparameters}
 
 
 def _soup_rows(sweep: Shown) -> Iterator[dict[str, Any]]:

@@ -44,6 +44,7 @@ from pipeline.registry.sweeps import (
     note_stop,
     open_sweep,
     sweep_changes,
+    under_way,
 )
 from pipeline.registry.watching import (
     Look,
@@ -106,4 +107,5 @@ __all__ = [
     "store_errors",
     "sweep_changes",
     "trial_changes",
+    "under_way",
 ]

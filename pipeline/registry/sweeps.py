@@ -44,6 +44,7 @@ _SHORT = 8  # letters of the digest of a point: a tag takes 8,000
 _BATCH = 500  # metrics; MLflow takes 1,000
 _SCORED = ("val_accuracy", "select_accuracy", "test_accuracy", *SCORES)
 _OF_A_POINT = (*_SCORED, "gpu_hours", "select_gain_low", "select_gain_high")
+RUNNING = "RUNNING"  # MLflow's
 _STOPPED = "stopped"  # a tag of the sweep's run: why it was ended before its last trial
 
 
@@ -456,7 +457,7 @@ def log_costs(
             for first in range(0, len(metrics), _BATCH):
                 client.log_batch(run_id, metrics=metrics[first : first + _BATCH])
             client.set_tag(run_id, _POINTS, json.dumps(digests))
-        status = "FINISHED" if is_complete else "RUNNING"
+        status = "FINISHED" if is_complete else RUNNING
         if client.get_run(run_id).info.status != status:
             client.update_run(run_id, status)
         current.append(run_id)
@@ -498,6 +499,25 @@ def note_stop(sweep: Sweep, reason: str | None) -> None:
         client.set_tag(sweep.run_id, _STOPPED, reason)
     elif _STOPPED in client.get_run(sweep.run_id).data.tags:
         client.delete_tag(sweep.run_id, _STOPPED)
+
+
+@contextlib.contextmanager
+def under_way(sweep: Sweep) -> Iterator[None]:
+    """Inside, the sweep's run is one that runs, afterwards one that has finished, failed, or was killed by hand.
+
+    A process that is killed outright leaves it as running. A store that is away by then is not waited for.
+    """
+    sweep.client().update_run(sweep.run_id, RUNNING)
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        with contextlib.suppress(RegistryError, MlflowException):
+            sweep.client(patience=0).set_terminated(sweep.run_id, status)
 
 
 def finish_sweep(

@@ -35,9 +35,8 @@ from pipeline.records.folder import RunFolder
 from pipeline.registry.client import MlflowClient, connect, read_only, redact
 from pipeline.registry.ingredients import row_of
 from pipeline.registry.soups import current_soups
-from pipeline.registry.sweeps import Sweep, check_version, experiment_ids, is_deleted, is_superseded, search
+from pipeline.registry.sweeps import RUNNING, Sweep, check_version, experiment_ids, is_deleted, is_superseded, search
 
-_RUNNING = "RUNNING"
 # What ends while it is asked for, and clocks of machines that differ (milliseconds).
 _OVERLAP = 120_000
 _SPLITS = ("val", "select", "test")
@@ -72,7 +71,7 @@ class WatchedSweep(Sweep):
     @property
     def is_running(self) -> bool:
         """Whether a stage of it runs, as far as the registry knows: one that was killed is not told from it."""
-        return self.status == _RUNNING
+        return self.status == RUNNING
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def _listed(tracking_uri: str, run: Run) -> WatchedSweep:
         origin=dict(tags),
         status=str(info.status),
         started=int(info.start_time or 0),
-        ended=None if info.end_time is None else int(info.end_time),
+        ended=int(info.end_time) if info.end_time and str(info.status) != RUNNING else None,
         metrics=dict(run.data.metrics),
         sizes=sizes,
         artifacts=str(info.artifact_uri),
@@ -225,7 +224,7 @@ def _trials(
     if before is not None and before.last_end:
         known, last_end = dict(before.trials), before.last_end
         since = f"attributes.end_time >= {last_end - _OVERLAP}"
-        conditions = [f"{role} and attributes.status = '{_RUNNING}'", f"{role} and {since}"]
+        conditions = [f"{role} and attributes.status = '{RUNNING}'", f"{role} and {since}"]
     running = dict[str, RunningTrial]()
     for run in (run for condition in conditions for run in sweep.runs(client, condition)):
         run_id, row = str(run.info.run_id), row_of(run)
@@ -236,7 +235,7 @@ def _trials(
         if row is not None:
             known[run_id] = row
             last_end = max(last_end, int(run.info.end_time or 0))
-        elif str(run.info.status) == _RUNNING and (trial := _running(run)):
+        elif str(run.info.status) == RUNNING and (trial := _running(run)):
             running[run_id] = trial
     first: dict[int, str] = {}
     for run_id, row in known.items():

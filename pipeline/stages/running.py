@@ -19,7 +19,7 @@ from pipeline.provenance import git_commit, library_versions
 from pipeline.records import IngredientRecord
 from pipeline.records.folder import RunFolder, read_run
 from pipeline.records.tables import write_table
-from pipeline.registry import METRIC, log_datasets, log_settings, open_sweep, store_errors
+from pipeline.registry import METRIC, log_datasets, log_settings, open_sweep, store_errors, under_way
 from pipeline.search.advice import about_splits, resolution
 from pipeline.stages.context import Run
 from pipeline.stages.report import report_stage
@@ -48,15 +48,16 @@ def run_pending(config: Config, state: RunState, todo: Sequence[str], fingerprin
     """
     with store_errors(str(config.registry.tracking_uri)):
         run = open_run(config, state, tasks=set(todo) != {"report"})
-        for stage in todo:
-            if stage in ("search", "soup"):  # what studies said of other ingredients or soups is true no more
-                remove_studies(run.folder, state, stage)
-            if stage != "search":
-                mark_left_out(run)
-            run_stage(run, stage)
-            state.done.pop("report", None)  # it tells of all stages
-            state.done[stage] = fingerprint_of[stage]
-            save_state(run.folder, state)
+        with under_way(run.sweep):
+            for stage in todo:
+                if stage in ("search", "soup"):  # what studies said of other ingredients or soups is true no more
+                    remove_studies(run.folder, state, stage)
+                if stage != "search":
+                    mark_left_out(run)
+                run_stage(run, stage)
+                state.done.pop("report", None)  # it tells of all stages
+                state.done[stage] = fingerprint_of[stage]
+                save_state(run.folder, state)
 
 
 def mark_left_out(run: Run) -> None:

@@ -184,6 +184,15 @@ def test_trials_come_running_ones_first(looks, digits):
     assert failed[1].startswith("failed: out of memory")
 
 
+def test_trials_of_a_sweep_that_was_ended_do_not_run(looks):
+    killed = changed(looks, sweep=replace(looks["sweep-1"].sweep, status="KILLED"))
+    facts = dict(facts_of(killed[0]))
+    assert facts["Status"].startswith("killed, begun")
+    assert facts["Trials"] == "16 finished, 1 failed, 1 rejected, 2 interrupted of 24"
+    assert texts(trials(killed, "newest"))[0][1].startswith("interrupted, begun ")
+    assert [row["status"] for row in read_csv(csv_of("trials", killed))][-2:] == ["interrupted"] * 2
+
+
 def test_a_long_table_of_trials_says_what_it_leaves_out(looks):
     many = changed(looks, trials={str(row.trial_index): row for row in a_sweep(MOST_ROWS + 50)})
     table = trials(many, "newest")

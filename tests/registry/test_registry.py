@@ -47,6 +47,7 @@ from pipeline.registry import (
     recorded_runs,
     register_soup,
     set_champion,
+    under_way,
 )
 from pipeline.registry.client import local_path
 from pipeline.registry.ingredients import make_version
@@ -538,6 +539,25 @@ def test_files_stay_with_their_run(sweep, tmp_path):
     assert client.get_run(sweep.run_id).data.tags["champion"] == "greedy"
     assert client.get_run(sweep.run_id).data.metrics == {"test_accuracy": 0.8}
     assert client.get_run(sweep.run_id).info.status == "FINISHED"
+
+
+def test_the_run_of_a_sweep_says_what_became_of_the_command(sweep):
+    def status():
+        return sweep.client().get_run(sweep.run_id).info.status
+
+    with under_way(sweep):
+        assert status() == "RUNNING"
+    assert status() == "FINISHED"
+
+    def ended_by(error):
+        with under_way(sweep):
+            assert status() == "RUNNING", "a sweep that goes on runs again"
+            raise error
+
+    for error, became in ((RegistryError("the store failed"), "FAILED"), (KeyboardInterrupt(), "KILLED")):
+        with pytest.raises(type(error)):
+            ended_by(error)
+        assert status() == became
 
 
 def test_records_come_with_the_report(sweep, tmp_path):

@@ -173,6 +173,7 @@ def test_stopped_by_ctrl_c_or_by_the_scheduler(start, warm_home, number, send):
         assert "SIGTERM" not in running.output()
     recorded = read_trials(the_sweep(run.uri))
     assert 1 <= len(recorded) < 5
+    assert status_of_the_sweep(run) == "KILLED"
     lost = lost_attempts(run.output, recorded)
     assert json.loads((run.output / "state.json").read_text())["done"] == {}
 
@@ -189,3 +190,9 @@ def test_stopped_by_ctrl_c_or_by_the_scheduler(start, warm_home, number, send):
         index: len(seconds) for index, seconds in lost.items()
     }
     check_versions(run, rows)
+    assert status_of_the_sweep(run) == "FINISHED"
+
+
+def status_of_the_sweep(run):
+    sweep = the_sweep(run.uri)
+    return sweep.client().get_run(sweep.run_id).info.status
