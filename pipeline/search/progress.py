@@ -118,8 +118,9 @@ class Progress(tune.Callback):  # type: ignore[misc]
     def _seconds_left(self) -> float | None:
         """At the pace of this call, in epochs, of which an ended trial has done all; None before the first of them."""
         done = dict.fromkeys(range(self._total), 0) | self._epochs_done
-        done |= {row.trial_index: self._epochs[row.trial_index] for row in self.rows}
-        before = self._epochs_before | {row.trial_index: done[row.trial_index] for row in self.rows[: self._resumed]}
+        ended = [row.trial_index for row in self.rows]  # a sweep that was made smaller has more of them
+        done |= {trial: self._epochs[trial] for trial in ended if trial in done}
+        before = self._epochs_before | {trial: done[trial] for trial in ended[: self._resumed] if trial in done}
         so_far = sum(done.values()) - sum(before.values())
         if so_far <= 0:
             return None

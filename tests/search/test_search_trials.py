@@ -238,7 +238,7 @@ def test_the_time_left_is_that_of_the_epochs_left(session_ray, monkeypatch):
     now = 0.0
     monkeypatch.setattr("pipeline.search.progress.time.monotonic", lambda: now)
     trials = [hyperparameters(epochs=epochs) for epochs in (4, 2, 10, 8)]
-    progress = Progress([ingredient(0)], trials, sweep="epochs")
+    progress = Progress([ingredient(0), ingredient(9)], trials, sweep="epochs")  # there were more once
     progress.on_trial_start(0, [], Running(1))
     progress.on_trial_start(0, [], Running(2))
     assert progress._seconds_left() is None
