@@ -2,6 +2,8 @@
 
 from pipeline.registry.changes import Change, trial_changes
 from pipeline.registry.client import MlflowException, connect, redact, store_errors
+from pipeline.registry.curves import log_costs
+from pipeline.registry.descriptions import describe
 from pipeline.registry.fetching import fetch_records
 from pipeline.registry.ingredients import (
     REMEDY,
@@ -34,11 +36,9 @@ from pipeline.registry.soups import (
 from pipeline.registry.sweeps import (
     METRIC,
     Sweep,
-    describe,
     fetch_settings,
     find_sweep,
     finish_sweep,
-    log_costs,
     log_datasets,
     log_settings,
     note_stop,

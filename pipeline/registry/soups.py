@@ -24,9 +24,10 @@ from pipeline.records import (
     score,
 )
 from pipeline.registry.client import MlflowException, as_tags, redact
+from pipeline.registry.descriptions import how_to_load
 from pipeline.registry.ingredients import fetch_file, is_at, trials_by_run
 from pipeline.registry.serving import SoupModel, changed_files, file_digests, remove_files, save_served_model
-from pipeline.registry.sweeps import CHAMPION, Sweep, how_to_load, is_deleted, is_superseded
+from pipeline.registry.sweeps import CHAMPION, Sweep, is_deleted, is_superseded
 
 _ACCURACIES = ("test_accuracy", "select_accuracy", "val_accuracy")
 _METRICS = (

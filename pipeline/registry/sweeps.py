@@ -7,43 +7,33 @@ things in MLflow's UI, so all that is looked for here is looked for in the bin t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
-import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import RegistryError
-from pipeline.records import RECORDS_VERSION, SCORES, CostRecord, SplitRecord
+from pipeline.records import RECORDS_VERSION, SplitRecord
 from pipeline.records.folder import RunFolder
 from pipeline.registry.client import MlflowClient, MlflowException, as_tags, connect, redact
-from pipeline.registry.views import links, offer_views
+from pipeline.registry.views import offer_views
 
 logger = logging.getLogger(__name__)
 
 _SETTINGS, _FIGURES = RunFolder(Path()).settings.name, RunFolder(Path()).figures.name
 _VERSION = "records_version"  # a tag of the sweep's run
 _NAME = "name"  # a tag of the sweep's run: the experiment may be renamed
-_PARENT, _NOTE = "mlflow.parentRunId", "mlflow.note.content"
-_BEGIN, _END = "<!-- what came out -->", "<!-- /what came out -->"  # of our part of a description
+_PARENT = "mlflow.parentRunId"
 CHAMPION = "champion"  # an alias, and a tag of the sweep's run
 METRIC = "metric"  # a tag of the versions, where it is not accuracy that decides
 SUPERSEDED = "superseded"  # a tag, the role of the run that such runs are nested below, and a part of their names
 _SUFFIX = f" ({SUPERSEDED})"
 _DIGEST_LENGTH = 36  # MLflow's limit
-_POINTS = "points"  # a tag of the run of a curve: a digest of each point that it has
-_SHORT = 8  # letters of the digest of a point: a tag takes 8,000
-_BATCH = 500  # metrics; MLflow takes 1,000
-_SCORED = ("val_accuracy", "select_accuracy", "test_accuracy", *SCORES)
-_OF_A_POINT = (*_SCORED, "gpu_hours", "select_gain_low", "select_gain_high")
 RUNNING = "RUNNING"  # MLflow's
 _STOPPED = "stopped"  # a tag of the sweep's run: why it was ended before its last trial
 
@@ -376,39 +366,6 @@ def log_datasets(sweep: Sweep, source: str, splits: Sequence[SplitRecord]) -> No
     client.log_inputs(sweep.run_id, inputs)
 
 
-def describe(sweep: Sweep, headline: str, table: str) -> None:
-    """Put what came out where MLflow's pages begin: of the sweep's run, of its experiment, of the soup model.
-
-    That is a line, and the table of methods (plain text) below it; what people wrote there besides stays.
-    """
-    client, table = sweep.client(), f"```\n{table}\n```"
-    note = client.get_run(sweep.run_id).data.tags.get(_NOTE, "")
-    client.set_tag(sweep.run_id, _NOTE, _with_block(note, headline, table))
-    if not sweep.is_latest():
-        return
-    note = client.get_experiment(sweep.experiment_id).tags.get(_NOTE, "")
-    note = _with_block(note, f"{links(sweep.experiment_id)}: {headline}", table)
-    client.set_experiment_tag(sweep.experiment_id, _NOTE, note)
-    description = client.get_registered_model(sweep.soup_model).description or ""
-    how = how_to_load(sweep, f"@{CHAMPION}")
-    client.update_registered_model(sweep.soup_model, _with_block(description, headline, how, table))
-
-
-def how_to_load(sweep: Sweep, version: str) -> str:
-    """Code that loads a version (``@champion``, ``/3``) of the soup model from this registry, as Markdown."""
-    store, model = redact(sweep.tracking_uri), f"models:/{sweep.soup_model}{version}"
-    code = ["import mlflow", "", f'mlflow.set_tracking_uri("{store}")', f'model = mlflow.pyfunc.load_model("{model}")']
-    return "\n".join(["```python", *code, "```"])
-
-
-def _with_block(text: str, *paragraphs: str) -> str:
-    """``text`` with the paragraphs in place of earlier ones, else at the end; older ones were a table alone."""
-    block = "\n\n".join([_BEGIN, *paragraphs, _END])
-    old = rf"{re.escape(_BEGIN)}.*?{re.escape(_END)}|```\n.*?\n```"
-    with_block, count = re.subn(old, lambda _: block, text, count=1, flags=re.DOTALL)
-    return with_block if count else f"{text}\n\n{block}".strip()
-
-
 def log_settings(sweep: Sweep, path: Path) -> None:
     """Keep the settings, or what the run was made with, with the sweep's run."""
     sweep.client().log_artifact(sweep.run_id, str(path))
@@ -421,75 +378,6 @@ def fetch_settings(sweep: Sweep, folder: Path) -> Path:
     except (MlflowException, OSError) as error:
         reason = redact(sweep.tracking_uri, str(error))
         raise RegistryError(f"the settings of run '{sweep.name}' cannot be read ({reason})") from error
-
-
-def log_costs(
-    sweep: Sweep, start: Mapping[str, float], costs: Sequence[CostRecord], *, is_complete: bool = True
-) -> None:
-    """Log the cost curve in search order: a nested run per method, step = number of ingredients, ``gpu_hours`` too.
-
-    ``start`` are the figures of theta0, the point of no ingredients and no hours; none where they are not known. A
-    curve that grew gets the points that it lacks, and ends where it ``is_complete``. MLflow keeps every value that was
-    ever logged at a step, so another curve of a method is another run, and the earlier one is marked (see
-    `Sweep.supersede_others`). The same curve again changes nothing.
-    """
-    client, current = sweep.client(), []
-    costs = [row for row in costs if row.order_seed is None]
-    runs = sweep.runs(client, "tags.role = 'cost-accuracy'")
-    for method in dict.fromkeys(row.method for row in costs):
-        points = [{**_figures(sweep, start), "gpu_hours": 0.0}] if any(key in start for key in _SCORED) else []
-        steps = [0] * len(points)
-        for row in costs:
-            if row.method == method:
-                points.append(_figures(sweep, row.model_dump()))
-                steps.append(row.num_ingredients)
-        digests = [
-            hashlib.sha256(json.dumps([step, point]).encode()).hexdigest()[:_SHORT]
-            for step, point in zip(steps, points, strict=True)
-        ]
-        run_id, logged = _curve_run(sweep, client, runs, method, digests)
-        metrics = [
-            Metric(key, value, step, step)  # as its time too: written twice it is one
-            for step, point in zip(steps[logged:], points[logged:], strict=True)
-            for key, value in point.items()
-        ]
-        if metrics:
-            for first in range(0, len(metrics), _BATCH):
-                client.log_batch(run_id, metrics=metrics[first : first + _BATCH])
-            client.set_tag(run_id, _POINTS, json.dumps(digests))
-        status = "FINISHED" if is_complete else RUNNING
-        if client.get_run(run_id).info.status != status:
-            client.update_run(run_id, status)
-        current.append(run_id)
-    sweep.supersede_others("cost-accuracy", current)
-
-
-def _figures(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a point of a curve, of the columns that have a value."""
-    return {sweep.metric(key): float(values[key]) for key in _OF_A_POINT if values.get(key) is not None}
-
-
-def _curve_run(
-    sweep: Sweep, client: MlflowClient, runs: Sequence[Run], method: str, digests: Sequence[str]
-) -> tuple[str, int]:
-    """The run of a curve whose points have these ``digests``, and how many of them it has: a new one has none."""
-    title = f"{method}: cost curve"
-    for run in runs:
-        key = run.data.tags.get("key", "")
-        logged = _logged_points(run)
-        if key.startswith(f"{method}:") and logged and logged == list(digests[: len(logged)]):
-            return sweep.child_run(client, "cost-accuracy", key, title), len(logged)
-    # Named by what it begins with, which others have gone on from another way.
-    whole, names = hashlib.sha256("".join(digests).encode()).hexdigest(), {run.data.tags.get("key") for run in runs}
-    key = next(key for number in count(1) if (key := f"{method}:{whole}:{number}") not in names)
-    return sweep.child_run(client, "cost-accuracy", key, title), 0
-
-
-def _logged_points(run: Run) -> list[str]:
-    try:
-        return list(json.loads(run.data.tags.get(_POINTS, "[]")))
-    except (ValueError, TypeError):  # people wrote something else there
-        return []
 
 
 def note_stop(sweep: Sweep, reason: str | None) -> None:
