@@ -28,7 +28,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {  # what is said of each, and 
         ("sweep", "unit"),
     ),
     "seconds_left": (
-        "Until all trials have ended, at the pace of those that ended since the search began or went on.",
+        "Until all trials have ended, at the pace of the epochs since the search began or went on.",
         ("sweep",),
     ),
     "best_trial_accuracy": (

@@ -8,7 +8,15 @@ from samples import config, digit_splits, run_record
 from pipeline.errors import ConfigError, DataError
 from pipeline.records import SplitRecord
 from pipeline.records.folder import RunFolder, write_run
-from pipeline.stages.state import all_stages, fingerprints, left_out, locked_output, open_state, save_state
+from pipeline.stages.state import (
+    all_stages,
+    fingerprints,
+    left_out,
+    locked_output,
+    open_state,
+    save_state,
+    stop_rule,
+)
 from pipeline.studies import STUDIES
 
 DATA = {"source": "digits", "image_size": 8, "test_size": 100}
@@ -191,6 +199,15 @@ def test_what_is_done_is_done_since_before_a_sweep_could_end_early(folder):
     assert before == fingerprints(settings(folder, study={"cost_accuracy": {"live": True}}))
     ended = fingerprints(settings(folder, search={"stop": {"max_gpu_hours": 1.0}}))
     assert all(ended[stage] != fingerprint for stage, fingerprint in before.items())
+
+
+def test_another_price_is_another_rule_where_the_price_is_limited(folder):
+    def search(price, **stop):
+        given = settings(folder, search={"stop": stop}, report={"price_per_gpu_hour": price})
+        return fingerprints(given)["search"], stop_rule(given)
+
+    assert search(1.0, max_price=10.0) != search(2.0, max_price=10.0)
+    assert search(1.0, max_gpu_hours=10.0) == search(2.0, max_gpu_hours=10.0)
 
 
 def test_another_metric_is_refused_and_accuracy_is_what_decided_before(folder):

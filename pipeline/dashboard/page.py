@@ -84,6 +84,7 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
 
     On ``loopback`` only requests that name this machine are answered: no page of somebody else's can read from it.
     """
+    errors = _Errors()
     app = Dash(
         "soup-dashboard",
         title="Soup dashboard",
@@ -93,7 +94,7 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
         include_assets_files=False,
         add_log_handler=False,
         enable_mcp=False,
-        on_error=_Errors(),
+        on_error=errors,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
     if loopback:
@@ -113,14 +114,15 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
         },
     )(lambda tick, **given: _update(reader, boot, anew=ctx.triggered_id == "tick", **given))
     app.callback(
-        output={name: Output(part, prop) for name, (part, prop) in _chart_outputs("parallel").items()},
+        output={name: Output(part, prop) for name, (part, prop) in _OUTPUTS_LAST.items()},
         inputs={
-            "drawn": Input("drawn", "data"),
+            "beat": Input("beat", "data"),  # with every answer to the callback above
             "chosen": State("chosen", "value"),
             "split": State("split", "value"),
             "picture": State("picture", "value"),
+            "drawn_last": State("drawn-last", "data"),
         },
-    )(lambda drawn, **given: _draw_parallel(reader, **given) if drawn else no_update)
+    )(lambda beat, **given: _update_last(reader, boot, **given))
     app.clientside_callback(_LOST, Output("lost", "children"), Input("tick", "n_intervals"), Input("beat", "data"))
 
     def take_away(table: str) -> Response:
@@ -137,10 +139,12 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
 
     app.server.add_url_rule("/csv/<table>", view_func=take_away)
     app.server.after_request(protect)
-    # Drawn once for nobody: the first page does not wait until its sweeps are read and what draws them is loaded.
-    shown_first = _first(reader.state([]), names)
-    _draw(shown(reader.state(shown_first).looks), _SPLIT, _ORDER, _PICTURE)
-    _draw_parallel(reader, chosen=shown_first, split=_SPLIT, picture=_PICTURE)
+    try:  # drawn once for nobody: the first page does not wait until its sweeps are read and what draws them is loaded
+        given: Any = {"chosen": _first(reader.state([]), names), "split": _SPLIT, "picture": _PICTURE}
+        _update(reader, boot, anew=False, order=_ORDER, listed=None, drawn=None, **given)
+        _update_last(reader, boot, drawn_last=None, **given)
+    except Exception as error:  # of a sweep that cannot be drawn; others may be chosen
+        errors(error)
     return app
 
 
@@ -215,6 +219,7 @@ def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
             dcc.Interval(id="tick", interval=_TICK),
             dcc.Store(id="listed"),
             dcc.Store(id="drawn"),
+            dcc.Store(id="drawn-last"),
             dcc.Store(id="beat"),
         ]
     )
@@ -283,8 +288,7 @@ def _chart_outputs(*names: str) -> dict[str, tuple[str, str]]:
     return graph | {f"{name}_missing": (f"{name}-missing", "children") for name in names}
 
 
-# By the name in what `_update` returns: the part of the page, and which of its properties. The parallel coordinates are
-# not among them: without a GPU they take the browser as long as all else together, and are drawn once that is there.
+# By the name in what `_update` returns: the part of the page, and which of its properties.
 _OUTPUTS = {
     "status": ("status", "children"),
     "away": ("away", "children"),
@@ -297,6 +301,8 @@ _OUTPUTS = {
     **{f"{table}_csv": (f"{table}-csv", "href") for table in CSV_TABLES},
     **_chart_outputs("curves", "soups"),
 }
+# Of `_update_last`: without a GPU the browser takes long over parallel coordinates, so all else is drawn before.
+_OUTPUTS_LAST = {"drawn_last": ("drawn-last", "data"), **_chart_outputs("parallel")}
 
 
 def _update(
@@ -362,10 +368,16 @@ def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> di
     return answer | {f"{table}_csv": f"/csv/{table}?{query}" for table in CSV_TABLES}
 
 
-def _draw_parallel(reader: Reader, *, chosen: list[str] | None, split: Split, picture: str) -> dict[str, Any]:
-    """The parallel coordinates of what a page shows."""
-    figure = parallel(shown(reader.state(chosen or []).looks), split)
-    answer = _chart("parallel", figure, split, picture)
+def _update_last(
+    reader: Reader, boot: str, *, chosen: list[str] | None, split: Split, picture: str, drawn_last: str | None
+) -> dict[str, Any]:
+    """The parallel coordinates of a page whose last ones are ``drawn_last``, where they change."""
+    known = reader.state(chosen or [])
+    to_draw = str([boot, split, picture, list(known.stamps.items())])
+    if to_draw == drawn_last:
+        return dict.fromkeys(_OUTPUTS_LAST, no_update)
+    figure = parallel(shown(known.looks), split)
+    answer = {"drawn_last": to_draw, **_chart("parallel", figure, split, picture)}
     if figure is not None:
         answer["parallel_style"] = {"minWidth": f"{_AXIS * len(figure.data[0].dimensions)}px"}
     return answer

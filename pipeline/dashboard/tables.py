@@ -43,7 +43,8 @@ def status_of(sweep: WatchedSweep) -> str:
     """Whether a sweep runs, in a word or two."""
     if sweep.is_running:
         return "running"
-    return "stopped by its rule" if sweep.origin.get("stopped") else sweep.status.lower()
+    has_finished = sweep.status == "FINISHED"
+    return "stopped by its rule" if has_finished and sweep.origin.get("stopped") else sweep.status.lower()
 
 
 def facts_of(sweep: Shown) -> Iterator[tuple[str, str]]:

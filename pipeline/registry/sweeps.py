@@ -393,7 +393,7 @@ def note_stop(sweep: Sweep, reason: str | None) -> None:
 def under_way(sweep: Sweep) -> Iterator[None]:
     """Inside, the sweep's run is one that runs, afterwards one that has finished, failed, or was killed by hand.
 
-    A process that is killed outright leaves it as running. A store that is away by then is not waited for.
+    A process that is killed outright leaves it as running. One that failed does not wait for a store that is away.
     """
     sweep.client().update_run(sweep.run_id, RUNNING)
     status = "FAILED"
@@ -404,8 +404,10 @@ def under_way(sweep: Sweep) -> Iterator[None]:
         status = "KILLED"
         raise
     finally:
-        with contextlib.suppress(RegistryError, MlflowException):
-            sweep.client(patience=0).set_terminated(sweep.run_id, status)
+        try:
+            sweep.client(None if status == "FINISHED" else 0).set_terminated(sweep.run_id, status)
+        except (RegistryError, MlflowException):
+            logger.info("MLflow could not be told, and shows the run of the sweep as running")
 
 
 def finish_sweep(

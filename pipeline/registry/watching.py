@@ -48,8 +48,8 @@ class WatchedSweep(Sweep):
     """A sweep as it is listed. ``metrics`` are those of its run, ``sizes`` the numbers of examples of its splits,
     ``artifacts`` where its files are.
 
-    Times are in milliseconds since 1970; ``ended`` is None while it runs (or where it was killed). ``unreadable`` says
-    why it cannot be read here, and is empty of one that can.
+    Times are in milliseconds since 1970; ``ended`` is None while it runs (or where it was killed outright).
+    ``unreadable`` says why it cannot be read here, and is empty of one that can.
     """
 
     status: str
@@ -70,7 +70,7 @@ class WatchedSweep(Sweep):
 
     @property
     def is_running(self) -> bool:
-        """Whether a stage of it runs, as far as the registry knows: one that was killed is not told from it."""
+        """Whether a stage of it runs, as far as the registry knows: one killed outright is not told from it."""
         return self.status == RUNNING
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,19 @@ class Progress(tune.Callback):  # type: ignore[misc]
 
     ``rows`` are all that ended, ``running`` the indices into ``trials`` (``config["trial"]``) of those under way, and
     ``failed`` has by such an index what Ray said of the last attempt of a trial that is not tried again, ``crowded``
-    are those whose GPU had too little memory for them and their neighbours.
+    are those whose GPU had too little memory for them and their neighbours. ``is_ending`` says whether no more of them
+    begin.
     """
 
-    def __init__(self, recorded: Sequence[IngredientRecord], trials: Sequence[Hyperparameters], sweep: str) -> None:
+    def __init__(
+        self,
+        recorded: Sequence[IngredientRecord],
+        trials: Sequence[Hyperparameters],
+        sweep: str,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.rows, self._resumed, self._total, self._sweep = list(recorded), len(recorded), len(trials), sweep
+        self._is_ending = is_ending
         self._table = ProgressTable([trial.given for trial in trials])
         self._epochs = [trial.epochs for trial in trials]
         self.running: set[int] = set()
@@ -68,6 +76,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
             self._told = time.monotonic()
             under_way = [f"{trial} (epoch {self._epoch(trial)})" for trial in sorted(self.running - self._again)]
             waiting = f", to be tried again: {_named(sorted(self._again))}" if self._again else ""
+            self._measure()
             seconds = self._seconds_left()
             left = "" if seconds is None else f", {_duration(seconds)} left"
             ended, minutes = f"{len(self.rows)} of {self._total} ended{left}", (self._told - self._start) / 60
@@ -118,20 +127,22 @@ class Progress(tune.Callback):  # type: ignore[misc]
     def _seconds_left(self) -> float | None:
         """At the pace of this call, in epochs, of which an ended trial has done all; None before the first of them."""
         done = dict.fromkeys(range(self._total), 0) | self._epochs_done
-        ended = [row.trial_index for row in self.rows]  # a sweep that was made smaller has more of them
-        done |= {trial: self._epochs[trial] for trial in ended if trial in done}
-        before = self._epochs_before | {trial: done[trial] for trial in ended[: self._resumed] if trial in done}
+        done |= {row.trial_index: self._epochs[row.trial_index] for row in self.rows}
+        before = self._epochs_before | {row.trial_index: done[row.trial_index] for row in self.rows[: self._resumed]}
         so_far = sum(done.values()) - sum(before.values())
         if so_far <= 0:
             return None
-        return (time.monotonic() - self._start) / so_far * (sum(self._epochs) - sum(done.values()))
+        to_come = self.running if self._is_ending() else done
+        left = sum(self._epochs[trial] - done[trial] for trial in to_come)
+        return (time.monotonic() - self._start) / so_far * left
 
     def _measure(self) -> None:
+        waiting = 0 if self._is_ending() else self._total - len(self.rows) - len(self.running)
         show_trials(
             self._sweep,
             self.rows,
             running=len(self.running),
-            waiting=max(self._total - len(self.rows) - len(self.running), 0),
+            waiting=max(waiting, 0),
             seconds_left=self._seconds_left(),
         )
 

@@ -57,12 +57,16 @@ def run_trials(
     # Tune would give trials the driver's variables of this name by way of Ray's logs, which everybody can read. Workers
     # of a local Ray inherit them; nodes of a cluster have their own.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    progress = Progress(recorded, [trial.hyper for trial in context.trials], context.name)
+
+    def is_ending() -> bool:
+        return beside is not None and beside.reason is not None
+
+    progress = Progress(recorded, [trial.hyper for trial in context.trials], context.name, is_ending)
     # Usually one round: `_fit` returns when every trial has ended. Where memory runs out, trials are left over, and the
     # next round, an experiment of its own for Tune, runs what `progress` has not seen ended.
     concurrency: int | None = None  # as many as fit
     number = 0
-    while pending := _pending(context, progress.rows, only_begun=beside is not None and beside.reason is not None):
+    while pending := _pending(context, progress.rows, only_begun=is_ending()):
         progress.failed.clear()
         progress.crowded.clear()
         try:

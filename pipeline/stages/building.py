@@ -87,10 +87,7 @@ def obtain_soups(
     wanted = missing_soups(context, requests, soups, stage)
     told: set[str] = set()
     for number, (name, result) in enumerate(build_soups(context, wanted, run.cluster.cpus_per_task, tasks), start=1):
-        for reason in result.left_out:
-            if reason not in told:
-                told.add(reason)
-                logger.info("%s: left out: %s", stage, reason)
+        tell_left_out(result, stage, told)
         key = requests[name].key
         soups[key] = keep_soup(run, name, key, result, f"{stage}: %s ({number} of {len(wanted)})", keep)
     return {name: soup_for(soups[request.key], request) for name, request in requests.items()}
@@ -106,6 +103,14 @@ def missing_soups(
         if (blocks := blocks_done(unfinished_soup(context.unfinished, request))) is not None:
             logger.info("%s: %s goes on after block %d", stage, name, blocks)
     return wanted
+
+
+def tell_left_out(result: SoupResult, stage: str, told: set[str]) -> None:
+    """Log which damaged ingredients a soup lacks, but those that were ``told`` of."""
+    for reason in result.left_out:
+        if reason not in told:
+            told.add(reason)
+            logger.info("%s: left out: %s", stage, reason)
 
 
 def keep_soup(

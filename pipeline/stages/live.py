@@ -20,9 +20,17 @@ from pipeline.records import CostRecord, Hyperparameters, IngredientRecord, cost
 from pipeline.registry import MlflowException, describe, log_costs, note_stop, set_champion
 from pipeline.report import point_line, points_table
 from pipeline.soup_task import SoupContext, SoupResult, build_beside
-from pipeline.stages.building import keep_also_as, keep_soup, missing_soups, remembered_soups, soup_context, soup_for
+from pipeline.stages.building import (
+    keep_also_as,
+    keep_soup,
+    missing_soups,
+    remembered_soups,
+    soup_context,
+    soup_for,
+    tell_left_out,
+)
 from pipeline.stages.context import Run
-from pipeline.stages.state import Stopped, left_out, save_state, with_left_out
+from pipeline.stages.state import Stopped, left_out, save_state, stop_rule, with_left_out
 from pipeline.stages.study import study_inputs
 from pipeline.studies import CostPoint, StudyInputs, cost_rows, no_more_gain, over_budget, points_so_far
 
@@ -49,9 +57,10 @@ class Live:
         self._is_live = bool(run.config.study_settings(_STUDY).live)
         self._rule = run.config.search.stop
         stopped = run.state.stopped
-        self.reason = stopped.reason if stopped and stopped.rule == self._rule.model_dump() else None
+        self.reason = stopped.reason if stopped and stopped.rule == stop_rule(run.config) else None
         self._looked_at = -1  # so many ended trials
         self._asked: set[str] = set()  # points by name
+        self._told: set[str] = set()  # which damaged ingredients are left out
         self._building: Iterator[bool] | None = None
         self._points: list[CostRecord] = []  # of the soups that are there
 
@@ -82,7 +91,7 @@ class Live:
         self.reason = no_more_gain(self._rule, self._points)
         self.reason = self.reason or over_budget(self._rule, price, rows, under_way, upcoming)
         if self.reason is not None:
-            self._run.state.stopped = Stopped(rule=self._rule.model_dump(), reason=self.reason)
+            self._run.state.stopped = Stopped(rule=stop_rule(self._run.config), reason=self.reason)
             save_state(self._run.folder, self._run.state)
             with contextlib.suppress(RegistryError, MlflowException):  # said again when the stage is done
                 note_stop(self._sweep, self.reason)
@@ -125,6 +134,7 @@ class Live:
                     yield built
                     continue
                 name, result = built
+                tell_left_out(result, "live", self._told)
                 key = wanted[name].key
                 show_soup(run.config.name, result.record.method, result.record)
                 soups[key] = keep_soup(run, name, key, result, "live: %s", self._name_champion)

@@ -80,6 +80,7 @@ def search_stage(run: Run) -> None:
         _check_disk(run, theta0, len(context.trials) - len(recorded))
     rule = config.search.stop
     beside = Live(run, len(drawn)) if rule.is_given or config.study_settings("cost-accuracy").live else None
+    note_stop(run.sweep, None if beside is None else beside.reason)  # it may have been ended, and goes on
     run_trials(context, recorded, f"tune-{datetime.now(UTC):%Y%m%d-%H%M%S}", beside)
     rows = read_trials(run.sweep)
     stopped = None if beside is None else beside.reason

@@ -52,7 +52,7 @@ _AS_EVER = (
 
 
 class Stopped(BaseModel):
-    """That the sweep was ended by a ``rule``, the values of `search.stop`, and why. Another rule decides anew."""
+    """That the sweep was ended by a ``rule`` (see `stop_rule`), and why. Another rule decides anew."""
 
     rule: dict[str, float | None]
     reason: str
@@ -229,6 +229,13 @@ def all_stages() -> tuple[str, ...]:
     return ("search", "soup", *STUDIES, "report")
 
 
+def stop_rule(config: Config) -> dict[str, float | None]:
+    """What `search.stop` decides by: its values, and the price where there is a limit to that."""
+    rule = config.search.stop
+    price = {} if rule.max_price is None else {"price_per_gpu_hour": config.report.price_per_gpu_hour}
+    return {**rule.model_dump(), **price}
+
+
 def fingerprints(config: Config) -> dict[str, str]:
     """For each stage a hash of the settings that it and what it needs depend on.
 
@@ -246,6 +253,8 @@ def fingerprints(config: Config) -> dict[str, str]:
         if (not _is_free(key) or key == "search.num_trials" or (has_rule and key.startswith("search.stop.")))
         and (key, value) not in _AS_EVER
     }
+    if "search.stop.max_price" in of_ingredients:
+        of_ingredients["report.price_per_gpu_hour"] = values["report"]["price_per_gpu_hour"]
     search = _chained("", of_ingredients)
     shifts = values["data"]["shifts"]
     soup = _chained(search, {**values["soup"], **({"shifts": shifts} if shifts else {})})

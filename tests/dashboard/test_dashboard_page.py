@@ -13,7 +13,7 @@ from pipeline.dashboard import Reader, make_app
 from pipeline.dashboard import page as page_module
 from pipeline.dashboard.figures import curves, line_figure, parallel, soups
 from pipeline.dashboard.shown import shown
-from pipeline.dashboard.tables import MOST_ROWS, csv_of, facts_of, gains, trials
+from pipeline.dashboard.tables import MOST_ROWS, csv_of, facts_of, gains, status_of, trials
 from pipeline.dashboard.tables import soups as soups_table
 from pipeline.registry import list_sweeps, look, open_sweep
 from pipeline.report.intervals import interval
@@ -134,6 +134,7 @@ def test_a_sweep_that_its_rule_stopped(looks):
     facts = dict(facts_of(stopped))
     assert facts["Stopped by its rule"] == "no gain"
     assert facts["Status"].startswith("stopped by its rule")
+    assert status_of(replace(stopped.look.sweep, status="FAILED")) == "failed", "after it was stopped"
     assert facts["Champion"] == "MEHL-Soup+, select 97.00 %, test 95.57 %"
 
 
@@ -273,6 +274,11 @@ def ask(reader, **values):
     return page_module._update(reader, "boot", **(given | values))
 
 
+def ask_last(reader, **values):
+    given = {"chosen": ["sweep-1"], "split": "select", "picture": "png", "drawn_last": None}
+    return page_module._update_last(reader, "boot", **(given | values))
+
+
 def seen(answer):
     """What a page keeps of an answer for the next time it asks."""
     return {name: answer[name] for name in ("listed", "drawn")}
@@ -295,13 +301,34 @@ def test_a_page_is_drawn_again_when_something_changed(registry, monkeypatch):
     assert "no gain" in str(changed["facts"])
 
 
+def test_parallel_coordinates_are_drawn_again_when_they_changed(made):
+    reader = Reader(made.uri)
+    reader.first()
+    first = ask_last(reader)
+    again = ask_last(reader, drawn_last=first["drawn_last"])
+    assert set(again.values()) == {page_module.no_update}
+    other = ask_last(reader, drawn_last=first["drawn_last"], split="test")
+    assert other["parallel_figure"].data[0].dimensions[-1].label == "Test %"
+
+
+def test_a_sweep_that_cannot_be_drawn_does_not_end_the_command(made, monkeypatch, caplog):
+    def broken(*_):
+        raise ValueError("no such column")
+
+    monkeypatch.setattr(page_module, "curves", broken)
+    reader = Reader(made.uri)
+    reader.first()
+    assert make_app(reader).layout is not None
+    assert "the page cannot be drawn (ValueError: no such column)" in caplog.text
+
+
 def test_a_registry_without_sweeps(store_uri):
     reader = Reader(store_uri)
     reader.first()
     answer = ask(reader, chosen=None)
     assert answer["facts"] == "The registry has no sweep yet."
     assert answer["curves_style"] == {"display": "none"}
-    missing = page_module._draw_parallel(reader, chosen=None, split="select", picture="png")
+    missing = ask_last(reader, chosen=None)
     assert missing["parallel_style"] == {"display": "none"}
     assert missing["parallel_missing"] == "No trial with a score on this split yet."
     assert page_module._first(reader.state([]), []) == []

@@ -238,7 +238,8 @@ def test_the_time_left_is_that_of_the_epochs_left(session_ray, monkeypatch):
     now = 0.0
     monkeypatch.setattr("pipeline.search.progress.time.monotonic", lambda: now)
     trials = [hyperparameters(epochs=epochs) for epochs in (4, 2, 10, 8)]
-    progress = Progress([ingredient(0), ingredient(9)], trials, sweep="epochs")  # there were more once
+    is_ending = False
+    progress = Progress([ingredient(0)], trials, "epochs", lambda: is_ending)
     progress.on_trial_start(0, [], Running(1))
     progress.on_trial_start(0, [], Running(2))
     assert progress._seconds_left() is None
@@ -248,6 +249,8 @@ def test_the_time_left_is_that_of_the_epochs_left(session_ray, monkeypatch):
     now = 90.0
     progress.tell(ingredient(1))
     assert progress._seconds_left() == pytest.approx(30 * (3 + 8))
+    is_ending = True
+    assert progress._seconds_left() == pytest.approx(30 * 3), "no more trials begin"
 
 
 def test_a_trial_that_waits_to_be_tried_again_does_not_run(session_ray, caplog, monkeypatch, tmp_path):
