@@ -27,6 +27,8 @@ CIFAR10 = (
     "data.test={data}/cifar10_test.parquet",
     "model.pretrained={data}/theta0-small-vit.safetensors",
     "search.num_trials=12",
+    "search.precision=float32",  # in bfloat16 a processor without arithmetic of its own for it takes many times as long
+    "soup.settings.mehl-plus.precision=float32",
 )
 CONFIGS = {"digits": (), "cifar10-small-vit": CIFAR10}
 
