@@ -251,7 +251,9 @@ def test_only_this_machine_is_answered_and_nothing_is_loaded_from_elsewhere(made
 
 
 def test_nothing_can_be_sent_to_plotly(looks):
-    figures = {"curves": line_figure(curves(shown(looks), "test")), "parallel": parallel(shown(looks), "test")}
+    sweeps = shown(looks)
+    figures = {"parallel": parallel(sweeps, "test")}
+    figures |= {name: line_figure(make(sweeps, "test")) for name, make in (("curves", curves), ("soups", soups))}
     for name, figure in figures.items():
         answer = page_module._chart(name, figure, "test", "svg")
         config = answer[f"{name}_config"]
