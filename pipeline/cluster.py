@@ -171,6 +171,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
         ) from error
     finally:
         telling.cancel()
+        telling.join()  # nothing is said after what came of it
 
 
 def _importing(plugins: tuple[str, ...], search_path: tuple[str, ...]) -> Callable[[], None]:

@@ -36,10 +36,10 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Tune in the driver, after every epoch."""
         if SCORE in result:
-            ours = self._context.trials[trial.config["trial"]]  # its index alone counts here
-            stops = self._decide(ours.index, result["epoch"], result[SCORE])
+            index = trial.config["trial"]
+            stops = self._decide(index, result["epoch"], result[SCORE])
             if stops:
-                ask_to_stop(self._context.storage_of(ours))
+                ask_to_stop(self._context.storage_of(self._context.drawn(index)))
             if self._context.reports is not None:
                 write_text(self._context.reports, json.dumps(self._reports))
         return str(TrialScheduler.CONTINUE)

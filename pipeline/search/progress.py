@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,24 @@ _NAMED = 8  # so many of them by name
 
 
 class Progress(tune.Callback):  # type: ignore[misc]
-    """Tells of the trials of ``sweep``; ``trials`` are all that it has, ``recorded`` those of earlier calls.
+    """Tells of the trials of ``sweep``; ``trials`` are all that it has, by index, ``recorded`` those of earlier calls.
 
-    ``rows`` are all that ended, ``running`` the indices into ``trials`` (``config["trial"]``) of those under way, and
-    ``failed`` has by such an index what Ray said of the last attempt of a trial that is not tried again, ``crowded``
-    are those whose GPU had too little memory for them and their neighbours. ``is_ending`` says whether no more of them
-    begin.
+    ``rows`` are all that ended, ``running`` the indices of those under way, and ``failed`` has by its index what Ray
+    said of the last attempt of a trial that is not tried again, ``crowded`` are those whose GPU had too little memory
+    for them and their neighbours. ``is_ending`` says whether no more of them begin.
     """
 
     def __init__(
         self,
         recorded: Sequence[IngredientRecord],
-        trials: Sequence[Hyperparameters],
+        trials: Mapping[int, Hyperparameters],
         sweep: str,
         is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self.rows, self._resumed, self._total, self._sweep = list(recorded), len(recorded), len(trials), sweep
         self._is_ending = is_ending
-        self._table = ProgressTable([trial.given for trial in trials])
-        self._epochs = [trial.epochs for trial in trials]
+        self._table = ProgressTable([hyper.given for hyper in trials.values()])
+        self._epochs = {index: hyper.epochs for index, hyper in trials.items()}
         self.running: set[int] = set()
         self.failed: dict[int, str] = {}
         self.crowded: set[int] = set()
@@ -126,7 +125,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
 
     def _seconds_left(self) -> float | None:
         """At the pace of this call, in epochs, of which an ended trial has done all; None before the first of them."""
-        done = dict.fromkeys(range(self._total), 0) | self._epochs_done
+        done = dict.fromkeys(self._epochs, 0) | self._epochs_done
         done |= {row.trial_index: self._epochs[row.trial_index] for row in self.rows}
         before = self._epochs_before | {row.trial_index: done[row.trial_index] for row in self.rows[: self._resumed]}
         so_far = sum(done.values()) - sum(before.values())

@@ -82,11 +82,15 @@ class TrialContext:
     only_node: str | None = None
     reports: Path | None = None
 
-    def trial_at(self, position: int) -> Trial:
-        """The trial at a position of ``trials``, with the hyperparameters that were suggested for it, if any were."""
-        trial = self.trials[position]
+    def trial(self, index: int) -> Trial:
+        """The trial of this index, with the hyperparameters that were suggested for it, if any were."""
+        trial = self.drawn(index)
         hyper = self._suggested(trial)
         return trial if hyper is None else replace(trial, hyper=hyper)
+
+    def drawn(self, index: int) -> Trial:
+        """The trial of this index as it was drawn."""
+        return next(trial for trial in self.trials if trial.index == index)
 
     def _suggested(self, trial: Trial) -> Hyperparameters | None:
         if self.settings.algorithm == "random":
@@ -94,9 +98,9 @@ class TrialContext:
         with self.storage_of(trial).reading(_SUGGESTED) as file:
             return None if file is None else type(trial.hyper).model_validate_json(file.read())
 
-    def suggest(self, position: int, rows: Sequence[IngredientRecord]) -> Hyperparameters:
+    def suggest(self, index: int, rows: Sequence[IngredientRecord]) -> Hyperparameters:
         """What a trial begins with once those of ``rows`` have ended; what was suggested before stands."""
-        trial = self.trials[position]
+        trial = self.drawn(index)
         if self.settings.algorithm == "random":
             return trial.hyper
         hyper = self._suggested(trial)
@@ -112,14 +116,14 @@ class TrialContext:
 
 
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
-    """Fine-tune, upload and record the trial ``config["trial"]``, counted among ``context.trials``.
+    """Fine-tune, upload and record the trial of the index ``config["trial"]``.
 
     Every epoch is reported to Tune and, as `paced` allows, saved; an attempt that finds a saved epoch goes on from it.
     For a scheduler it is measured too, and the trial ends after it where `ask_to_stop` was called meanwhile. Where a
     GPU that it shares runs out of memory, the attempt ends, and only Tune is told; where the trial has the GPU for
     itself, it is rejected.
     """
-    trial = context.trial_at(config["trial"])
+    trial = context.trial(config["trial"])
     storage = context.storage_of(trial)
     unlogged: list[EpochRecord] = []
     last_logged = time.monotonic()

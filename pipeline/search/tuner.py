@@ -61,7 +61,7 @@ def run_trials(
     def is_ending() -> bool:
         return beside is not None and beside.reason is not None
 
-    progress = Progress(recorded, [trial.hyper for trial in context.trials], context.name, is_ending)
+    progress = Progress(recorded, {trial.index: trial.hyper for trial in context.trials}, context.name, is_ending)
     # Usually one round: `_fit` returns when every trial has ended. Where memory runs out, trials are left over, and the
     # next round, an experiment of its own for Tune, runs what `progress` has not seen ended.
     concurrency: int | None = None  # as many as fit
@@ -92,25 +92,25 @@ def _record_failed(context: TrialContext, progress: Progress) -> None:
         )
     if reasons := [reason_of(cause) for cause in causes if _STORAGE in cause]:
         raise SearchError(reasons[0])
-    for position, cause in progress.failed.items():
-        _record_failure(context, progress, context.trial_at(position), reason_of(cause))
+    for index, cause in progress.failed.items():
+        _record_failure(context, progress, context.trial(index), reason_of(cause))
 
 
 def _with_more_of_a_gpu(context: TrialContext, progress: Progress) -> TrialContext:
     # Fewer at a time would not do: Ray fills one GPU before it gives out the next.
     reserved = min(2 * context.reserved, 1.0)
-    indices = ", ".join(str(context.trials[position].index) for position in sorted(progress.crowded))
+    indices = ", ".join(map(str, sorted(progress.crowded)))
     message = "search: a GPU that trials share ran out of memory (trial %s); going on with %g of a GPU for each"
     logger.info(message, indices, reserved)
     return replace(context, reserved=reserved)
 
 
 def _pending(context: TrialContext, rows: Sequence[IngredientRecord], *, only_begun: bool) -> list[int]:
-    """The positions in ``context.trials`` of those without a row; Tune knows trials by these numbers."""
+    """The indices of trials without a row; Tune knows trials by these numbers."""
     recorded_indices = {row.trial_index for row in rows}
     return [
-        position
-        for position, trial in enumerate(context.trials)
+        trial.index
+        for trial in context.trials
         if trial.index not in recorded_indices and (not only_begun or read_attempts(context.storage_of(trial)))
     ]
 
@@ -123,7 +123,7 @@ def _fit(
     experiment: str,
     beside: Beside | None,
 ) -> None:
-    """Let Tune run the trials at these positions, ``concurrency`` at a time; raises what Tune does when it gives up."""
+    """Let Tune run the trials of these indices, ``concurrency`` at a time; raises what Tune does when it gives up."""
     order = SearchOrder(context.suggest, pending, lambda: progress.rows, beside, partial(_room, context, beside))
     looking = [] if beside is None else [Looking(lambda: progress.rows, beside)]
     settings = context.settings
@@ -163,14 +163,14 @@ def _reduced_concurrency(context: TrialContext, progress: Progress) -> int:
     # Half of those that were running. They stay pending, so the next round tries them again. One that was alone cannot
     # get more memory: Tune counts no failures across rounds, so its attempts are counted here, and after too many it is
     # recorded as failed, which takes it out of the pending ones.
-    killed_positions = sorted(progress.running)
+    killed = sorted(progress.running)
     progress.running.clear()
-    concurrency = max(1, len(killed_positions) // 2)
-    indices = ", ".join(str(context.trials[position].index) for position in killed_positions)
+    concurrency = max(1, len(killed) // 2)
+    indices = ", ".join(map(str, killed))
     message = "search: a node ran low on memory (running: trial %s); going on with %d at a time"
     logger.info(message, indices, concurrency)
-    if len(killed_positions) == 1:
-        trial = context.trial_at(killed_positions[0])
+    if len(killed) == 1:
+        trial = context.trial(killed[0])
         if len(read_attempts(context.storage_of(trial))) > context.settings.max_failures:
             _record_failure(context, progress, trial, "the node ran low on memory although no other trial was running")
     return concurrency

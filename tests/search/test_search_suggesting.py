@@ -73,7 +73,7 @@ def test_a_trial_runs_with_what_was_suggested_before_it_began_and_keeps_it(sessi
         experiments=tmp_path / "tune", recorder=recorder,
     )  # fmt: skip
     begun = context.suggest(2, sweep(1e-3))  # of a call that was killed
-    assert context.suggest(2, []) == begun == context.trial_at(2).hyper
+    assert context.suggest(2, []) == begun == context.trial(2).hyper
     run_trials(context, [], "sweep")
     rows = {row.trial_index: row for row in recorder.rows()}
     assert {row.status for row in rows.values()} == {"finished"}

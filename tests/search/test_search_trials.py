@@ -28,7 +28,7 @@ from pipeline.weights import load_weights, read_weights, unique_state
 
 EPOCHS = 2
 PLANTED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD")
-FOUR = [hyperparameters(lr=10.0**-number) for number in range(2, 6)]
+FOUR = {index: hyperparameters(lr=10.0 ** -(index + 2)) for index in range(4)}
 
 
 def context(tmp_path, num_trials, faults=None, **settings):
@@ -212,7 +212,7 @@ def test_each_minute_a_sweep_tells_what_runs(session_ray, caplog, monkeypatch):
         def __init__(self, number):
             self.config = {"trial": number}
 
-    progress = Progress([], [hyperparameters(epochs=3)] * 12, sweep="silent")
+    progress = Progress([], dict.fromkeys(range(12), hyperparameters(epochs=3)), sweep="silent")
     with caplog.at_level(logging.INFO, "pipeline.search.progress"):
         progress.on_step_end(0, [])
         for number in range(10):
@@ -237,7 +237,7 @@ def test_the_time_left_is_that_of_the_epochs_left(session_ray, monkeypatch):
 
     now = 0.0
     monkeypatch.setattr("pipeline.search.progress.time.monotonic", lambda: now)
-    trials = [hyperparameters(epochs=epochs) for epochs in (4, 2, 10, 8)]
+    trials = {index: hyperparameters(epochs=epochs) for index, epochs in enumerate((4, 2, 10, 8))}
     is_ending = False
     progress = Progress([ingredient(0)], trials, "epochs", lambda: is_ending)
     progress.on_trial_start(0, [], Running(1))
@@ -259,7 +259,7 @@ def test_a_trial_that_waits_to_be_tried_again_does_not_run(session_ray, caplog, 
 
     (tmp_path / "error").write_text("Failure # 1\nActorDiedError: the worker was lost\n")
     monkeypatch.setattr("pipeline.search.progress._EACH", -1.0)
-    progress = Progress([], [hyperparameters(epochs=3)] * 2, sweep="again")
+    progress = Progress([], dict.fromkeys(range(2), hyperparameters(epochs=3)), sweep="again")
     progress.on_trial_start(0, [], Lost())
     progress.tell(ingredient(0))
     with caplog.at_level(logging.INFO, "pipeline.search.progress"):
