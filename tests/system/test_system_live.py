@@ -23,6 +23,7 @@ LIVE = (
     "soup.settings={mehl-plus: {block_size: 1, outer_iterations: 6, inner_iterations: 30}}",  # blocks of some seconds
 )
 RULE = "search.stop.max_gpu_hours=1e-6"  # known to be over it once the first trial has ended
+NO_GAIN = ("search.stop.min_gain=0.9", "search.stop.per_gpu_hours=1e-9")
 SOUPS = ("greedy-2", "mehl-plus-2", "greedy-4", "mehl-plus-4")
 
 
@@ -33,7 +34,7 @@ def note(run: Finished) -> str:
 
 @pytest.fixture(scope="module")
 def calls(migrated_store, image_store, tmp_path_factory):
-    """The run after each of three calls: what they said, and what lay in the folder then."""
+    """The run after each of four calls: what they said, and what lay in the folder then."""
     folder = tmp_path_factory.mktemp("live")
     (folder / "home" / "runs").mkdir(parents=True)
     shutil.copy(migrated_store, folder / "home" / "runs" / "mlflow.db")
@@ -75,8 +76,12 @@ def calls(migrated_store, image_store, tmp_path_factory):
     (run.output / "state.json").write_text(json.dumps(state))
     with call(3) as running:
         finish(running)
-    stopped, champion, gone_on, rebuilt = found
-    return {"stopped": stopped, "champion": champion, "gone on": gone_on, "rebuilt": rebuilt}
+    with call(4, "search.num_trials=8", *NO_GAIN) as running:
+        finish(running)
+    stopped, champion, gone_on, rebuilt, without_gain = found
+    return {
+        "stopped": stopped, "champion": champion, "gone on": gone_on, "rebuilt": rebuilt, "without gain": without_gain
+    }  # fmt: skip
 
 
 def test_a_sweep_ends_by_its_rule_and_loses_no_trial_that_had_begun(calls):
@@ -96,6 +101,18 @@ def test_the_same_command_without_the_rule_goes_on(calls):
     assert len(after) == 6
     assert calls["gone on"]["record"].stopped is None
     assert "stopped" not in calls["gone on"]["tags"]
+
+
+def test_a_sweep_whose_soups_gain_too_little_grows_no_further(calls):
+    before, after = calls["rebuilt"], calls["without gain"]
+    reason = after["record"].stopped
+    assert reason.startswith("search.stop.min_gain: in each of the last 2 steps up to 6 ingredients, soups gained")
+    assert f"search: no more trials begin: {reason}" in after["said"]
+    assert after["tags"]["stopped"] == reason
+    assert after["rows"] == before["rows"]
+    elsewhere = {"predictions"}  # a soup of all trials is known by its name here, and there by its number of trials
+    now, then = ([row.model_dump(exclude=elsewhere) for row in call["table"]] for call in (after, before))
+    assert now == then
 
 
 def test_a_soup_that_is_killed_harms_no_trial_and_is_made_later(calls):
