@@ -22,6 +22,7 @@ from pipeline.report.styles import style
 from pipeline.studies import gains_per_hours
 
 MOST_ROWS = 100  # of a table on the page; the CSV has all
+MOST_POINTS = 10  # of each curve in the table of gains
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def gains(sweeps: Sequence[Shown]) -> Table:
     """What the stop rule sees: what each point of the curves gained on `select`, the last first."""
     several = len(sweeps) > 1
     curves = [(sweep, _gains_of(sweep, curve)) for sweep in sweeps for curve in sweep.look.curves]
-    most = MOST_ROWS // max(len(curves), 1) or 1  # of each: the rule asks all methods
+    most = min(MOST_POINTS, MOST_ROWS // max(len(curves), 1) or 1)
     rows = [[*([sweep.title] if several else []), *cells] for sweep, of_curve in curves for cells in of_curve[:most]]
     per = {significant(_rule_hours(sweep)) for sweep in sweeps}
     columns = [

@@ -4,7 +4,8 @@
 
 Makes a registry with a small sweep and then one of so many trials, with a curve of two methods, starts the command, and
 opens its page in Chromium: until the tables and curves are drawn, and until the parallel coordinates are, which come
-last. What was read and loaded when the command started is there at the first visit. Writes `results/dashboard.json`.
+last. What was read and loaded when the command started is there at the first visit. Then as many coordinates of a
+single trial, on the same page: what plotly and WebGL take before they draw any line. Writes `results/dashboard.json`.
 """
 
 import argparse
@@ -44,8 +45,9 @@ def main() -> None:
             url = next(word for word in line.split() if word.startswith("http://"))
             with chromium(home / "profile") as page:
                 visits = [open_page(page, url, trials) for _ in range(VISITS)]
+                one_line = draw_one_line(page)
             server.terminate()
-    record("dashboard", trials=trials, started=started, visits=visits)
+    record("dashboard", trials=trials, started=started, visits=visits, one_line=one_line)
 
 
 def open_page(page: Page, url: str, trials: int) -> dict[str, float]:
@@ -61,6 +63,19 @@ def open_page(page: Page, url: str, trials: int) -> dict[str, float]:
             assert time.perf_counter() - start < 300, page.value("document.body.innerText")
         seconds[name] = time.perf_counter() - start
     return seconds
+
+
+def draw_one_line(page: Page) -> float:
+    """Seconds until plotly has drawn one line over as many axes as the page's parallel coordinates have."""
+    page.value(
+        "const axes = document.querySelector('#parallel .js-plotly-plot').data[0].dimensions.map(() => ({values: [1]}));"
+        "const start = performance.now(), part = document.body.appendChild(document.createElement('div'));"
+        "Plotly.newPlot(part, [{type: 'parcoords', dimensions: axes}])"
+        ".then(() => { window.tookMilliseconds = performance.now() - start; }); 1"
+    )
+    while not page.value("window.tookMilliseconds"):
+        time.sleep(0.02)
+    return page.value("window.tookMilliseconds") / 1000
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pipeline.dashboard import Reader, make_app
 from pipeline.dashboard import page as page_module
 from pipeline.dashboard.figures import curves, line_figure, parallel, soups
 from pipeline.dashboard.shown import shown
-from pipeline.dashboard.tables import MOST_ROWS, csv_of, facts_of, gains, status_of, trials
+from pipeline.dashboard.tables import MOST_POINTS, MOST_ROWS, csv_of, facts_of, gains, status_of, trials
 from pipeline.dashboard.tables import soups as soups_table
 from pipeline.registry import list_sweeps, look, open_sweep
 from pipeline.report.intervals import interval
@@ -163,8 +163,8 @@ def test_of_long_curves_the_last_points_of_every_method_are_seen(looks):
     table = gains(changed(looks, curves=long))
     for method in ("greedy", "mehl-plus"):
         shown_points = [int(row[1]) for row in texts(table) if row[0] == method]
-        assert shown_points == list(range(MOST_ROWS + 50, MOST_ROWS // 2 + 50, -1))
-    assert table.caption.endswith(f"; the last {MOST_ROWS // 2} points of each curve, the CSV has all")
+        assert shown_points == list(range(MOST_ROWS + 50, MOST_ROWS + 50 - MOST_POINTS, -1))
+    assert table.caption.endswith(f"; the last {MOST_POINTS} points of each curve, the CSV has all")
 
 
 def test_without_a_rule_and_without_settings(looks):
