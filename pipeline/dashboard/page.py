@@ -78,6 +78,15 @@ _LOST = """
 }
 """
 
+# In the browser: passes on that an answer came, once what it changed can be seen.
+_PAINTED = """
+async beat => {
+  while (!window.Plotly) await new Promise(done => setTimeout(done, 50));
+  await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+  return beat;
+}
+"""
+
 
 def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True) -> Dash:
     """The page over what ``reader`` reads; the latest sweeps of ``names`` are shown first, or the latest of all.
@@ -116,13 +125,14 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
     app.callback(
         output={name: Output(part, prop) for name, (part, prop) in _OUTPUTS_LAST.items()},
         inputs={
-            "beat": Input("beat", "data"),  # with every answer to the callback above
+            "painted": Input("painted", "data"),  # after every answer to the callback above
             "chosen": State("chosen", "value"),
             "split": State("split", "value"),
             "picture": State("picture", "value"),
             "drawn_last": State("drawn-last", "data"),
         },
-    )(lambda beat, **given: _update_last(reader, boot, **given))
+    )(lambda painted, **given: _update_last(reader, boot, **given))
+    app.clientside_callback(_PAINTED, Output("painted", "data"), Input("beat", "data"))
     app.clientside_callback(_LOST, Output("lost", "children"), Input("tick", "n_intervals"), Input("beat", "data"))
 
     def take_away(table: str) -> Response:
@@ -221,6 +231,7 @@ def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
             dcc.Store(id="drawn"),
             dcc.Store(id="drawn-last"),
             dcc.Store(id="beat"),
+            dcc.Store(id="painted"),
         ]
     )
 

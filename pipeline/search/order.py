@@ -32,7 +32,7 @@ class Beside(Protocol):
 
 
 class SearchOrder(Searcher):  # type: ignore[misc]
-    """Hands Tune the trials in search order: those of the indices ``pending``, with what ``draw`` says that each begins with.
+    """Hands Tune the trials ``pending``, by index, in search order, with what ``draw`` says that each begins with.
 
     ``rows`` tells which have ended, ``room`` how many may be under way. Nothing but Tune's own thread comes here.
     """

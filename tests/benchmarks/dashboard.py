@@ -68,7 +68,8 @@ def open_page(page: Page, url: str, trials: int) -> dict[str, float]:
 def draw_one_line(page: Page) -> float:
     """Seconds until plotly has drawn one line over as many axes as the page's parallel coordinates have."""
     page.value(
-        "const axes = document.querySelector('#parallel .js-plotly-plot').data[0].dimensions.map(() => ({values: [1]}));"
+        "const axes = document.querySelector('#parallel .js-plotly-plot').data[0].dimensions"
+        ".map(() => ({values: [1]}));"
         "const start = performance.now(), part = document.body.appendChild(document.createElement('div'));"
         "Plotly.newPlot(part, [{type: 'parcoords', dimensions: axes}])"
         ".then(() => { window.tookMilliseconds = performance.now() - start; }); 1"
