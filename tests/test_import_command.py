@@ -170,7 +170,7 @@ def test_a_run_can_leave_out_an_ingredient_by_name(finished, capsys, caplog):
     everything = rows_of(finished)
     count = len(everything)
     assert call(*command, "soup.leave_out=[model_2.pt, 0]") == 0
-    assert f"  {count} of {count} trials finished (2 left out)" in capsys.readouterr().out
+    assert f"  {count - 2} of {count} trials finished, 2 left out, " in capsys.readouterr().out
     assert "left out by soup.leave_out: 0, model_2.pt" in caplog.text
     rows = rows_of(finished)
     assert [row.status for row in rows[:3]] == ["left-out", "left-out", "finished"]

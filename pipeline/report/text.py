@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.records import IngredientRecord, RunRecord, SoupRecord, cost_unit, costs
@@ -52,13 +53,10 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
             lines += ["  below the starting point, theta0:", f"  {below}"]
     if text := in_one_block(soups, {}):
         lines += textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
-    left_out = sum(row.status == "left-out" for row in ingredients)
-    finished = left_out + sum(row.status == "finished" for row in ingredients)
-    stopped = sum(row.status == "stopped" for row in ingredients)
-    others = ", ".join([*([f"{left_out} left out"] if left_out else []), *([f"{stopped} stopped"] if stopped else [])])
-    without = f" ({others})" if others else ""
-    sweep = f"{finished} of {count(len(ingredients), 'trial')} finished{without}"
-    lines.append(f"  {sweep}, {spent(costs(ingredients))}")
+    number = Counter(row.status for row in ingredients)
+    sweep = f"{number['finished']} of {count(len(ingredients), 'trial')} finished"
+    others = [f", {number[status]} {status.replace('-', ' ')}" for status in ("stopped", "left-out") if number[status]]
+    lines.append(f"  {sweep}{''.join(others)}, {spent(costs(ingredients))}")
     if run.stopped is not None:
         lines.append(f"  ended before its last trial by {run.stopped}")
     if "gpu_hours" in start:

@@ -285,6 +285,13 @@ def test_the_table_of_the_command_line():
     assert re.split(r"  +", lines[2].strip()) == ["theta0", "62.25", "62.00", "61.37", "-", "-", "-"]
     assert "16 of 18 trials finished, 0.0" in lines[-2]
     assert "CPU core hours" in lines[-2]
+    ended = [
+        row.model_copy(update={"status": status})
+        for row, status in zip(a_sweep(), ["left-out", "stopped"], strict=False)
+    ]
+    assert "14 of 18 trials finished, 1 stopped, 1 left out, 0.0" in methods_table(
+        a_run(), the_soups(), [*ended, *a_sweep()[2:]]
+    )
     assert lines[-1] == "  theta0: 0.0031 CPU core hours (11.2 s of one core) beside that"
     unknown = a_run(champion=None, theta0_gpu_hours=None, theta0_test_accuracy=None)
     assert "GPU" in methods_table(unknown, [a_soup(peak_memory_kind="cuda")], a_sweep(device="cuda"))
