@@ -1,4 +1,4 @@
-"""The page: what stands where, and what is drawn again when something new was read."""
+"""The page: what is drawn on it, and drawn again when something new was read."""
 
 from __future__ import annotations
 
@@ -7,59 +7,26 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from string import Template
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, Input, Output, State, ctx, html, no_update
 from flask import Response, abort, request
 
 from pipeline.dashboard.figures import curves, line_figure, parallel
 from pipeline.dashboard.figures import soups as soups_plot
+from pipeline.dashboard.layout import INDEX, ORDER, PICTURE, SPLIT, came_to, first, layout, options
 from pipeline.dashboard.reader import Reader
 from pipeline.dashboard.reader import State as Known
-from pipeline.dashboard.shown import SPLITS, Shown, Split, shown, titles
-from pipeline.dashboard.stylesheet import STYLESHEET
-from pipeline.dashboard.tables import CSV_TABLES, Table, csv_of, facts_of, gains, moment, soups, status_of, trials
+from pipeline.dashboard.shown import Shown, Split, shown
+from pipeline.dashboard.tables import CSV_TABLES, Table, csv_of, facts_of, gains, soups, status_of, trials
 from pipeline.errors import first_line
-from pipeline.registry import WatchedSweep, redact
-from pipeline.report.formats import capital, percent
 from pipeline.report.markup import Cell
 
 logger = logging.getLogger(__name__)
 
-_TICK = 5000  # milliseconds
-_SPLIT: Split = "select"  # of a page that was just opened; so are these two
-_ORDER = "newest"
-_PICTURE = "png"
 _AXIS = 140  # pixels of a parallel coordinate at least: narrower, their names run into each other
 _ZOOM = ("zoom2d", "pan2d", "resetScale2d")
 _LOOPBACK = ["localhost", "127.0.0.1", "::1", "[::1]"]
-
-_INDEX = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-{%metas%}
-<title>{%title%}</title>
-<link rel="icon" href="data:,">
-{%css%}
-<style>$stylesheet</style>
-<script>$plain_inputs</script>
-</head>
-<body>
-{%app_entry%}
-<footer>{%config%}{%scripts%}{%renderer%}</footer>
-</body>
-</html>
-""")
-
-# In the browser: Dash gives the labels of its checkboxes and radio buttons roles of a list box, which hide from screen
-# readers that there is something to check. Without the roles they are what they are.
-_PLAIN_INPUTS = """
-new MutationObserver(() => document.querySelectorAll(".dash-options-list, .dash-options-list-option").forEach(part => {
-  part.removeAttribute("role");
-  part.removeAttribute("aria-selected");
-})).observe(document, { subtree: true, childList: true, attributeFilter: ["role", "aria-selected"] });
-"""
 
 # "Works without network" is a promise that the browser keeps; plotly compiles what draws parallel coordinates.
 _POLICY = (
@@ -98,7 +65,7 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
         "soup-dashboard",
         title="Soup dashboard",
         update_title="",
-        index_string=_INDEX.substitute(stylesheet=STYLESHEET, plain_inputs=_PLAIN_INPUTS),
+        index_string=INDEX,
         assets_folder="",
         include_assets_files=False,
         add_log_handler=False,
@@ -108,7 +75,7 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
     )
     if loopback:
         app.server.config["TRUSTED_HOSTS"] = _LOOPBACK
-    app.layout = lambda: _layout(reader, names)
+    app.layout = lambda: layout(reader, names)
     boot = secrets.token_hex(4)  # pages that were opened before a restart draw all again
     app.callback(
         output={name: Output(part, prop) for name, (part, prop) in _OUTPUTS.items()},
@@ -150,8 +117,8 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
     app.server.add_url_rule("/csv/<table>", view_func=take_away)
     app.server.after_request(protect)
     try:  # drawn once for nobody: the first page does not wait until its sweeps are read and what draws them is loaded
-        given: Any = {"chosen": _first(reader.state([]), names), "split": _SPLIT, "picture": _PICTURE}
-        _update(reader, boot, anew=False, order=_ORDER, listed=None, drawn=None, **given)
+        given: Any = {"chosen": first(reader.state([]), names), "split": SPLIT, "picture": PICTURE}
+        _update(reader, boot, anew=False, order=ORDER, listed=None, drawn=None, **given)
         _update_last(reader, boot, drawn_last=None, **given)
     except Exception as error:  # of a sweep that cannot be drawn; others may be chosen
         errors(error)
@@ -168,129 +135,6 @@ class _Errors:
         if (text := f"{type(error).__name__}: {first_line(error)}") != self.told:
             logger.error("the page cannot be drawn (%s)", text, exc_info=error)
             self.told = text
-
-
-def _layout(reader: Reader, names: Sequence[str]) -> html.Div:
-    known = reader.state([], anew=True)
-    return html.Div(
-        [
-            html.Header(
-                [
-                    html.P(f"MLflow: {redact(reader.tracking_uri)}", className="kind"),
-                    html.H1("Soup dashboard"),
-                    html.P(id="status", className="note"),
-                    html.P(id="away", className="alert", role="alert"),
-                    html.P(id="lost", className="alert", role="alert"),
-                ]
-            ),
-            html.Main(
-                [
-                    html.Section(
-                        [
-                            html.H2("Sweeps"),
-                            html.Div(
-                                dcc.Checklist(id="chosen", options=_options(known), value=_first(known, names)),
-                                className="sweeps",
-                                role="group",
-                                **{"aria-label": "Sweeps that are shown"},
-                            ),
-                            html.Div(id="facts"),
-                        ]
-                    ),
-                    html.Section(
-                        [
-                            html.H2("Cost"),
-                            html.Div(
-                                [
-                                    _radio("split", "Measured on", [(name, capital(name)) for name in SPLITS], _SPLIT),
-                                    _radio("picture", "Pictures as", [("png", "PNG"), ("svg", "SVG")], _PICTURE),
-                                ],
-                                className="controls",
-                            ),
-                            *_figure("curves"),
-                            html.P(_ABOUT_CURVES, className="note"),
-                            html.H3("What the stop rule sees"),
-                            html.Div(id="gains-table"),
-                            _link("curves"),
-                        ]
-                    ),
-                    html.Section(
-                        [
-                            html.H2("Trials"),
-                            html.Div(_figure("parallel"), className="scroll wide"),
-                            _radio("order", "First", [("newest", "the newest"), ("best", "the best")], _ORDER),
-                            html.Div(id="trials-table"),
-                            _link("trials"),
-                        ]
-                    ),
-                    html.Section([html.H2("Soups"), *_figure("soups"), html.Div(id="soups-table"), _link("soups")]),
-                ]
-            ),
-            dcc.Interval(id="tick", interval=_TICK),
-            dcc.Store(id="listed"),
-            dcc.Store(id="drawn"),
-            dcc.Store(id="drawn-last"),
-            dcc.Store(id="beat"),
-            dcc.Store(id="painted"),
-        ]
-    )
-
-
-_ABOUT_CURVES = (
-    "Soups of the first trials in search order, against what all trials so far cost. Areas are 95 % intervals "
-    "(Wilson's) for the size of the split. Select decides, test is only looked at. Touch a name to hide or show its "
-    "line; the camera in a chart's corner saves a picture."
-)
-
-
-def _first(known: Known, names: Sequence[str]) -> list[str]:
-    """The sweeps that a new page shows."""
-    if not names:
-        return [sweep.sweep_id for sweep in known.sweeps if not sweep.unreadable][:1]
-    latest = {sweep.name: sweep.sweep_id for sweep in reversed(known.sweeps)}
-    return [latest[name] for name in names if name in latest]
-
-
-def _options(known: Known) -> list[dict[str, Any]]:
-    named = titles(known.sweeps)
-    return [
-        {
-            "value": sweep.sweep_id,
-            "disabled": bool(sweep.unreadable),
-            "label": html.Span(
-                [
-                    html.B(named[sweep.sweep_id]),
-                    html.Span(status_of(sweep), className=f"state{' running' if sweep.is_running else ''}"),
-                    html.Span(sweep.unreadable or _came_to(sweep), className="soft"),
-                ]
-            ),
-        }
-        for sweep in known.sweeps
-    ]
-
-
-def _came_to(sweep: WatchedSweep) -> str:
-    """When a sweep began, and what its champion has on test."""
-    text = moment(sweep.started)
-    value = sweep.metrics.get(sweep.metric("test_score"), sweep.metrics.get("test_accuracy"))
-    champion = sweep.origin.get("champion")
-    return f"{text}, {champion} {percent(value)} %" if champion and value is not None else text
-
-
-def _radio(name: str, label: str, options: Sequence[tuple[str, str]], value: str) -> html.Fieldset:
-    choices = [{"value": option, "label": text} for option, text in options]
-    return html.Fieldset([html.Legend(label), dcc.RadioItems(id=name, options=choices, value=value, inline=True)])
-
-
-def _figure(name: str) -> list[Any]:
-    return [
-        dcc.Graph(id=name, className="chart", responsive=True, style={"display": "none"}),
-        html.P(id=f"{name}-missing", className="note"),
-    ]
-
-
-def _link(name: str) -> html.P:
-    return html.P(html.A("All of it as CSV", id=f"{name}-csv"), className="note")
 
 
 def _chart_outputs(*names: str) -> dict[str, tuple[str, str]]:
@@ -335,10 +179,10 @@ def _update(
     known = reader.state(chosen or [], anew=anew)
     answer: dict[str, Any] = dict.fromkeys(_OUTPUTS, no_update)
     answer |= {"status": _status(known), "away": _away(known), "beat": time.time()}
-    to_list = str([boot, *([sweep.sweep_id, status_of(sweep), _came_to(sweep)] for sweep in known.sweeps)])
+    to_list = str([boot, *([sweep.sweep_id, status_of(sweep), came_to(sweep)] for sweep in known.sweeps)])
     to_draw = str([boot, split, order, picture, list(known.stamps.items()), bool(known.sweeps)])
     if to_list != listed:
-        answer |= {"listed": to_list, "options": _options(known)}
+        answer |= {"listed": to_list, "options": options(known)}
     if to_draw != drawn:
         answer |= {"drawn": to_draw, **_draw(shown(known.looks), split, order, picture)}
         if not known.looks:

@@ -10,6 +10,7 @@ import pytest
 from report_records import a_sweep, an_ingredient
 
 from pipeline.dashboard import Reader, make_app
+from pipeline.dashboard import layout as layout_module
 from pipeline.dashboard import page as page_module
 from pipeline.dashboard.figures import curves, line_figure, parallel, soups
 from pipeline.dashboard.shown import shown
@@ -333,7 +334,7 @@ def test_a_registry_without_sweeps(store_uri):
     missing = ask_last(reader, chosen=None)
     assert missing["parallel_style"] == {"display": "none"}
     assert missing["parallel_missing"] == "No trial with a score on this split yet."
-    assert page_module._first(reader.state([]), []) == []
+    assert layout_module.first(reader.state([]), []) == []
 
 
 def test_a_page_opened_later_shows_the_latest_sweep_of_then(registry, monkeypatch):
