@@ -9,6 +9,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from pipeline.dashboard.shown import Shown, Split, metric_of, units_of
+from pipeline.digits import significant
 from pipeline.records import CostRecord, Scalar, cost_unit, costs, title_of
 from pipeline.records.hyperparameters import compared, shown
 from pipeline.records.types import score
@@ -190,5 +191,5 @@ def _axis(label: str, values: Sequence[Scalar]) -> dict[str, object]:
     axis: dict[str, object] = {"label": label, "values": numbers}
     different = sorted(set(numbers))
     if len(different) <= _LABELLED:
-        axis |= {"tickvals": different, "ticktext": [f"{number:g}" for number in different]}
+        axis |= {"tickvals": different, "ticktext": list(map(significant, different))}
     return axis

@@ -24,7 +24,7 @@ from pipeline.report.markup import Cell
 
 logger = logging.getLogger(__name__)
 
-_AXIS = 140  # pixels of a parallel coordinate at least: narrower, their names run into each other
+_AXIS = 160  # pixels of a parallel coordinate at least: narrower, their names run into each other
 _ZOOM = ("zoom2d", "pan2d", "resetScale2d")
 _LOOPBACK = ["localhost", "127.0.0.1", "::1", "[::1]"]
 
@@ -48,8 +48,7 @@ _LOST = """
 # In the browser: passes on that an answer came, once what it changed can be seen.
 _PAINTED = """
 async beat => {
-  while (!window.Plotly) await new Promise(done => setTimeout(done, 50));
-  await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+  do await new Promise(done => setTimeout(done, 50)); while (!window.Plotly);
   return beat;
 }
 """
