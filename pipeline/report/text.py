@@ -52,13 +52,17 @@ def methods_table(run: RunRecord, soups: Sequence[SoupRecord], ingredients: Sequ
         if below := below_start(run, champion):
             lines += ["  below the starting point, theta0:", f"  {below}"]
     if text := in_one_block(soups, {}):
-        lines += textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+        lines += _wrapped(text)
     number = Counter(row.status for row in ingredients)
     sweep = f"{number['finished']} of {count(len(ingredients), 'trial')} finished"
     others = [f", {number[status]} {status.replace('-', ' ')}" for status in ("stopped", "left-out") if number[status]]
     lines.append(f"  {sweep}{''.join(others)}, {spent(costs(ingredients))}")
     if run.stopped is not None:
-        lines.append(f"  ended before its last trial by {run.stopped}")
+        lines += _wrapped(f"ended before its last trial by {run.stopped}")
     if "gpu_hours" in start:
         lines.append(f"  theta0: {cost(start['gpu_hours'], own_unit(run, cost_unit(ingredients)))} beside that")
     return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")

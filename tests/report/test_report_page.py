@@ -292,6 +292,12 @@ def test_the_table_of_the_command_line():
     assert "14 of 18 trials finished, 1 stopped, 1 left out, 0.0" in methods_table(
         a_run(), the_soups(), [*ended, *a_sweep()[2:]]
     )
+    reason = (
+        "search.stop.max_gpu_hours: the 18 trials so far come to 0.0112 CPU core hours, and the next would make it more"
+    )
+    why = methods_table(a_run(stopped=reason), the_soups(), a_sweep())
+    assert max(map(len, why.splitlines())) <= 80
+    assert f"ended before its last trial by {reason}" in " ".join(why.split())
     assert lines[-1] == "  theta0: 0.0031 CPU core hours (11.2 s of one core) beside that"
     unknown = a_run(champion=None, theta0_gpu_hours=None, theta0_test_accuracy=None)
     assert "GPU" in methods_table(unknown, [a_soup(peak_memory_kind="cuda")], a_sweep(device="cuda"))
