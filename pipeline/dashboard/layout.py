@@ -155,8 +155,8 @@ def came_to(sweep: WatchedSweep) -> str:
     return f"{text}, {champion} {percent(value)} %" if champion and value is not None else text
 
 
-def _radio(name: str, label: str, options: Sequence[tuple[str, str]], value: str) -> html.Fieldset:
-    choices = [{"value": option, "label": text} for option, text in options]
+def _radio(name: str, label: str, texts: Sequence[tuple[str, str]], value: str) -> html.Fieldset:
+    choices = [{"value": choice, "label": text} for choice, text in texts]
     return html.Fieldset([html.Legend(label), dcc.RadioItems(id=name, options=choices, value=value, inline=True)])
 
 
