@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
 import plotly.graph_objects as go
 
 from pipeline.dashboard.shown import Shown, Split, metric_of, units_of
-from pipeline.digits import significant
-from pipeline.records import CostRecord, Scalar, cost_unit, costs, title_of
-from pipeline.records.hyperparameters import compared, shown
+from pipeline.records import CostRecord
 from pipeline.records.types import score
 from pipeline.report.charts import draw
 from pipeline.report.formats import capital, cost, count, percent
@@ -20,11 +17,6 @@ from pipeline.report.starting_point import LABEL
 from pipeline.report.styles import GREY, TEST_COLOUR
 
 _START = ("+", "cross-thin")  # the markers of a starting point
-_OWN = "seed"  # a hyperparameter that every trial has another value of
-# From the worst to the best trial: both ends, and what is between, can be seen on light and on dark.
-_SCALE = [(0.0, "#0072B2"), (0.5, "#9A8F87"), (1.0, "#D55E00")]
-_WIDE = 30.0  # times: values that span more are drawn on a logarithmic axis
-_LABELLED = 8  # values of an axis that are written at most
 
 
 def curves(sweeps: Sequence[Shown], split: Split) -> LinePlot:
@@ -116,80 +108,3 @@ def line_figure(plot: LinePlot) -> go.Figure:
     figure.update_traces(visible="legendonly", selector={"marker.symbol": _START[1]})
     figure.update_layout(uirevision="|".join(series.label for series in plot.series), showlegend=len(plot.series) > 1)
     return figure
-
-
-def parallel(sweeps: Sequence[Shown], split: Split) -> go.Figure | None:
-    """A line per trial through the values of the hyperparameters in which trials differ, its cost and what it came to.
-
-    None while no trial has a score on the split.
-    """
-    rows = [
-        (sweep, row, value)
-        for sweep in sweeps
-        for row in sweep.look.trials.values()
-        if (value := score(row, split)) is not None
-    ]
-    if not rows:
-        return None
-    trials = [row.hyperparameters for _, row, _ in rows]
-    axes = [] if len(sweeps) == 1 else [_axis("Sweep", [sweep.title for sweep, _, _ in rows])]
-    for name in compared(trials).differing:
-        if name != _OWN:
-            texts = [shown(trial).get(name, "-") for trial in trials]
-            numbers = [trial.get(name) for trial in trials]
-            axes.append(_axis(title_of(name), numbers if all(map(_is_number, numbers)) else texts))
-    unit = cost_unit(row for _, row, _ in rows)
-    axes.append(_axis(unit, [costs([row]).get(unit, 0.0) for _, row, _ in rows]))
-    scores = [100 * value for _, _, value in rows]
-    axes.append(_axis(f"{capital(split)} %", scores))
-    figure = go.Figure(
-        go.Parcoords(
-            dimensions=axes,
-            line={"color": scores, "colorscale": _SCALE},
-            labelfont={"size": 12},
-            tickfont={"size": 11},
-            rangefont={"size": 10, "color": "rgba(0,0,0,0)"},
-        )
-    )
-    figure.update_layout(
-        template={},
-        paper_bgcolor="rgba(0,0,0,0)",
-        font={"color": GREY, "family": "system-ui, sans-serif"},
-        margin={"l": 70, "r": 60, "t": 75, "b": 20},
-        uirevision="|".join(sweep.title for sweep in sweeps),
-    )
-    return figure
-
-
-def _is_number(value: Scalar) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _axis(label: str, values: Sequence[Scalar]) -> dict[str, object]:
-    """An axis of parallel coordinates: numbers, logarithms of those that span much, or the places of names."""
-    if not all(map(_is_number, values)):
-        names = sorted({str(value) for value in values})
-        return {
-            "label": label,
-            "values": [names.index(str(value)) for value in values],
-            "tickvals": list(range(len(names))),
-            "ticktext": [name if len(name) <= 20 else f"{name[:19]}…" for name in names],
-        }
-    numbers = [float(value) for value in values if isinstance(value, int | float)]
-    low, high = min(numbers), max(numbers)
-    if low > 0 and high / low >= _WIDE:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        step = max(1, (last - first) // _LABELLED)
-        ticks = list(range(first, last + 1, step))
-        return {
-            "label": label,
-            "values": [math.log10(number) for number in numbers],
-            "range": [first, last],
-            "tickvals": ticks,
-            "ticktext": [f"{10.0**tick:g}" for tick in ticks],
-        }
-    axis: dict[str, object] = {"label": label, "values": numbers}
-    different = sorted(set(numbers))
-    if len(different) <= _LABELLED:
-        axis |= {"tickvals": different, "ticktext": list(map(significant, different))}
-    return axis

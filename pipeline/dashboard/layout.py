@@ -52,6 +52,8 @@ _ABOUT_CURVES = (
     "line; the camera in a chart's corner saves a picture."
 )
 
+_ABOUT_PARALLEL = "A line per trial, the best above the others. Touch a range of scores to hide or show its lines."
+
 
 def layout(reader: Reader, names: Sequence[str]) -> html.Div:
     """The page of somebody who opens it now, with places for what `page` draws."""
@@ -102,6 +104,7 @@ def layout(reader: Reader, names: Sequence[str]) -> html.Div:
                         [
                             html.H2("Trials"),
                             html.Div(_figure("parallel"), className="scroll wide"),
+                            html.P(_ABOUT_PARALLEL, className="note"),
                             _radio("order", "First", [("newest", "the newest"), ("best", "the best")], ORDER),
                             html.Div(id="trials-table"),
                             _link("trials"),
@@ -113,9 +116,7 @@ def layout(reader: Reader, names: Sequence[str]) -> html.Div:
             dcc.Interval(id="tick", interval=_TICK),
             dcc.Store(id="listed"),
             dcc.Store(id="drawn"),
-            dcc.Store(id="drawn-last"),
             dcc.Store(id="beat"),
-            dcc.Store(id="painted"),
         ]
     )
 

@@ -12,9 +12,10 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, html, no_update
 from flask import Response, abort, request
 
-from pipeline.dashboard.figures import curves, line_figure, parallel
+from pipeline.dashboard.figures import curves, line_figure
 from pipeline.dashboard.figures import soups as soups_plot
 from pipeline.dashboard.layout import INDEX, ORDER, PICTURE, SPLIT, came_to, first, layout, options
+from pipeline.dashboard.parallel import parallel
 from pipeline.dashboard.reader import Reader
 from pipeline.dashboard.reader import State as Known
 from pipeline.dashboard.shown import Shown, Split, shown
@@ -28,9 +29,9 @@ _AXIS = 160  # pixels of a parallel coordinate at least: narrower, their names r
 _ZOOM = ("zoom2d", "pan2d", "resetScale2d")
 _LOOPBACK = ["localhost", "127.0.0.1", "::1", "[::1]"]
 
-# "Works without network" is a promise that the browser keeps; plotly compiles what draws parallel coordinates.
+# "Works without network" is a promise that the browser keeps.
 _POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; frame-ancestors 'none'"
 )
 
@@ -42,14 +43,6 @@ _LOST = """
   if (now - window.lastHeard < 30000) return "";
   return `The dashboard has not answered since ${new Date(window.lastHeard).toLocaleTimeString()}; ` +
     "what is shown is of then. Start it again, and this page goes on.";
-}
-"""
-
-# In the browser: passes on that an answer came, once what it changed can be seen.
-_PAINTED = """
-async beat => {
-  do await new Promise(done => setTimeout(done, 50)); while (!window.Plotly);
-  return beat;
 }
 """
 
@@ -88,17 +81,6 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
             "drawn": State("drawn", "data"),
         },
     )(lambda tick, **given: _update(reader, boot, anew=ctx.triggered_id == "tick", **given))
-    app.callback(
-        output={name: Output(part, prop) for name, (part, prop) in _OUTPUTS_LAST.items()},
-        inputs={
-            "painted": Input("painted", "data"),  # after every answer to the callback above
-            "chosen": State("chosen", "value"),
-            "split": State("split", "value"),
-            "picture": State("picture", "value"),
-            "drawn_last": State("drawn-last", "data"),
-        },
-    )(lambda painted, **given: _update_last(reader, boot, **given))
-    app.clientside_callback(_PAINTED, Output("painted", "data"), Input("beat", "data"))
     app.clientside_callback(_LOST, Output("lost", "children"), Input("tick", "n_intervals"), Input("beat", "data"))
 
     def take_away(table: str) -> Response:
@@ -116,9 +98,8 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
     app.server.add_url_rule("/csv/<table>", view_func=take_away)
     app.server.after_request(protect)
     try:  # drawn once for nobody: the first page does not wait until its sweeps are read and what draws them is loaded
-        given: Any = {"chosen": first(reader.state([]), names), "split": SPLIT, "picture": PICTURE}
-        _update(reader, boot, anew=False, order=ORDER, listed=None, drawn=None, **given)
-        _update_last(reader, boot, drawn_last=None, **given)
+        given: Any = {"chosen": first(reader.state([]), names), "split": SPLIT, "order": ORDER, "picture": PICTURE}
+        _update(reader, boot, anew=False, listed=None, drawn=None, **given)
     except Exception as error:  # of a sweep that cannot be drawn; others may be chosen
         errors(error)
     return app
@@ -153,10 +134,8 @@ _OUTPUTS = {
     "facts": ("facts", "children"),
     **{f"{table}_table": (f"{table}-table", "children") for table in ("gains", "trials", "soups")},
     **{f"{table}_csv": (f"{table}-csv", "href") for table in CSV_TABLES},
-    **_chart_outputs("curves", "soups"),
+    **_chart_outputs("curves", "parallel", "soups"),
 }
-# Of `_update_last`: without a GPU the browser takes long over parallel coordinates, so all else is drawn before.
-_OUTPUTS_LAST = {"drawn_last": ("drawn-last", "data"), **_chart_outputs("parallel")}
 
 
 def _update(
@@ -205,7 +184,7 @@ def _away(known: Known) -> str:
 
 
 def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> dict[str, Any]:
-    """All of the page that depends on what its sweeps came to, but the parallel coordinates."""
+    """All of the page that depends on what its sweeps came to."""
     answer: dict[str, Any] = {"facts": [_card(sweep) for sweep in sweeps]}
     lines: dict[str, Callable[..., Any]] = {"curves": curves, "soups": soups_plot}
     for name, make in lines.items():
@@ -213,6 +192,10 @@ def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> di
         answer |= _chart(name, figure, split, picture)
         if figure is not None and name == "curves":  # on a phone every name of the legend takes a line
             answer["curves_style"] = {"minHeight": f"{19 + 1.6 * len(figure.data):.1f}rem"}
+    lines_of_trials = parallel(sweeps, split)
+    answer |= _chart("parallel", lines_of_trials, split, picture)
+    if lines_of_trials is not None:
+        answer["parallel_style"] = {"minWidth": f"{_AXIS * len(lines_of_trials.layout.xaxis.tickvals)}px"}
     answer |= {
         "gains_table": _table(gains(sweeps)),
         "trials_table": _table(trials(sweeps, order)),
@@ -220,21 +203,6 @@ def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> di
     }
     query = "&".join(f"sweep={sweep.look.sweep.sweep_id}" for sweep in sweeps)
     return answer | {f"{table}_csv": f"/csv/{table}?{query}" for table in CSV_TABLES}
-
-
-def _update_last(
-    reader: Reader, boot: str, *, chosen: list[str] | None, split: Split, picture: str, drawn_last: str | None
-) -> dict[str, Any]:
-    """The parallel coordinates of a page whose last ones are ``drawn_last``, where they change."""
-    known = reader.state(chosen or [])
-    to_draw = str([boot, split, picture, list(known.stamps.items())])
-    if to_draw == drawn_last:
-        return dict.fromkeys(_OUTPUTS_LAST, no_update)
-    figure = parallel(shown(known.looks), split)
-    answer = {"drawn_last": to_draw, **_chart("parallel", figure, split, picture)}
-    if figure is not None:
-        answer["parallel_style"] = {"minWidth": f"{_AXIS * len(figure.data[0].dimensions)}px"}
-    return answer
 
 
 # By chart: what stands in its place while there is nothing to draw.

@@ -29,10 +29,10 @@ article h3 { margin: 0; overflow-wrap: anywhere; }
 article h3 a { font-weight: 400; font-size: .9rem; }
 article .facts { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); margin: .5rem 0 .75rem; }
 .dash-graph.chart { height: 27rem !important; }  /* Dash gives it 100 % of a box without a height */
-.parcoords .axis-extent { display: none; }  /* logarithms, where an axis has them */
-.wide { max-height: none; margin-bottom: 1rem; }
+.wide { max-height: none; }
 thead th { min-width: 4.5rem; }
-.parcoords text { text-shadow: none !important; }
+.textpoint text { text-shadow: 0 0 3px var(--ground), 0 0 3px var(--ground); }  /* lines run behind it */
+#parallel .legendlines path { stroke-opacity: 1 !important; stroke-width: 3px !important; }
 .modebar-btn path { fill: var(--soft) !important; }
 .modebar-btn:hover path { fill: var(--accent) !important; }
 .modebar-group { background: transparent !important; }

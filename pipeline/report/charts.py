@@ -31,7 +31,7 @@ def script(chart_id: str, figure: go.Figure) -> str:
 
 
 def _draw_lines(plot: LinePlot) -> go.Figure:
-    figure = _empty(plot.x_title, plot.y_title)
+    figure = empty(plot.x_title, plot.y_title)
     for series in plot.series:
         if series.band and series.low:
             _add_band(figure, series)
@@ -72,7 +72,7 @@ def _draw_lines(plot: LinePlot) -> go.Figure:
 
 
 def _draw_map(plot: HeatMap) -> go.Figure:
-    figure = _empty(plot.x_title, plot.y_title)
+    figure = empty(plot.x_title, plot.y_title)
     figure.update_layout(margin={"b": 50})  # beside a legend of colours plotly.js makes too little room for the title
     low, high = plot.span()
     figure.add_heatmap(
@@ -132,7 +132,7 @@ def _outline(series: Series) -> dict[str, object]:
     return {"width": 2, "color": series.colour} if series.symbol.endswith(("-open", "-thin")) else {"width": 0}
 
 
-def _empty(x_title: str, y_title: str) -> go.Figure:
+def empty(x_title: str, y_title: str) -> go.Figure:
     """A figure with titled axes on a transparent ground, the legend above, dragging left to the page's scrolling."""
     axis = {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False, "exponentformat": "none", "automargin": True}
     return go.Figure(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,12 @@ from report_records import a_sweep, an_ingredient
 from pipeline.dashboard import Reader, make_app
 from pipeline.dashboard import layout as layout_module
 from pipeline.dashboard import page as page_module
-from pipeline.dashboard.figures import curves, line_figure, parallel, soups
+from pipeline.dashboard.figures import curves, line_figure, soups
+from pipeline.dashboard.parallel import parallel
 from pipeline.dashboard.shown import shown
 from pipeline.dashboard.tables import MOST_POINTS, MOST_ROWS, csv_of, facts_of, gains, status_of, trials
 from pipeline.dashboard.tables import soups as soups_table
+from pipeline.records.hyperparameters import shown as as_text
 from pipeline.registry import list_sweeps, look, open_sweep
 from pipeline.report.intervals import interval
 from pipeline.report.markup import Link
@@ -87,16 +90,68 @@ def test_new_points_leave_the_zoom(looks, digits):
     assert before.layout.uirevision == after.layout.uirevision
 
 
-def test_parallel_coordinates_of_what_differs(looks):
-    (trace,) = parallel(shown({"sweep-0": looks["sweep-0"]}), "test").data
-    axes = {axis.label: axis for axis in trace.dimensions}
-    assert list(axes) == ["Learning rate", "Augmentation", "CPU core hours", "Test %"]
-    rows = [row for row in looks["sweep-0"].trials.values() if row.test_accuracy is not None]
-    assert list(axes["Test %"]["values"]) == pytest.approx([100 * row.test_accuracy for row in rows])
-    ticks = dict(zip(axes["Learning rate"].tickvals, axes["Learning rate"].ticktext, strict=True))
-    assert ticks[-5] == "1e-05", "on a logarithmic axis"
-    assert axes["Augmentation"].ticktext == ("RandAugment n=2 m=9", "minimal")
-    assert list(trace.line.color) == list(axes["Test %"]["values"])
+@pytest.fixture
+def coordinates(looks):
+    return parallel(shown({"sweep-0": looks["sweep-0"]}), "test")
+
+
+def lines_of(figure):
+    """Of every line of parallel coordinates: what its trial is called, its places on the axes, its colour."""
+    size = len(figure.layout.xaxis.ticktext) + 1
+    for trace in figure.data[:-1]:
+        for start in range(0, len(trace.x), size):
+            assert list(trace.x[start : start + size - 1]) == list(range(size - 1))
+            assert math.isnan(trace.y[start + size - 1]), "the next line begins anew"
+            yield trace.customdata[start], list(trace.y[start : start + size - 1]), trace.line.color
+
+
+def written_at(figure, axis):
+    texts = figure.data[-1]
+    return {text: y for x, y, text in zip(texts.x, texts.y, texts.text, strict=True) if x == axis}
+
+
+def test_parallel_coordinates_of_what_differs(looks, coordinates):
+    assert coordinates.layout.xaxis.ticktext == ("Learning rate", "Augmentation", "CPU core hours", "Test %")
+    rows = {row.trial_index: row for row in looks["sweep-0"].trials.values() if row.test_accuracy is not None}
+    lines = list(lines_of(coordinates))
+    assert len(lines) == len(rows)
+    scores = written_at(coordinates, 3)
+    for told, places, _ in lines:
+        row = rows[int(told.split("trial ")[1].split("<")[0])]
+        assert f"Learning rate {as_text(row.hyperparameters)['lr']}" in told
+        (low, at_low), (high, at_high) = [(float(text), scores[text]) for text in (min(scores), max(scores))]
+        there = at_low + (at_high - at_low) * (100 * row.test_accuracy - low) / (high - low)
+        assert places[3] == pytest.approx(there, abs=0.01)
+    rates = written_at(coordinates, 0)
+    assert [rates[text] for text in ("1e-05", "0.0001", "0.001")] == [0, 0.5, 1], "on a logarithmic axis"
+    assert written_at(coordinates, 1) == {"RandAugment n=2 m=9": 0, "minimal": 1}
+
+
+def test_the_best_lines_are_drawn_last_and_are_first_in_the_legend(coordinates):
+    heights = [places[-1] for _, places, _ in lines_of(coordinates)]
+    assert heights == sorted(heights)
+    colours = [colour for _, _, colour in lines_of(coordinates)]
+    assert colours[0] != colours[-1]
+    assert coordinates.layout.legend.traceorder == "reversed"
+    assert coordinates.data[-2].name.endswith(" %")
+
+
+def test_a_hyperparameter_that_is_not_known_leaves_a_gap(looks):
+    sweep = looks["sweep-0"]
+    first, *others = sweep.trials
+    trials = {first: sweep.trials[first].model_copy(update={"lr": None})}
+    trials |= {run_id: sweep.trials[run_id] for run_id in others}
+    figure = parallel(shown({"sweep-0": replace(sweep, trials=trials)}), "test")
+    assert figure.layout.xaxis.ticktext[0] == "Learning rate"
+    assert sum(math.isnan(places[0]) for _, places, _ in lines_of(figure)) == 1
+    assert written_at(figure, 0)["0.0001"] == 0.5
+
+
+def test_sweeps_beside_each_other_have_an_axis(looks):
+    figure = parallel(shown(looks), "select")
+    assert figure.layout.xaxis.ticktext[0] == "Sweep"
+    assert set(written_at(figure, 0)) == {"cifar", "digits"}
+    assert any("cifar, trial " in told for told, _, _ in lines_of(figure))
 
 
 def test_no_parallel_coordinates_without_a_score(looks):
@@ -245,6 +300,7 @@ def test_only_this_machine_is_answered_and_nothing_is_loaded_from_elsewhere(made
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
     answer = client.get("/", headers={"Host": "127.0.0.1:8050"})
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "unsafe-eval" not in answer.headers["Content-Security-Policy"]
     assert "http://" not in answer.text.replace("http-equiv", "")
     assert "https://" not in answer.text
     asked = make_app(Reader(made.uri), loopback=False).server.test_client()
@@ -277,11 +333,6 @@ def ask(reader, **values):
     return page_module._update(reader, "boot", **(given | values))
 
 
-def ask_last(reader, **values):
-    given = {"chosen": ["sweep-1"], "split": "select", "picture": "png", "drawn_last": None}
-    return page_module._update_last(reader, "boot", **(given | values))
-
-
 def seen(answer):
     """What a page keeps of an answer for the next time it asks."""
     return {name: answer[name] for name in ("listed", "drawn")}
@@ -295,23 +346,15 @@ def test_a_page_is_drawn_again_when_something_changed(registry, monkeypatch):
     first = ask(reader)
     again = ask(reader, **seen(first))
     assert {name for name, value in again.items() if value is not page_module.no_update} == {"status", "away", "beat"}
-    assert ask(reader, **seen(first), split="test")["curves_figure"] is not page_module.no_update
+    other = ask(reader, **seen(first), split="test")
+    assert other["curves_figure"] is not page_module.no_update
+    assert other["parallel_figure"].layout.xaxis.ticktext[-1] == "Test %"
     sweep = reader.state([]).sweeps[0]
     sweep.client().set_tag(sweep.run_id, "stopped", "no gain")
     sweep.client().set_terminated(sweep.run_id)
     changed = ask(reader, **seen(first))
     assert "stopped by its rule" in str(changed["options"])
     assert "no gain" in str(changed["facts"])
-
-
-def test_parallel_coordinates_are_drawn_again_when_they_changed(made):
-    reader = Reader(made.uri)
-    reader.first()
-    first = ask_last(reader)
-    again = ask_last(reader, drawn_last=first["drawn_last"])
-    assert set(again.values()) == {page_module.no_update}
-    other = ask_last(reader, drawn_last=first["drawn_last"], split="test")
-    assert other["parallel_figure"].data[0].dimensions[-1].label == "Test %"
 
 
 def test_a_sweep_that_cannot_be_drawn_does_not_end_the_command(made, monkeypatch, caplog):
@@ -331,9 +374,8 @@ def test_a_registry_without_sweeps(store_uri):
     answer = ask(reader, chosen=None)
     assert answer["facts"] == "The registry has no sweep yet."
     assert answer["curves_style"] == {"display": "none"}
-    missing = ask_last(reader, chosen=None)
-    assert missing["parallel_style"] == {"display": "none"}
-    assert missing["parallel_missing"] == "No trial with a score on this split yet."
+    assert answer["parallel_style"] == {"display": "none"}
+    assert answer["parallel_missing"] == "No trial with a score on this split yet."
     assert layout_module.first(reader.state([]), []) == []
 
 

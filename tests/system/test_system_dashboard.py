@@ -68,7 +68,7 @@ def visit(page, url, width=1280, dark=False):
     page.call("Page.navigate", url="about:blank")
     page.call("Page.navigate", url=url)
     drawn = " && ".join(
-        f"{_COUNT.format(what)} > 0" for what in ("#trials-table tr", "#curves .main-svg", "#parallel canvas")
+        f"{_COUNT.format(what)} > 0" for what in ("#trials-table tr", "#curves .main-svg", "#parallel .js-line")
     )
     wait_for(lambda: page.value(drawn), "the page", 120)
 
