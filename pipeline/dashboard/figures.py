@@ -16,6 +16,7 @@ from pipeline.report.plot import LinePlot, Series
 from pipeline.report.starting_point import LABEL
 from pipeline.report.styles import GREY, TEST_COLOUR
 
+_MARKED = 60  # points of a curve that have markers at most: those of more would hide the line
 _START = ("+", "cross-thin")  # the markers of a starting point
 
 
@@ -53,6 +54,7 @@ def _line(sweep: Shown, method: str, split: Split, points: Sequence[tuple[CostRe
         low=[100 * low for low, _ in bounds],
         high=[100 * high for _, high in bounds],
         band=True,
+        points=len(points) <= _MARKED,
         hover=[
             f"<b>{escape(look.label)}</b><br>{count(row.num_ingredients, 'ingredient')}<br>{cost(row.gpu_hours, unit)}"
             f"<br>select {percent(score(row, 'select'))} %<br>test {percent(score(row, 'test'))} %"

@@ -116,6 +116,7 @@ def layout(reader: Reader, names: Sequence[str]) -> html.Div:
             dcc.Interval(id="tick", interval=_TICK),
             dcc.Store(id="listed"),
             dcc.Store(id="drawn"),
+            dcc.Store(id="written"),
             dcc.Store(id="beat"),
         ]
     )

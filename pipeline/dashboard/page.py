@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, html, no_update
+from dash import Dash, Input, Output, State, ctx, no_update
 from flask import Response, abort, request
 
 from pipeline.dashboard.figures import curves, line_figure
@@ -21,7 +21,7 @@ from pipeline.dashboard.reader import State as Known
 from pipeline.dashboard.shown import Shown, Split, shown
 from pipeline.dashboard.tables import CSV_TABLES, Table, csv_of, facts_of, gains, soups, status_of, trials
 from pipeline.errors import first_line
-from pipeline.report.markup import Cell
+from pipeline.report import markup
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,14 @@ _LOST = """
   if (now - window.lastHeard < 30000) return "";
   return `The dashboard has not answered since ${new Date(window.lastHeard).toLocaleTimeString()}; ` +
     "what is shown is of then. Start it again, and this page goes on.";
+}
+"""
+
+
+# In the browser: writes what was drawn as HTML, by the part of the page; parts of Dash would cost it a second.
+_WRITE = """
+parts => {
+  for (const [part, text] of Object.entries(parts || {})) document.getElementById(part).innerHTML = text;
 }
 """
 
@@ -81,6 +89,7 @@ def make_app(reader: Reader, names: Sequence[str] = (), *, loopback: bool = True
             "drawn": State("drawn", "data"),
         },
     )(lambda tick, **given: _update(reader, boot, anew=ctx.triggered_id == "tick", **given))
+    app.clientside_callback(_WRITE, Input("written", "data"))
     app.clientside_callback(_LOST, Output("lost", "children"), Input("tick", "n_intervals"), Input("beat", "data"))
 
     def take_away(table: str) -> Response:
@@ -131,8 +140,7 @@ _OUTPUTS = {
     "listed": ("listed", "data"),
     "drawn": ("drawn", "data"),
     "options": ("chosen", "options"),
-    "facts": ("facts", "children"),
-    **{f"{table}_table": (f"{table}-table", "children") for table in ("gains", "trials", "soups")},
+    "written": ("written", "data"),
     **{f"{table}_csv": (f"{table}-csv", "href") for table in CSV_TABLES},
     **_chart_outputs("curves", "parallel", "soups"),
 }
@@ -164,7 +172,8 @@ def _update(
     if to_draw != drawn:
         answer |= {"drawn": to_draw, **_draw(shown(known.looks), split, order, picture)}
         if not known.looks:
-            answer["facts"] = "Choose a sweep." if known.sweeps else "The registry has no sweep yet."
+            why = "Choose a sweep." if known.sweeps else "The registry has no sweep yet."
+            answer["written"]["facts"] = markup.paragraph(why)
     return answer
 
 
@@ -185,7 +194,10 @@ def _away(known: Known) -> str:
 
 def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> dict[str, Any]:
     """All of the page that depends on what its sweeps came to."""
-    answer: dict[str, Any] = {"facts": [_card(sweep) for sweep in sweeps]}
+    tables = {"gains": gains(sweeps), "trials": trials(sweeps, order), "soups": soups(sweeps)}
+    written = {"facts": "".join(map(_card, sweeps))}
+    written |= {f"{name}-table": _table(made) for name, made in tables.items()}
+    answer: dict[str, Any] = {"written": written}
     lines: dict[str, Callable[..., Any]] = {"curves": curves, "soups": soups_plot}
     for name, make in lines.items():
         figure = line_figure(plot) if (plot := make(sweeps, split)).series else None
@@ -196,11 +208,6 @@ def _draw(sweeps: Sequence[Shown], split: Split, order: str, picture: str) -> di
     answer |= _chart("parallel", lines_of_trials, split, picture)
     if lines_of_trials is not None:
         answer["parallel_style"] = {"minWidth": f"{_AXIS * len(lines_of_trials.layout.xaxis.tickvals)}px"}
-    answer |= {
-        "gains_table": _table(gains(sweeps)),
-        "trials_table": _table(trials(sweeps, order)),
-        "soups_table": _table(soups(sweeps)),
-    }
     query = "&".join(f"sweep={sweep.look.sweep.sweep_id}" for sweep in sweeps)
     return answer | {f"{table}_csv": f"/csv/{table}?{query}" for table in CSV_TABLES}
 
@@ -239,38 +246,13 @@ def _config(name: str, buttons: Sequence[str], picture: str) -> dict[str, Any]:
     }
 
 
-def _card(sweep: Shown) -> html.Article:
-    """One sweep in figures."""
+def _card(sweep: Shown) -> str:
+    """One sweep in figures, as HTML."""
     page = sweep.look.sweep.page(sweep.look.sweep.run_id)
-    link = [html.A("in MLflow", href=page, target="_blank", rel="noopener")] if page else []
-    facts = [html.Div([html.Dt(name), html.Dd(text)]) for name, text in facts_of(sweep)]
-    return html.Article([html.H3([sweep.title, " ", *link]), html.Dl(facts, className="facts")])
+    link = f" {markup.text_of(markup.Link('in MLflow', page))}" if page else ""
+    return f"<article><h3>{markup.text_of(sweep.title)}{link}</h3>{markup.facts(facts_of(sweep), 'facts')}</article>"
 
 
-def _table(table: Table) -> Any:
-    """A table in a box that scrolls by itself; nothing where it has no rows."""
-    if not table.rows:
-        return ""
-    heads = [html.Th(column.title, scope="col", className=_align(column.numeric)) for column in table.columns]
-    rows = [
-        html.Tr(
-            [
-                (html.Td if place else html.Th)(_cell(cell), className=_align(column.numeric))
-                for place, (cell, column) in enumerate(zip(row, table.columns, strict=True))
-            ],
-            className="champion" if number in table.marked else None,
-        )
-        for number, row in enumerate(table.rows)
-    ]
-    parts = [html.Caption(html.Span(table.caption)), html.Thead(html.Tr(heads)), html.Tbody(rows)]
-    return html.Div(html.Table(parts), className="scroll", tabIndex=0, role="region", **{"aria-label": table.caption})
-
-
-def _cell(cell: Cell) -> Any:
-    if isinstance(cell, str):
-        return cell
-    return html.A(cell.text, href=cell.address, target="_blank", rel="noopener") if cell.address else cell.text
-
-
-def _align(numeric: bool) -> str | None:
-    return "number" if numeric else None
+def _table(made: Table) -> str:
+    """A table as HTML; nothing where it has no rows."""
+    return markup.table(made.caption, made.columns, made.rows, made.marked) if made.rows else ""

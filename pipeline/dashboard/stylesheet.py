@@ -37,7 +37,8 @@ thead th { min-width: 4.5rem; }
 .modebar-btn:hover path { fill: var(--accent) !important; }
 .modebar-group { background: transparent !important; }
 @media (max-width: 40rem) {
-  .dash-graph.chart { height: 22rem !important; }
+  .dash-graph.chart { height: 22rem !important; margin-top: 1.8rem; }
+  .modebar { top: -1.8rem !important; }  /* above the legend */
   article .facts { grid-template-columns: 1fr; }
 }
 """

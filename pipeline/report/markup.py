@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -34,19 +34,19 @@ def table(
     caption: str,
     columns: Sequence[Column],
     rows: Iterable[Sequence[Cell]],
-    highlight: int | None = None,
+    marked: Collection[int] = (),
     source: str = "",
 ) -> str:
     """A table of plain text in a box that scrolls sideways; the first cell of a row is its heading.
 
-    ``highlight`` is the index of the row to set apart, ``source`` the file that holds the numbers.
+    ``marked`` has the numbers of rows to set apart, ``source`` is the file that holds the numbers.
     """
     heads = "".join(f'<th scope="col"{_align(column)}>{escape(column.title)}</th>' for column in columns)
     body = []
     for index, row in enumerate(rows):
-        first, *rest = (f"{_align(column)}>{_cell(cell)}" for column, cell in zip(columns, row, strict=True))
+        first, *rest = (f"{_align(column)}>{text_of(cell)}" for column, cell in zip(columns, row, strict=True))
         cells = "".join(f"<td{cell}</td>" for cell in rest)
-        mark = ' class="champion"' if index == highlight else ""
+        mark = ' class="champion"' if index in marked else ""
         body.append(f'<tr{mark}><th scope="row"{first}</th>{cells}</tr>')
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
@@ -101,9 +101,11 @@ def _origin(source: str) -> str:
     return f" (<code>{escape(source)}</code>)" if source else ""
 
 
-def _cell(cell: Cell) -> str:
+def text_of(cell: Cell) -> str:
+    """A cell as HTML; a link opens beside the page."""
     text, address = (cell, None) if isinstance(cell, str) else cell
-    return f'<a href="{escape(address)}" rel="noopener">{escape(text)}</a>' if address else escape(text)
+    opens = 'target="_blank" rel="noopener"'
+    return f'<a href="{escape(address)}" {opens}>{escape(text)}</a>' if address else escape(text)
 
 
 def _align(column: Column) -> str:

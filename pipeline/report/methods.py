@@ -59,7 +59,7 @@ def _body(results: RunResults, plots: Mapping[str, Plot]) -> str:
         for soup in soups
     ]
     champion = champion_of(run, soups)
-    marked = None if champion is None else before + soups.index(champion)
+    marked = set() if champion is None else {before + soups.index(champion)}
     notes = f"Epochs are passes over the {run.examples} that a method learned from. "
     if any(soup.epochs_of_trials for soup in soups):
         notes += (

@@ -79,8 +79,11 @@ def test_overlaid_sweeps_have_a_colour_each_and_methods_their_markers(looks):
 def test_what_a_name_holds_is_text(looks):
     sweep = looks["sweep-1"].sweep
     other = replace(looks["sweep-1"], sweep=replace(sweep, name="<b onclick=x>"))
-    plot = curves(shown({"sweep-1": other, "sweep-0": looks["sweep-0"]}), "test")
-    assert "<b onclick" not in plot.series[0].hover[0]
+    sweeps = shown({"sweep-1": other, "sweep-0": looks["sweep-0"]})
+    assert "<b onclick" not in curves(sweeps, "test").series[0].hover[0]
+    written = page_module._draw(sweeps, "test", "newest", "png")["written"]
+    assert "&lt;b onclick=x&gt;" in written["facts"]
+    assert not any("<b onclick" in text for text in written.values())
 
 
 def test_new_points_leave_the_zoom(looks, digits):
@@ -354,7 +357,7 @@ def test_a_page_is_drawn_again_when_something_changed(registry, monkeypatch):
     sweep.client().set_terminated(sweep.run_id)
     changed = ask(reader, **seen(first))
     assert "stopped by its rule" in str(changed["options"])
-    assert "no gain" in str(changed["facts"])
+    assert "no gain" in changed["written"]["facts"]
 
 
 def test_a_sweep_that_cannot_be_drawn_does_not_end_the_command(made, monkeypatch, caplog):
@@ -372,7 +375,7 @@ def test_a_registry_without_sweeps(store_uri):
     reader = Reader(store_uri)
     reader.first()
     answer = ask(reader, chosen=None)
-    assert answer["facts"] == "The registry has no sweep yet."
+    assert answer["written"]["facts"] == "<p>The registry has no sweep yet.</p>"
     assert answer["curves_style"] == {"display": "none"}
     assert answer["parallel_style"] == {"display": "none"}
     assert answer["parallel_missing"] == "No trial with a score on this split yet."
@@ -388,7 +391,7 @@ def test_a_page_opened_later_shows_the_latest_sweep_of_then(registry, monkeypatc
     open_sweep(registry.uri, "later", "sweep-2", registry.home / "artifacts", {})
     (chosen,) = [part for part in app.layout()._traverse() if getattr(part, "id", None) == "chosen"]
     assert chosen.value == ["sweep-2"]
-    assert "running" in str(ask(reader, anew=False, chosen=["sweep-2"])["facts"])
+    assert "running" in ask(reader, anew=False, chosen=["sweep-2"])["written"]["facts"]
 
 
 def test_a_mistake_of_ours_is_told_once(caplog):
