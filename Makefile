@@ -36,7 +36,7 @@ check: $(READY)  ## Lint, types and import layers
 	$(BIN)/lint-imports
 
 test: check  ## All checks and the tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-system: $(READY)  ## The slower tests: clusters, servers, browsers, kills
 	$(BIN)/pytest -m system $(ARGS)

@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
+from requests.exceptions import ChunkedEncodingError
 
 from pipeline.errors import RegistryError
 from pipeline.files import locked, patiently, sqlite_path, sqlite_uri
@@ -151,6 +152,14 @@ def _ask(client: MlflowClient, tracking_uri: str) -> None:
         verify_rest_response(response, endpoint)
     else:
         client.search_experiments(max_results=1)
+
+
+def broke_off(error: Exception) -> bool:
+    """Whether the server went away in the middle of its answer.
+
+    MLflow itself repeats a request that was not answered, but not this one, which may have been carried out.
+    """
+    return isinstance(error, MlflowException) and isinstance(error.__context__, ChunkedEncodingError)
 
 
 @contextlib.contextmanager

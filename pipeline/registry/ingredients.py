@@ -6,10 +6,11 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import Metric, Param, Run
@@ -17,9 +18,9 @@ from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
 from pipeline.errors import RegistryError
-from pipeline.files import file_sha256, scratch
+from pipeline.files import file_sha256, patiently, scratch
 from pipeline.records import SCORES, EpochRecord, Hyperparameters, IngredientRecord
-from pipeline.registry.client import MlflowClient, MlflowException, as_tags, local_path
+from pipeline.registry.client import MlflowClient, MlflowException, as_tags, broke_off, local_path
 from pipeline.registry.sweeps import SUPERSEDED, Sweep, is_deleted
 
 if TYPE_CHECKING:
@@ -40,6 +41,19 @@ class IngredientVersion:
     trial_index: int | None
     uri: str
     sha256: str
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def _repeated(call: Call) -> Call:
+    """A call of the recorder that is made again where the server went away in the middle of an answer."""
+
+    @wraps(call)
+    def again(self: IngredientRecorder, *args: Any, **kwargs: Any) -> Any:
+        return patiently(lambda: call(self, *args, **kwargs), self.sweep.patience, broke_off)
+
+    return cast(Call, again)
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,7 @@ class IngredientRecorder:
             ]
             client.log_batch(run_id, metrics=metrics)
 
+    @_repeated
     def upload(self, trial_index: int, state: Mapping[str, Tensor]) -> tuple[str, str]:
         """Log the weights as an artifact of the trial's run; returns the file's URI and SHA-256.
 
@@ -84,6 +99,7 @@ class IngredientRecorder:
                 return version.tags["path"], version.tags["sha256"]
         return self._log(client, run_id, state, {"trial_index": str(trial_index)})
 
+    @_repeated
     def record(self, row: IngredientRecord, **tags: str) -> None:
         """Log the outcome of a trial and, if it finished, register its version, with ``tags`` besides its columns.
 
@@ -115,6 +131,7 @@ class IngredientRecorder:
             row = _registered(first, row)
         log_row(self.sweep, client, run_id, row, tags)
 
+    @_repeated
     def upload_theta0(self, state: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
         """Register theta0 as a version tagged ``role=initialization``; its run has the ``figures`` as metrics.
 

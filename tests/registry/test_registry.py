@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient, MlflowException
+from mlflow.utils.rest_utils import MlflowHostCreds, http_request
 from safetensors import safe_open
 from samples import hyperparameters, ingredient, model_config, served_soup
 
@@ -116,6 +118,54 @@ def versions(sweep, model):
 
 def runs(sweep, role):
     return sweep.client().search_runs([sweep.experiment_id], f"tags.role = '{role}'")
+
+
+def cut_answer():
+    """What MLflow raises where a server goes away in the middle of its answer: a real one does so here."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 412\r\n\r\n{")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        credentials = MlflowHostCreds(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(MlflowException) as caught:
+            http_request(credentials, "/api/2.0/mlflow/runs/update", "POST", json={})
+        thread.join()
+    return caught.value
+
+
+def test_a_server_that_goes_away_in_the_middle_of_its_answer_is_asked_again(sweep, recorder, monkeypatch):
+    cut = cut_answer()
+    path, sha256 = recorder.upload(0, weights(0))
+    end, asked = MlflowClient.set_terminated, []
+
+    def end_without_an_answer(*args, **kwargs):
+        end(*args, **kwargs)
+        asked.append(args)
+        if len(asked) == 1:
+            raise cut
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", end_without_an_answer)
+    row = ingredient(0, path=path, sha256=sha256, theta0_sha256=THETA0)
+    recorder.record(row)
+    assert len(asked) == 2
+    assert [found.val_accuracy for found in read_trials(sweep)] == [row.val_accuracy]
+    assert len(list_ingredients(sweep)) == 1
+    monkeypatch.setattr(MlflowClient, "set_terminated", raising(MlflowException("no such run")))
+    with pytest.raises(MlflowException, match="no such run"):
+        record_trial(recorder, 1)
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
 
 
 def test_upload_and_record_again_double_and_change_nothing(sweep, recorder, tmp_path):
