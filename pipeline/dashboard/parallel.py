@@ -70,7 +70,7 @@ def parallel(sweeps: Sequence[Shown], split: Split) -> go.Figure | None:
     for shade, places in _shaded(lines):
         colour = _COLOURS[shade].replace("rgb(", "rgba(").replace(")", f", {opacity:.2f})")
         _add_lines(figure, axes, lines, places, colour)
-    written = [(x, y, text) for x, axis in enumerate(axes) for y, text in axis.ticks]
+    written = [(x, y, f"\u2009{text}") for x, axis in enumerate(axes) for y, text in axis.ticks]  # clear of the axis
     figure.add_scatter(
         **{key: list(values) for key, values in zip(("x", "y", "text"), zip(*written, strict=True), strict=True)},
         mode="text",

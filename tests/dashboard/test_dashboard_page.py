@@ -110,7 +110,7 @@ def lines_of(figure):
 
 def written_at(figure, axis):
     texts = figure.data[-1]
-    return {text: y for x, y, text in zip(texts.x, texts.y, texts.text, strict=True) if x == axis}
+    return {text.strip(): y for x, y, text in zip(texts.x, texts.y, texts.text, strict=True) if x == axis}
 
 
 def test_parallel_coordinates_of_what_differs(looks, coordinates):
