@@ -70,9 +70,11 @@ def parallel(sweeps: Sequence[Shown], split: Split) -> go.Figure | None:
     for shade, places in _shaded(lines):
         colour = _COLOURS[shade].replace("rgb(", "rgba(").replace(")", f", {opacity:.2f})")
         _add_lines(figure, axes, lines, places, colour)
-    written = [(x, y, f"\u2009{text}") for x, axis in enumerate(axes) for y, text in axis.ticks]  # clear of the axis
+    ticks = [(x, y, text) for x, axis in enumerate(axes) for y, text in axis.ticks]
     figure.add_scatter(
-        **{key: list(values) for key, values in zip(("x", "y", "text"), zip(*written, strict=True), strict=True)},
+        x=[x for x, _, _ in ticks],
+        y=[y for _, y, _ in ticks],
+        text=[f"\u2009{escape(text)}" for _, _, text in ticks],  # a thin space: clear of the axis
         mode="text",
         textposition="middle right",
         textfont={"size": 11},
@@ -85,7 +87,7 @@ def parallel(sweeps: Sequence[Shown], split: Split) -> go.Figure | None:
         hovermode="closest",
         uirevision="|".join(sweep.title for sweep in sweeps),
     )
-    names = [axis.label for axis in axes]
+    names = [escape(axis.label) for axis in axes]
     figure.update_xaxes(side="top", tickvals=list(range(len(axes))), ticktext=names, tickangle=0, automargin=False)
     figure.update_xaxes(gridcolor="rgba(128,128,128,0.8)", range=[-0.1, len(axes) - 0.6])
     figure.update_yaxes(visible=False, range=[-0.04, 1.04])

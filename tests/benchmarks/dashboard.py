@@ -60,11 +60,8 @@ def visit(profile: Path, url: str) -> list[float]:
     """Seconds of each visit with a new browser."""
     with chromium(profile) as page:
         page.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
-        for domain in (
-            "Runtime",
-            "Log",
-            "Network",
-        ):  # nobody else has a debugger, which doubles what plotly's start takes
+        # Nobody else has a debugger that listens, which doubles what plotly's start takes.
+        for domain in ("Runtime", "Log", "Network"):
             page.call(f"{domain}.disable")
         time.sleep(2)  # the browser is still busy with its own start
         return [open_page(page, url) for _ in range(VISITS)]

@@ -81,6 +81,7 @@ def test_what_a_name_holds_is_text(looks):
     other = replace(looks["sweep-1"], sweep=replace(sweep, name="<b onclick=x>"))
     sweeps = shown({"sweep-1": other, "sweep-0": looks["sweep-0"]})
     assert "<b onclick" not in curves(sweeps, "test").series[0].hover[0]
+    assert "&lt;b onclick=x&gt;" in written_at(parallel(sweeps, "test"), 0)
     written = page_module._draw(sweeps, "test", "newest", "png")["written"]
     assert "&lt;b onclick=x&gt;" in written["facts"]
     assert not any("<b onclick" in text for text in written.values())
